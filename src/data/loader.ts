@@ -1,0 +1,188 @@
+// From tokenised documents to the batches of a step.
+//
+// Each epoch is shuffled and packed afresh from the seed and the epoch's number, so the position in the data is two
+// numbers, epoch and row, and a resumed run meets exactly the batches that the interrupted one would have met. A step is
+// always full: the last step of an epoch is completed with the first rows of the next.
+//
+// A micro-batch holds whole rows laid end to end, without padding. A document's positions restart at 0 and its last
+// token predicts nothing of the next document. Read dataset.ts for how files become documents, pack.ts for the rows.
+
+import { DataError } from "../errors.ts";
+import { Random } from "../random.ts";
+import { IGNORED, type Dataset } from "./dataset.ts";
+import { pack } from "./pack.ts";
+
+/** Tokens that go through a block at once; all arrays but `starts` have one entry per token. */
+export interface MicroBatch {
+  tokens: Int32Array;
+  /** The label of each position, already shifted: the next token of the same document, or `IGNORED`. */
+  targets: Int32Array;
+  /** Where documents begin, and the total: document d is [starts[d], starts[d + 1]). */
+  starts: Int32Array;
+  /** The position inside the document. */
+  positions: Int32Array;
+}
+
+/** Everything one optimizer step learns from: passes over the blocks, each a list of micro-batches. */
+export interface StepBatch {
+  passes: MicroBatch[][];
+  /** Targets that count; the loss is their mean. */
+  validTokens: number;
+  tokens: number;
+}
+
+export interface BatchShape {
+  /** The longest row, in tokens. */
+  sequenceLength: number;
+  /** Rows of one step. */
+  batchSize: number;
+  /** The most tokens of a micro-batch; at least `sequenceLength`. */
+  microBatchTokens: number;
+  /** Passes of one step; divides `batchSize`. */
+  gradientAccumulation: number;
+}
+
+/** A position in the data, as JSON. */
+export interface LoaderState {
+  seed: number;
+  sequenceLength: number;
+  /** Digest of the documents that the position counts in. */
+  data: string;
+  epoch: number;
+  /** Rows of the epoch that are already used. */
+  row: number;
+}
+
+export class Loader {
+  readonly rowsPerEpoch: number;
+  readonly #dataset: Dataset;
+  readonly #shape: BatchShape;
+  readonly #seed: number;
+  #rows: number[][];
+  #epoch = 0;
+  #row = 0;
+
+  constructor(dataset: Dataset, shape: BatchShape, seed: number) {
+    this.#dataset = dataset;
+    this.#shape = shape;
+    this.#seed = seed;
+    this.#rows = this.#packEpoch();
+    this.rowsPerEpoch = this.#rows.length;
+  }
+
+  /** Steps in so many times through the data; the last one is full as well. */
+  stepsOf(epochs: number): number {
+    return Math.ceil((epochs * this.rowsPerEpoch) / this.#shape.batchSize);
+  }
+
+  /** How many times the data has been gone through, with fraction. */
+  get epochs(): number {
+    return this.#epoch + this.#row / this.rowsPerEpoch;
+  }
+
+  /** The next step's batch; moves the position. */
+  next(): StepBatch {
+    const rows: number[][] = [];
+    while (rows.length < this.#shape.batchSize) {
+      if (this.#row === this.#rows.length) {
+        this.#epoch++;
+        this.#row = 0;
+        this.#rows = this.#packEpoch();
+      }
+      rows.push(this.#rows[this.#row++]!);
+    }
+    return stepBatch(this.#dataset, rows, this.#shape);
+  }
+
+  state(): LoaderState {
+    const { sequenceLength } = this.#shape;
+    return { seed: this.#seed, sequenceLength, data: this.#dataset.digest, epoch: this.#epoch, row: this.#row };
+  }
+
+  /** Go to a saved position; refuses a position that counts in other data. */
+  restore(state: LoaderState): void {
+    const now = this.state();
+    const changed = (["seed", "sequenceLength", "data"] as const).filter((key) => state[key] !== now[key]);
+    if (changed.length > 0) {
+      const what = changed.map((key) => `${key} was ${state[key]} and is ${now[key]}`).join(", ");
+      throw new DataError(
+        `cannot continue at epoch ${state.epoch}, row ${state.row}: the order of the data has changed (${what}); ` +
+          `restore the old settings and files, or start a new run`,
+      );
+    }
+    this.#epoch = state.epoch;
+    this.#row = state.row;
+    this.#rows = this.#packEpoch();
+  }
+
+  #packEpoch(): number[][] {
+    const { starts } = this.#dataset;
+    const random = new Random(this.#seed, this.#epoch);
+    const lengths = Int32Array.from({ length: starts.length - 1 }, (_, d) => starts[d + 1]! - starts[d]!);
+    const order = random.shuffle(Uint32Array.from(lengths, (_, d) => d));
+    return random.shuffle(pack(lengths, order, this.#shape.sequenceLength));
+  }
+}
+
+/** A held-out set once through, in its own order, `batchSize` rows at a time; the last batch may be smaller. */
+export function* evaluationBatches(dataset: Dataset, shape: BatchShape): Generator<StepBatch> {
+  const { starts } = dataset;
+  const lengths = Int32Array.from({ length: starts.length - 1 }, (_, d) => starts[d + 1]! - starts[d]!);
+  const rows = pack(
+    lengths,
+    lengths.map((_, d) => d),
+    shape.sequenceLength,
+  );
+  for (let row = 0; row < rows.length; row += shape.batchSize)
+    yield stepBatch(dataset, rows.slice(row, row + shape.batchSize), { ...shape, gradientAccumulation: 1 });
+}
+
+function stepBatch(dataset: Dataset, rows: number[][], shape: BatchShape): StepBatch {
+  const rowsPerPass = Math.ceil(rows.length / shape.gradientAccumulation);
+  const passes: MicroBatch[][] = [];
+  for (let row = 0; row < rows.length; row += rowsPerPass)
+    passes.push(microBatches(dataset, rows.slice(row, row + rowsPerPass), shape.microBatchTokens));
+  const all = passes.flat();
+  return {
+    passes,
+    validTokens: all.reduce((sum, { targets }) => sum + targets.reduce((n, t) => n + (t === IGNORED ? 0 : 1), 0), 0),
+    tokens: all.reduce((sum, { tokens }) => sum + tokens.length, 0),
+  };
+}
+
+/** Whole rows in order, as many to a micro-batch as fit. */
+function microBatches(dataset: Dataset, rows: number[][], tokensMax: number): MicroBatch[] {
+  const batches: MicroBatch[] = [];
+  let documents: number[] = [];
+  let tokens = 0;
+  for (const row of rows) {
+    const length = row.reduce((sum, d) => sum + dataset.starts[d + 1]! - dataset.starts[d]!, 0);
+    if (tokens > 0 && tokens + length > tokensMax) {
+      batches.push(layEndToEnd(dataset, documents, tokens));
+      documents = [];
+      tokens = 0;
+    }
+    documents.push(...row);
+    tokens += length;
+  }
+  batches.push(layEndToEnd(dataset, documents, tokens));
+  return batches;
+}
+
+function layEndToEnd(dataset: Dataset, documents: number[], length: number): MicroBatch {
+  const tokens = new Int32Array(length);
+  const targets = new Int32Array(length);
+  const positions = new Int32Array(length);
+  const starts = new Int32Array(documents.length + 1);
+  let at = 0;
+  documents.forEach((document, index) => {
+    const from = dataset.starts[document]!;
+    const to = dataset.starts[document + 1]!;
+    tokens.set(dataset.tokens.subarray(from, to), at);
+    targets.set(dataset.targets.subarray(from, to), at);
+    for (let position = 0; position < to - from; position++) positions[at + position] = position;
+    at += to - from;
+    starts[index + 1] = at;
+  });
+  return { tokens, targets, starts, positions };
+}

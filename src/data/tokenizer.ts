@@ -1,0 +1,146 @@
+// A model directory's tokenizer: text to token ids and back, the special tokens by name, and the source of the chat
+// template. `tokenizer.json` decides what is encoded, the begin-of-text token included; `tokenizer_config.json` names the
+// special tokens. The work is done by @huggingface/tokenizers, which agrees with the Rust library on every text tried
+// (test/unit/tokenizer.test.ts); where the two differ when decoding, the difference is repaired here.
+
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { ByteFallbackDecoder, SequenceDecoder, Tokenizer as Engine } from "@huggingface/tokenizers";
+import { ModelError } from "../errors.ts";
+
+type Json = Record<string, unknown>;
+
+export class Tokenizer {
+  readonly directory: string;
+  /** Special tokens by the names that chat templates use: `bos_token`, `eos_token`, ... */
+  readonly specialTokens: Record<string, string>;
+  readonly bosId: number | undefined;
+  readonly eosId: number | undefined;
+  readonly padId: number | undefined;
+  /** One more than the largest id that `encode` can give. */
+  readonly vocabularySize: number;
+  /** The source of the chat template, if the directory has one. */
+  readonly chatTemplate: string | undefined;
+  readonly #engine: Engine;
+
+  constructor(directory: string, tokenizerJson: Json, config: Json, chatTemplate: string | undefined) {
+    this.directory = directory;
+    this.chatTemplate = chatTemplate;
+    // Without a list of added tokens the library fails on `undefined`; the format says that it may be absent.
+    this.#engine = new Engine({ ...tokenizerJson, added_tokens: tokenizerJson["added_tokens"] ?? [] }, config);
+    repairByteFallback(this.#engine.decoder);
+    this.specialTokens = specialTokens(config);
+    this.bosId = this.#idOf("bos_token");
+    this.eosId = this.#idOf("eos_token");
+    this.padId = this.#idOf("pad_token");
+    let largest = 0;
+    for (const id of this.#engine.get_vocab(true).values()) largest = Math.max(largest, id);
+    this.vocabularySize = largest + 1;
+  }
+
+  /** Ids of a text; with `special`, also the tokens that the model expects around a text, such as begin-of-text. */
+  encode(text: string, { special }: { special: boolean }): number[] {
+    return this.#engine.encode(text, { add_special_tokens: special }).ids;
+  }
+
+  /** The text of some ids. Ids without a token, which a padded embedding may produce, are left out. */
+  decode(ids: Iterable<number>, { skipSpecial }: { skipSpecial: boolean }): string {
+    const known = Array.from(ids).filter((id) => this.#engine.id_to_token(id) !== undefined);
+    if (known.length === 0) return ""; // the library refuses an empty list
+    // The clean-up of spaces before punctuation is for WordPiece; here it would change the text.
+    return this.#engine.decode(known, { skip_special_tokens: skipSpecial, clean_up_tokenization_spaces: false });
+  }
+
+  #idOf(name: string): number | undefined {
+    const token = this.specialTokens[name];
+    if (token === undefined) return undefined;
+    const id = this.#engine.token_to_id(token);
+    if (id !== undefined) return id;
+    throw new ModelError(
+      `${join(this.directory, "tokenizer_config.json")}: ${name} is ${JSON.stringify(token)}, which tokenizer.json does not have; ` +
+        `use the two files of the same model`,
+    );
+  }
+}
+
+/** Read `tokenizer.json`, `tokenizer_config.json` and, if there is one, `chat_template.jinja`. */
+export async function loadTokenizer(directory: string): Promise<Tokenizer> {
+  const tokenizerJson = await readJson(directory, "tokenizer.json");
+  if (tokenizerJson["model"] === null || typeof tokenizerJson["model"] !== "object")
+    throw new ModelError(
+      `${join(directory, "tokenizer.json")}: has no "model"; copy the file from the original model again`,
+    );
+  const config = await readJson(directory, "tokenizer_config.json");
+  const templatePath = join(directory, "chat_template.jinja");
+  const template = existsSync(templatePath) ? await Bun.file(templatePath).text() : templateOf(config);
+  try {
+    return new Tokenizer(directory, tokenizerJson, config, template);
+  } catch (error) {
+    if (error instanceof ModelError) throw error;
+    const reason = error instanceof Error ? error.message : String(error);
+    throw new ModelError(
+      `${join(directory, "tokenizer.json")}: cannot be used (${reason}); Sluice reads fast tokenizers`,
+    );
+  }
+}
+
+async function readJson(directory: string, name: string): Promise<Json> {
+  const path = join(directory, name);
+  if (!existsSync(path)) {
+    const sentencePiece = name === "tokenizer.json" && existsSync(join(directory, "tokenizer.model"));
+    throw new ModelError(
+      sentencePiece
+        ? `${path} is missing and tokenizer.model alone cannot be read; save the model's fast tokenizer with transformers`
+        : `${path} is missing; copy it from the original model`,
+    );
+  }
+  let value: unknown;
+  try {
+    value = JSON.parse(await Bun.file(path).text());
+  } catch (error) {
+    throw new ModelError(
+      `${path}: not valid JSON (${(error as Error).message}); copy it from the original model again`,
+    );
+  }
+  if (value === null || typeof value !== "object" || Array.isArray(value))
+    throw new ModelError(`${path}: not a JSON object; copy it from the original model again`);
+  return value as Json;
+}
+
+/** Special tokens are written as text or as objects with `content`. */
+function specialTokens(config: Json): Record<string, string> {
+  const tokens: Record<string, string> = {};
+  for (const [key, value] of Object.entries(config)) {
+    if (!key.endsWith("_token")) continue;
+    const content = value !== null && typeof value === "object" ? (value as Json)["content"] : value;
+    if (typeof content === "string") tokens[key] = content;
+  }
+  return tokens;
+}
+
+/** The template inside tokenizer_config.json: a text, or several by name, of which "default" is for chats. */
+function templateOf(config: Json): string | undefined {
+  const template = config["chat_template"];
+  if (typeof template === "string") return template;
+  if (!Array.isArray(template)) return undefined;
+  return (template as { name: string; template: string }[]).find(({ name }) => name === "default")?.template;
+}
+
+/**
+ * Byte tokens such as <0xEF> decode as UTF-8 text. The library uses a TextDecoder that swallows a byte order mark and
+ * writes one replacement character for several invalid bytes; the Rust library keeps the mark and, when the bytes of a
+ * run are not UTF-8, writes one replacement character for each.
+ */
+function repairByteFallback(decoder: unknown): void {
+  if (decoder instanceof SequenceDecoder) for (const inner of decoder.decoders) repairByteFallback(inner);
+  if (!(decoder instanceof ByteFallbackDecoder)) return;
+  const strict = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+  const decode = (bytes: Uint8Array): string => {
+    try {
+      return strict.decode(bytes);
+    } catch {
+      return "\ufffd".repeat(bytes.length);
+    }
+  };
+  Object.assign(decoder, { text_decoder: { decode } });
+}
