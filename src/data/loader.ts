@@ -124,7 +124,7 @@ export class Loader {
   }
 }
 
-/** A held-out set once through, in its own order, `batchSize` rows at a time; the last batch may be smaller. */
+/** A held-out set once through, always in the same order, `batchSize` rows at a time; the last batch may be smaller. */
 export function* evaluationBatches(dataset: Dataset, shape: BatchShape): Generator<StepBatch> {
   const { starts } = dataset;
   const lengths = Int32Array.from({ length: starts.length - 1 }, (_, d) => starts[d + 1]! - starts[d]!);
