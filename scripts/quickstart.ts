@@ -4,8 +4,8 @@
 
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
+import { Random } from "../src/random.ts";
 import { makeModel } from "./quickstart/model.ts";
-import { Random } from "./quickstart/random.ts";
 import { type Example, makeExamples } from "./quickstart/tasks.ts";
 import { makeTokenizer } from "./quickstart/tokenizer.ts";
 

@@ -5,7 +5,7 @@
 // were searched for (docs/log.md): a wide embedding and narrow projections back into the residual stream let every
 // seed learn, at learning rates from 1e-3 to 2e-3.
 
-import type { Random } from "./random.ts";
+import type { Random } from "../../src/random.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
 const config = {
@@ -73,6 +73,11 @@ function tensors(vocabSize: number): Tensor[] {
   return list;
 }
 
+/** A standard normal number, by Box and Muller. */
+function normal(random: Random): number {
+  return Math.sqrt(-2 * Math.log(1 - random.uniform())) * Math.cos(2 * Math.PI * random.uniform());
+}
+
 /** The nearest bf16 (ties to even) of each value, as bits. */
 function toBf16(values: Float32Array): Uint16Array<ArrayBuffer> {
   const bits = new Uint32Array(values.buffer, values.byteOffset, values.length);
@@ -86,7 +91,7 @@ function safetensors(random: Random, list: Tensor[]): Blob {
   let offset = 0;
   for (const { name, shape, std } of list) {
     const count = shape.reduce((product, size) => product * size);
-    const values = Float32Array.from({ length: count }, () => (std === undefined ? 1 : std * random.normal()));
+    const values = Float32Array.from({ length: count }, () => (std === undefined ? 1 : std * normal(random)));
     const data = toBf16(values);
     parts.push(data);
     header[name] = { dtype: "BF16", shape, data_offsets: [offset, (offset += data.byteLength)] };

@@ -3,7 +3,7 @@
 // The words are random syllables, so there is nothing to look up and little to memorise: a model that answers
 // held-out questions has learned to do the tasks. No held-out question occurs in the training set.
 
-import { Random } from "./random.ts";
+import type { Random } from "../../src/random.ts";
 
 export interface Example {
   question: string;
@@ -13,12 +13,16 @@ export interface Example {
 const vowels = "aeiou";
 const consonants = "bcdfghjklmnpqrstvwxyz";
 
+/** A whole number from `low` to `high`, both included. */
+const between = (random: Random, low: number, high: number): number => low + random.below(high - low + 1);
+const pick = <Item>(random: Random, items: ArrayLike<Item>): Item => items[random.below(items.length)]!;
+
 /** A pronounceable word: vowels and consonants in turn. */
 function word(random: Random, lengthMin: number, lengthMax: number): string {
-  const length = random.between(lengthMin, lengthMax);
-  const start = random.between(0, 1);
+  const length = between(random, lengthMin, lengthMax);
+  const start = between(random, 0, 1);
   let text = "";
-  for (let index = 0; index < length; index++) text += random.pick((start + index) % 2 === 0 ? consonants : vowels);
+  for (let index = 0; index < length; index++) text += pick(random, (start + index) % 2 === 0 ? consonants : vowels);
   return text;
 }
 
@@ -80,7 +84,7 @@ export const tasks: Record<string, (random: Random) => Example> = {
   },
   longer(random) {
     const [left, right] = [word(random, 3, 4), word(random, 5, 6)];
-    const words = random.between(0, 1) ? [left, right] : [right, left];
+    const words = between(random, 0, 1) ? [left, right] : [right, left];
     return { question: `Which is longer, ${words.join(" or ")}?`, answer: right };
   },
 };
@@ -90,7 +94,7 @@ const names = Object.keys(tasks);
 export function makeExamples(random: Random, count: number, taken: Set<string>): Example[] {
   const examples: Example[] = [];
   while (examples.length < count) {
-    const example = tasks[random.pick(names)]!(random);
+    const example = tasks[pick(random, names)]!(random);
     if (taken.has(example.question)) continue;
     taken.add(example.question);
     examples.push(example);
