@@ -6,8 +6,8 @@
 //! command gives the same bits on any number of workers; bfloat16 is rounded once, when it is stored.
 
 const std = @import("std");
-const abi = @import("abi.zig");
-const workers = @import("workers.zig");
+pub const abi = @import("abi.zig");
+pub const workers = @import("workers.zig");
 const vector = @import("kernels/vector.zig");
 const Run = @import("kernels/run.zig").Run;
 const elementwise = @import("kernels/elementwise.zig");

@@ -18,8 +18,8 @@ pub const Layout = enum { along_k, across_k };
 
 /// k per step: a packed panel of A is 16 KiB, half of the first-level cache.
 pub const depth = 256;
-const tile_rows_max = tile.rows_max * 24;
-const tile_columns_max = 512;
+const tile_rows_max = tile.rows_max * 48;
+const tile_columns_max = 320;
 
 const panel_rows = std.mem.alignForward(usize, tile.rows_max, vector.lanes);
 const block_values = tile.rows_max * tile.columns;
@@ -117,25 +117,27 @@ fn roundUp(value: usize, step: usize) usize {
 
 fn tileOf(comptime E: type, comptime Y: type, comptime a_layout: Layout, comptime b_layout: Layout, product: *const Product(E, Y), rows: Grid.Range, columns: Grid.Range, scratch: *Scratch) void {
     const one_step = product.k <= depth;
+    const a: Operand(E, a_layout) = .{ .values = product.a, .stride = product.a_stride, .lines = product.m };
+    const b: Operand(E, b_layout) = .{ .values = product.b, .stride = product.b_stride, .lines = product.n };
     var k_start: usize = 0;
     while (true) {
         const k_count = @min(depth, product.k - k_start);
         const last = k_start + k_count == product.k;
-        packPanels(E, b_layout, tile.columns, &scratch.b, product.b, product.b_stride, columns.start, columns.end, k_start, k_count);
+        b.packPanels(tile.columns, &scratch.b, columns.start, columns.end, k_start, k_count);
 
         var sums: [*]f32 = &scratch.sums;
         var row = rows.start;
         while (row < rows.end) : (row += tile.rows_max) {
             const row_count = @min(tile.rows_max, rows.end - row);
-            packPanel(E, a_layout, panel_rows, tile.rows_max, &scratch.a, product.a, product.a_stride, row, row_count, k_start, k_count);
-            var b: [*]const f32 = &scratch.b;
+            a.packPanel(panel_rows, &scratch.a, row, row_count, k_start, k_count);
+            var b_panel: [*]const f32 = &scratch.b;
             var column = columns.start;
             while (column < columns.end) : (column += tile.columns) {
                 const column_count = @min(tile.columns, columns.end - column);
-                tile.block(.{ .row = 1, .k = panel_rows }, row_count, column_count, k_count, &scratch.a, b, tile.columns, sums, tile.columns, if (k_start == 0) .set else .add);
+                tile.block(.{ .row = 1, .k = panel_rows }, row_count, column_count, k_count, &scratch.a, b_panel, tile.columns, sums, tile.columns, if (k_start == 0) .set else .add);
                 if (last) finish(E, Y, product, sums, row, row_count, column, column_count);
                 if (!one_step) sums += block_values;
-                b += depth * tile.columns;
+                b_panel += depth * tile.columns;
             }
         }
         k_start += k_count;
@@ -158,45 +160,60 @@ fn finish(comptime E: type, comptime Y: type, product: *const Product(E, Y), sum
     }
 }
 
-/// Packs the lines start..end of an operand (rows of A, columns of B) into panels of `width`, `depth` · width values apart.
-fn packPanels(comptime E: type, comptime layout: Layout, comptime width: usize, to: [*]f32, from: [*]const E, stride: usize, start: usize, end: usize, k_start: usize, k_count: usize) void {
-    var line = start;
-    var panel = to;
-    while (line < end) : (line += width) {
-        packPanel(E, layout, width, width, panel, from, stride, line, @min(width, end - line), k_start, k_count);
-        panel += depth * width;
-    }
-}
+/// One operand while it is packed: `lines` rows of A or columns of B.
+fn Operand(comptime E: type, comptime layout: Layout) type {
+    return struct {
+        values: [*]const E,
+        stride: usize,
+        lines: usize,
 
-/// One panel: `count` lines side by side, k by k, `width` values per k. Lines beyond `count` are zero up to a whole vector.
-inline fn packPanel(comptime E: type, comptime layout: Layout, comptime width: usize, comptime used: usize, to: [*]f32, from: [*]const E, stride: usize, line: usize, count: usize, k_start: usize, k_count: usize) void {
-    _ = used;
-    switch (layout) {
-        .across_k => for (0..k_count) |k| {
-            const source = from + (k_start + k) * stride + line;
-            var i: usize = 0;
-            while (i < count) : (i += vector.lanes) {
-                vector.store(f32, to + k * width + i, vector.loadSome(E, source + i, vector.left(i, count)));
-            }
-        },
-        .along_k => {
-            var i: usize = 0;
-            while (i < count) : (i += vector.lanes) {
-                packTransposed(E, width, to + i, from + (line + i) * stride + k_start, stride, vector.left(i, count), k_count);
-            }
-        },
-    }
-}
+        const Self = @This();
 
-fn packTransposed(comptime E: type, comptime width: usize, to: [*]f32, from: [*]const E, stride: usize, count: usize, k_count: usize) void {
-    var rows: [vector.lanes]F = undefined;
-    var k: usize = 0;
-    while (k < k_count) : (k += vector.lanes) {
-        const k_left = vector.left(k, k_count);
-        for (0..vector.lanes) |i| {
-            rows[i] = if (i < count) vector.loadSome(E, from + i * stride + k, k_left) else vector.splat(0);
+        /// Packs lines start..end into panels of `width` lines, `depth` · width values apart.
+        fn packPanels(from: Self, comptime width: usize, to: [*]f32, start: usize, end: usize, k_start: usize, k_count: usize) void {
+            var line = start;
+            var panel = to;
+            while (line < end) : (line += width) {
+                from.packPanel(width, panel, line, @min(width, end - line), k_start, k_count);
+                panel += depth * width;
+            }
         }
-        vector.transpose(&rows);
-        for (0..k_left) |i| vector.store(f32, to + (k + i) * width, rows[i]);
-    }
+
+        /// One panel: `count` lines side by side, k by k, `width` values per k. What lies beyond `count` does not matter.
+        fn packPanel(from: Self, comptime width: usize, to: [*]f32, line: usize, count: usize, k_start: usize, k_count: usize) void {
+            var i: usize = 0;
+            while (i < count) : (i += vector.lanes) {
+                switch (layout) {
+                    .across_k => from.packRows(width, to + i, line + i, k_start, k_count),
+                    .along_k => from.packTransposed(width, to + i, line + i, k_start, k_count),
+                }
+            }
+        }
+
+        fn packRows(from: Self, comptime width: usize, to: [*]f32, line: usize, k_start: usize, k_count: usize) void {
+            const readable = vector.left(line, from.lines);
+            var source = from.values + k_start * from.stride + line;
+            for (0..k_count) |k| {
+                vector.store(f32, to + k * width, vector.loadSome(E, source, readable));
+                source += from.stride;
+            }
+        }
+
+        fn packTransposed(from: Self, comptime width: usize, to: [*]f32, line: usize, k_start: usize, k_count: usize) void {
+            const readable = vector.left(line, from.lines);
+            var rows: [vector.lanes]F = undefined;
+            var k: usize = 0;
+            while (k < k_count) : (k += vector.lanes) {
+                const k_left = vector.left(k, k_count);
+                for (&rows, 0..) |*row, i| {
+                    // Past the last line, the last one again: any value will do.
+                    row.* = vector.loadSome(E, from.values + (line + @min(i, readable - 1)) * from.stride + k_start + k, k_left);
+                }
+                vector.transpose(&rows);
+                if (k_left == vector.lanes) {
+                    inline for (0..vector.lanes) |i| vector.store(f32, to + (k + i) * width, rows[i]);
+                } else for (0..k_left) |i| vector.store(f32, to + (k + i) * width, rows[i]);
+            }
+        }
+    };
 }

@@ -1,0 +1,54 @@
+// The errors Sluice raises on purpose. Each message is one sentence a person can act on: what happened, the value, the
+// limit, and what to do. The world's mistakes (config, files, memory, driver) become one of these; our own mistakes are
+// plain `Error`s from `assert`, because nobody can remedy them but us. The command line prints the message alone and
+// exits with 1; anything else prints with its stack.
+
+/** Base of every error that tells the user what to change. */
+export class SluiceError extends Error {
+  override name = "SluiceError";
+}
+
+/** A config value, flag or key is wrong; the message starts with its path, such as `optimizer.lr must be > 0 (was -0.1)`. */
+export class ConfigError extends SluiceError {
+  override name = "ConfigError";
+}
+
+/** A model directory is missing something, malformed, or of an architecture Sluice does not have; the message names the path. */
+export class ModelError extends SluiceError {
+  override name = "ModelError";
+}
+
+/** A data file or line is wrong; the message starts with `file:line:`. */
+export class DataError extends SluiceError {
+  override name = "DataError";
+}
+
+/** A checkpoint is damaged, incomplete or of another model; the message names the path. */
+export class CheckpointError extends SluiceError {
+  override name = "CheckpointError";
+}
+
+/** A place is too small; the message carries the bill's line, the limit and what to reduce. */
+export class MemoryError extends SluiceError {
+  override name = "MemoryError";
+}
+
+/** The native library could not be loaded, or refused a call. */
+export class NativeError extends SluiceError {
+  override name = "NativeError";
+}
+
+/** A command of a plan failed; the message names the command, its buffers and the cause. */
+export class StepError extends SluiceError {
+  override name = "StepError";
+}
+
+/** The run was cancelled between two commands. */
+export class CancelledError extends SluiceError {
+  override name = "CancelledError";
+}
+
+/** Our own mistakes: a condition that no input may break. */
+export function assert(condition: unknown, message: string): asserts condition {
+  if (!condition) throw new Error(`internal error: ${message}`);
+}

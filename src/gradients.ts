@@ -1,0 +1,470 @@
+// How gradients leave the device and parameters are updated.
+//
+// `accumulators` hands out float32 gradient buffers that their last reader has left; `land` sends a block's finished
+// gradient to the host, chunk by chunk, into a slot of the ring. Without clipping each chunk is updated as it lands. With
+// clipping all gradients are kept until the norm is known, and every update runs underneath the next step's forward pass.
+// Either way the host takes the earliest deadline first: the embedding, then layer 0, 1, … in the order in which the next
+// forward pass needs them (DESIGN: deadline order). Resident blocks never leave: compute updates them on the device.
+//
+// With several passes, a pass's gradients are added up on the host in float32 and updated after the last pass.
+
+import { assert } from "./errors.ts";
+import {
+  embeddingBlock,
+  gradientDtype,
+  headBlock,
+  isResident,
+  normParts,
+  normStride,
+  type Buffers,
+  type StepShape,
+} from "./memory.ts";
+import { Weights, bytesOf } from "./models/decoder.ts";
+import type { ParameterBlock } from "./models/parameters.ts";
+import type { Dtype, Ops } from "./native/abi.gen.ts";
+import { updateRuns, type AdamwStep, type Chunk } from "./optimizer.ts";
+import { Resource, type Event, type Plan, type Range } from "./plan.ts";
+import { headParts, labelOf, type BlockParameters, type Window } from "./window.ts";
+
+/** A buffer and who touched it last. */
+interface Place {
+  range: Range;
+  resource: Resource;
+}
+
+/** A chunk of a gradient that waits for its update. */
+interface Landed {
+  parameters: BlockParameters;
+  chunk: Chunk & { resource: Resource };
+  gradient: Range;
+  dtype: Dtype;
+  resource: Resource;
+  /** The command that brought this chunk; undefined: whatever wrote the resource. */
+  event: Event | undefined;
+}
+
+/** A gradient on the host, and the event at which each chunk is there. */
+interface Landing extends Place {
+  events: Event[];
+}
+
+/** What the results buffer of a step holds for the optimizer; two of them alternate. */
+export interface StepResults {
+  /** A pair (sum of squares, non-finite count) per part: layers, head, touched rows, other rows of a tied embedding. */
+  norms: Range;
+  /** Clip factor and norm. */
+  factor: Range;
+}
+
+/** The embedding's part of a step: distinct tokens and where each occurs, pass by pass. */
+export interface TouchedRows {
+  /** Distinct tokens of the step, increasing (U i32). */
+  tokens: Range;
+  distinct: number;
+}
+
+export class Gradients {
+  readonly shape: StepShape;
+  #window: Window;
+  #buffers: Buffers;
+  #decays: ReadonlyMap<string, number>;
+  #accumulators: Place[];
+  #casts: Place[];
+  #ring: Place[];
+  #head: { accumulator: Place; cast: Place | undefined; landing: Place };
+  #matrix: { accumulator: Place; cast: Place | undefined; landing: Place } | undefined;
+  #sums = new Map<BlockParameters, Resource[]>();
+  #kept = new Map<BlockParameters, Place>();
+  #deviceNorms: Place;
+  #rowsGradient: Place;
+  #unit: Range;
+  #deviceFactor: Place | undefined;
+  #factors = [new Resource(), new Resource()] as const;
+  #norms = [new Resource(), new Resource()] as const;
+
+  // What the step in hand has gathered.
+  #landed: Landed[] = [];
+  /** Parts of the norm that compute measures, and the events after which each part is in the results. */
+  #onDevice: number[] = [];
+  #normEvents: Event[] = [];
+  #lossChecks: Event[] = [];
+  #results!: StepResults;
+  #parity: 0 | 1 = 0;
+  #update!: AdamwStep;
+
+  constructor(shape: StepShape, buffers: Buffers, window: Window, decays: ReadonlyMap<string, number>) {
+    this.shape = shape;
+    this.#window = window;
+    this.#buffers = buffers;
+    this.#decays = decays;
+    const place = (name: string): Place => ({ range: buffers.range(name), resource: new Resource() });
+    const places = (name: string): Place[] => {
+      const found: Place[] = [];
+      while (buffers.has(`${name}${found.length}`)) found.push(place(`${name}${found.length}`));
+      return found;
+    };
+    const optional = (name: string): Place | undefined => (buffers.has(name) ? place(name) : undefined);
+    this.#accumulators = places("gradient.");
+    this.#casts = places("gradientCast.");
+    this.#ring = places("ring ");
+    this.#head = { accumulator: place("head.gradient"), cast: optional("head.gradientCast"), landing: place("head.landing") };
+    if (shape.config.tied)
+      this.#matrix = {
+        accumulator: place("head.matrixGradient"),
+        cast: optional("head.matrixGradientCast"),
+        landing: place("head.matrixLanding"),
+      };
+    for (const parameters of window.parameters) {
+      if (shape.passes > 1) this.#sums.set(parameters, parameters.chunks.map(() => new Resource()));
+      const kept = optional(`${parameters.block.name}.gradient`);
+      if (kept && isResident(shape, parameters.block.layer)) this.#kept.set(parameters, kept);
+    }
+    this.#deviceNorms = place("norms");
+    this.#rowsGradient = place("embedding.gradient");
+    this.#unit = buffers.range("unit factor");
+    this.#deviceFactor = optional("factor");
+  }
+
+  /** Starts a step: where its results go, and what its updates do. */
+  begin(parity: 0 | 1, results: StepResults, update: AdamwStep): void {
+    assert(this.#landed.length === 0, "gradients of the last step were not updated");
+    this.#parity = parity;
+    this.#results = results;
+    this.#update = update;
+    this.#lossChecks = [];
+    this.#onDevice = [];
+  }
+
+  /** Nothing may be updated before this event: it fails the step when the loss is not finite. */
+  afterLossCheck(event: Event): void {
+    this.#lossChecks.push(event);
+  }
+
+  // ---- accumulators ---------------------------------------------------------------------------------------------------
+
+  /** Float32 accumulators for a layer's gradients; compute waits until they are free. */
+  accumulators(plan: Plan, layer: number): Weights {
+    const place = this.#accumulators[0]!;
+    plan.acquire(place.resource, "write");
+    return new Weights(this.#window.layer(layer).block, place.range, 4);
+  }
+
+  /** The same for the head; they last over all passes of a step. */
+  headAccumulators(plan: Plan): { matrix: Range; norm: Range } {
+    for (const part of [this.#head, this.#matrix]) if (part) plan.acquire(part.accumulator.resource, "write");
+    return headParts(this.shape, this.#buffers, "head.gradient", "head.matrixGradient", 4);
+  }
+
+  /** The finished gradient in the gradient dtype: the accumulator itself, or its cast. Compute wrote it. */
+  #finish(plan: Plan, block: ParameterBlock, accumulator: Place, cast: Place | undefined): Place {
+    const gradient = accumulator.range.slice(0, block.length * 4);
+    if (gradientDtype(this.shape) === "float32") {
+      plan.settle(accumulator.resource, "write");
+      return { range: gradient, resource: accumulator.resource };
+    }
+    assert(cast, `no place for the cast gradient of ${block.name}`);
+    const to = cast.range.slice(0, block.length * 2);
+    plan.acquire(cast.resource, "write");
+    plan.record("compute", "cast", { to, from: gradient, count: block.length, toDtype: "bfloat16", fromDtype: "float32" });
+    plan.settle(cast.resource, "write");
+    return { range: to, resource: cast.resource };
+  }
+
+  // ---- landing --------------------------------------------------------------------------------------------------------
+
+  /** A layer's gradient is complete for this pass: send it to the host, and on the last pass update the parameters. */
+  land(plan: Plan, layer: number, pass: number): void {
+    const parameters = this.#window.layer(layer);
+    const finished = this.#finish(plan, parameters.block, this.#accumulators[0]!, this.#casts[0]);
+    rotate(this.#accumulators);
+    rotate(this.#casts);
+    if (isResident(this.shape, layer)) this.#landOnDevice(plan, parameters, finished, pass);
+    else if (this.shape.passes === 1) {
+      this.#measureOnDevice(plan, finished, layer, gradientDtype(this.shape));
+      this.#push(parameters, this.#download(plan, parameters, finished, this.#ring[0]!), gradientDtype(this.shape));
+    } else this.#sumOnHost(plan, parameters, this.#download(plan, parameters, finished, this.#ring[0]!), pass);
+    if (!isResident(this.shape, layer)) rotate(this.#ring);
+    if (!this.shape.clips) this.#updateLanded(plan);
+  }
+
+  /** The head's gradient is complete for the step. */
+  landHead(plan: Plan): void {
+    const head = this.#window.head;
+    const finished = this.#finish(plan, headBlock(this.shape), this.#head.accumulator, this.#head.cast);
+    this.#measureOnDevice(plan, finished, this.shape.config.layers, gradientDtype(this.shape));
+    this.#push(head, this.#download(plan, head, finished, this.#head.landing), gradientDtype(this.shape));
+    if (this.#matrix) {
+      const { embedding } = this.#window;
+      const matrix = this.#finish(plan, embeddingBlock(this.shape), this.#matrix.accumulator, this.#matrix.cast);
+      this.#download(plan, embedding, matrix, this.#matrix.landing);
+    }
+    if (!this.shape.clips) this.#updateLanded(plan);
+  }
+
+  /** Chunk by chunk to the host; a chunk can be updated while the next is on its way. */
+  #download(plan: Plan, { chunks }: BlockParameters, from: Place, landing: Place): Landing {
+    const bytes = bytesOf(gradientDtype(this.shape));
+    plan.wait("download", ...landing.resource.toWrite(), ...from.resource.toRead());
+    const events = chunks.map(({ offset, count }) => {
+      const [start, length] = [offset * bytes, count * bytes];
+      return plan.record("download", "copy", { to: landing.range.slice(start, length), from: from.range.slice(start, length) });
+    });
+    from.resource.read(events.at(-1)!, "download");
+    landing.resource.wrote(events.at(-1)!);
+    return { ...landing, events };
+  }
+
+  /** Remembers a block's gradient for its update. */
+  #push(parameters: BlockParameters, { range, resource, events }: Place & Partial<Landing>, dtype: Dtype): void {
+    const bytes = bytesOf(dtype);
+    for (const [index, chunk] of parameters.chunks.entries()) {
+      const gradient = range.slice(chunk.offset * bytes, chunk.count * bytes);
+      this.#landed.push({ parameters, chunk, gradient, dtype, resource, event: events?.[index] });
+    }
+  }
+
+  /** A resident block's gradient stays: as it is when it is used up at once, else in a place of its own. */
+  #landOnDevice(plan: Plan, parameters: BlockParameters, finished: Place, pass: number): void {
+    const kept = this.#kept.get(parameters);
+    const { layer, length: count } = parameters.block;
+    const dtype = gradientDtype(this.shape);
+    if (this.shape.passes > 1) {
+      assert(kept, `no place for the gradient of layer ${layer}`);
+      const accumulate = pass > 0 ? 1 : 0;
+      plan.record("compute", "accumulate", { to: kept.range, from: finished.range, count, accumulate, dtype });
+      plan.settle(finished.resource, "read");
+      if (pass < this.shape.passes - 1) return;
+      this.#measureOnDevice(plan, kept, layer, "float32");
+      return this.#push(parameters, kept, "float32");
+    }
+    this.#measureOnDevice(plan, finished, layer, dtype);
+    if (!kept) return this.#push(parameters, finished, dtype);
+    plan.record("compute", "copy", { to: kept.range, from: finished.range });
+    plan.settle(finished.resource, "read");
+    this.#push(parameters, kept, dtype);
+  }
+
+  /** Adds a pass's gradient to the block's float32 sum, which is the gradient after the last pass. */
+  #sumOnHost(plan: Plan, parameters: BlockParameters, landing: Landing, pass: number): void {
+    const { block, chunks } = parameters;
+    const dtype = gradientDtype(this.shape);
+    const bytes = bytesOf(dtype);
+    const sum = this.#buffers.range(`${block.name}.gradientSum`);
+    const resources = this.#sums.get(parameters)!;
+    const accumulate = pass > 0 ? 1 : 0;
+    for (const [index, { offset, count }] of chunks.entries()) {
+      const to = sum.slice(offset * 4, count * 4);
+      const from = landing.range.slice(offset * bytes, count * bytes);
+      const order = { waits: [landing.events[index]!], writes: [resources[index]!], deadline: block.index };
+      landing.resource.read(plan.record("host", "accumulate", { to, from, count, accumulate, dtype }, order), "host");
+    }
+    if (pass < this.shape.passes - 1) return;
+    const args = { sum: this.#norm(block.layer), x: sum, count: block.length, dtype: "float32" as const };
+    this.#measureOnHost(plan, "squaredNorm", args, resources);
+    for (const [index, chunk] of chunks.entries()) {
+      const gradient = sum.slice(chunk.offset * 4, chunk.count * 4);
+      this.#landed.push({ parameters, chunk, gradient, dtype: "float32", resource: resources[index]!, event: undefined });
+    }
+  }
+
+  // ---- norm -----------------------------------------------------------------------------------------------------------
+
+  #measureOnDevice(plan: Plan, gradient: Place, part: number, dtype: Dtype): void {
+    const sum = this.#deviceNorms.range.slice(part * normStride, 16);
+    const count = gradient.range.bytes / bytesOf(dtype);
+    plan.acquire(this.#deviceNorms.resource, "write");
+    plan.record("compute", "squaredNorm", { sum, x: gradient.range, count, dtype });
+    this.#onDevice.push(part);
+  }
+
+  #measureOnHost<Name extends "squaredNorm" | "squaredNormOtherRows">(
+    plan: Plan,
+    op: Name,
+    args: Ops<Range>[Name],
+    reads: Resource[],
+  ): void {
+    this.#normEvents.push(plan.record("host", op, args, { reads, waits: this.#norms[this.#parity].toWrite() }));
+  }
+
+  #norm(part: number): Range {
+    return this.#results.norms.slice(part * normStride, 16);
+  }
+
+  // ---- embedding ------------------------------------------------------------------------------------------------------
+
+  /** Sums the gradients of one pass's embedding rows by token. `order` and `starts` say where each token occurs. */
+  scatterRows(plan: Plan, pass: number, rows: TouchedRows, args: { dRows: Range; order: Range; starts: Range }, reads: readonly Resource[]): void {
+    const { config, dtype } = this.shape;
+    const { distinct } = rows;
+    const gradient = this.#touchedGradient(distinct);
+    plan.record(
+      "host",
+      "embeddingScatter",
+      { ...args, gradient, distinct, width: config.hidden, dtype, accumulate: pass > 0 ? 1 : 0 },
+      { reads, writes: [this.#rowsGradient.resource] },
+    );
+  }
+
+  #touchedGradient(distinct: number): Range {
+    return this.#rowsGradient.range.slice(0, distinct * this.shape.config.hidden * 4);
+  }
+
+  /** The embedding's gradient is complete: touched rows get the head's share when tied, then both parts are measured. */
+  #landEmbedding(plan: Plan, { tokens, distinct }: TouchedRows): void {
+    const { layers, hidden: width, vocabulary } = this.shape.config;
+    const gradient = this.#touchedGradient(distinct);
+    const touched = this.#rowsGradient.resource;
+    const dtype = gradientDtype(this.shape);
+    if (this.#matrix) {
+      const { range: head, resource } = this.#tiedLanding();
+      const rows = { tokens, distinct, width };
+      plan.record("host", "embeddingAddTied", { ...rows, gradient, head, headDtype: dtype }, { reads: [resource], writes: [touched] });
+      const others = { ...rows, sum: this.#norm(layers + 2), x: head, vocabulary, dtype };
+      this.#measureOnHost(plan, "squaredNormOtherRows", others, [resource]);
+    }
+    const sum = { sum: this.#norm(layers + 1), x: gradient, count: distinct * width, dtype: "float32" as const };
+    this.#measureOnHost(plan, "squaredNorm", sum, [touched]);
+  }
+
+  /** The tied head's gradient as it lies in the embedding: V rows of C. */
+  #tiedLanding(): Place {
+    const { range, resource } = this.#matrix!.landing;
+    const { vocabulary, hidden } = this.shape.config;
+    return { range: range.slice(0, vocabulary * hidden * bytesOf(gradientDtype(this.shape))), resource };
+  }
+
+  // ---- end of the step ------------------------------------------------------------------------------------------------
+
+  /**
+   * After backward: the global norm, and every update that is still to come. Returns the event of the norm, and that of
+   * the embedding's update, after which the step's token lists are free.
+   */
+  finish(plan: Plan, rows: TouchedRows, maxGradNorm: number | null): { norm: Event; rows: Event } {
+    const parity = this.#parity;
+    plan.label = { step: plan.label.step, phase: "update", block: "embedding" };
+    this.#landEmbedding(plan, rows);
+    plan.label = { step: plan.label.step, phase: "update" };
+    plan.settle(this.#deviceNorms.resource, "write");
+    for (const part of this.#onDevice) {
+      const from = this.#deviceNorms.range.slice(part * normStride, normStride);
+      const to = this.#results.norms.slice(part * normStride, normStride);
+      const order = { reads: [this.#deviceNorms.resource], waits: this.#norms[parity].toWrite() };
+      this.#normEvents.push(plan.record("download", "copy", { to, from }, order));
+    }
+    const parts = normParts(this.shape) - (this.shape.config.tied ? 0 : 1);
+    const sums = this.#results.norms.slice(0, parts * normStride);
+    const { factor } = this.#results;
+    const norm = plan.record(
+      "host",
+      "clipFactor",
+      { factor, sums, parts, maxNorm: maxGradNorm ?? 0 },
+      { waits: [...this.#normEvents, ...this.#lossChecks], writes: [this.#factors[parity]] },
+    );
+    this.#norms[parity].wrote(norm);
+    this.#normEvents = [];
+    plan.label = { step: plan.label.step, phase: "update", block: "embedding" };
+    const rowsEvent = this.#updateEmbedding(plan, rows);
+    this.#updateLanded(plan);
+    return { norm, rows: rowsEvent };
+  }
+
+  /** Rows that no token touched need no scatter, so theirs comes first; touched rows follow. */
+  #updateEmbedding(plan: Plan, { tokens, distinct }: TouchedRows): Event {
+    const { embedding } = this.#window;
+    const { vocabulary, hidden: width, tied } = this.shape.config;
+    const whole = { offset: 0, count: vocabulary * width };
+    const { range: factor, resource } = this.#hostFactor();
+    const common = {
+      hi: embedding.range("hi", whole),
+      lo: embedding.range("lo", whole),
+      m: embedding.range("m", whole),
+      v: embedding.range("v", whole),
+      tokens,
+      factor,
+      distinct,
+      width,
+      vocabulary,
+      ...this.#update,
+      weightDecay: this.#decays.get(embedding.block.tensors[0]!.name)!,
+    };
+    const landing = tied ? this.#tiedLanding() : undefined;
+    plan.record(
+      "host",
+      "adamwOtherRows",
+      { ...common, gradient: landing?.range ?? null, gradientDtype: gradientDtype(this.shape) },
+      { reads: [resource, ...(landing ? [landing.resource] : [])], writes: embedding.resources, waits: this.#lossChecks },
+    );
+    const event = plan.record(
+      "host",
+      "adamwRows",
+      { ...common, gradient: this.#touchedGradient(distinct) },
+      { reads: [resource, this.#rowsGradient.resource], writes: embedding.resources, waits: this.#lossChecks },
+    );
+    embedding.version++;
+    return event;
+  }
+
+  /** Updates what has landed. The order of recording does not matter: the host goes by deadline. */
+  #updateLanded(plan: Plan): void {
+    const landed = this.#landed.sort((a, b) => a.parameters.block.index - b.parameters.block.index);
+    this.#landed = [];
+    const { label } = plan;
+    for (const { parameters, chunk, gradient, dtype, resource, event: landedAt } of landed) {
+      const { block } = parameters;
+      const resident = isResident(this.shape, block.layer);
+      plan.label = { step: label.step, phase: "update", block: labelOf(block) };
+      const factor = resident ? this.#factorOnDevice(plan) : this.#hostFactor();
+      const bytes = bytesOf(dtype);
+      for (const run of updateRuns(block, chunk, this.#decays)) {
+        const event = plan.record(
+          resident ? "compute" : "host",
+          "adamw",
+          {
+            hi: parameters.range("hi", run),
+            lo: parameters.range("lo", run),
+            m: parameters.range("m", run),
+            v: parameters.range("v", run),
+            gradient: gradient.slice((run.offset - chunk.offset) * bytes, run.count * bytes),
+            factor: factor.range,
+            count: run.count,
+            gradientDtype: dtype,
+            ...this.#update,
+            weightDecay: run.weightDecay,
+          },
+          {
+            reads: [factor.resource],
+            writes: [chunk.resource],
+            waits: [...this.#lossChecks, ...(landedAt === undefined ? resource.toRead() : [landedAt])],
+            deadline: block.index,
+          },
+        );
+        resource.read(event, resident ? "compute" : "host");
+      }
+    }
+    plan.label = label;
+    for (const parameters of new Set(landed.map((entry) => entry.parameters))) parameters.version++;
+  }
+
+  /** The factor by which gradients are multiplied: this step's, or 1, which nobody ever writes, when nothing is clipped. */
+  #hostFactor(): Place {
+    if (!this.shape.clips) return { range: this.#unit.slice(0, 16), resource: new Resource() };
+    return { range: this.#results.factor, resource: this.#factors[this.#parity] };
+  }
+
+  #factorOnDevice(plan: Plan): Place {
+    const device = this.#deviceFactor!;
+    const to = device.range.slice(0, 16);
+    const from = this.#hostFactor();
+    if (this.#deviceFactorPlan !== plan) {
+      this.#deviceFactorPlan = plan;
+      plan.record("upload", "copy", { to, from: from.range }, { reads: [from.resource], writes: [device.resource] });
+    }
+    return { range: to, resource: device.resource };
+  }
+  #deviceFactorPlan: Plan | undefined;
+}
+
+/** The first becomes the last. */
+function rotate<T>(list: T[]): void {
+  if (list.length > 1) list.push(list.shift()!);
+}

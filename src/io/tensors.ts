@@ -1,0 +1,164 @@
+// Tensor bytes between files and buffers, played as plans on the disk stream: they never pass through JavaScript. Every
+// file is checksummed piece by piece while it moves.
+
+import { join } from "node:path";
+import { CheckpointError, ModelError, StepError } from "../errors.ts";
+import type { Buffer, Engine } from "../native/runtime.ts";
+import { Plan, Resource, type Label, type Range } from "../plan.ts";
+import type { FileLayout, ModelTensors } from "./safetensors.ts";
+import { elementBytes } from "./safetensors.ts";
+
+const stagingBytes = 32 << 20;
+
+/** Where a tensor of a file goes: the split master of `count` values. */
+export interface SplitTarget {
+  name: string;
+  hi: Range;
+  lo: Range;
+  count: number;
+}
+
+/** Reads tensors of a model directory (bf16, fp16 or fp32) into split masters. ModelError when a file gives out. */
+export async function loadTensors(engine: Engine, model: ModelTensors, targets: readonly SplitTarget[]): Promise<void> {
+  using scope = new Scope(engine);
+  const staging = [0, 1].map((index) => ({
+    range: scope.buffer("pinned", stagingBytes, `load staging ${index}`).range(),
+    resource: new Resource(),
+  }));
+  const checksum = scope.buffer("host", 64, "load checksum").range(0, 8);
+  const files = new Map<string, Buffer>();
+  const plan = new Plan({ step: 0, phase: "load" });
+  let next = 0;
+  for (const { name, hi, lo, count } of targets) {
+    const tensor = model.tensors.get(name)!;
+    let file = files.get(tensor.file);
+    if (!file) files.set(tensor.file, (file = scope.file(tensor.file, "read")));
+    const bytes = elementBytes(tensor.dtype);
+    const dtype = ({ BF16: "bfloat16", F16: "float16", F32: "float32" } as const)[tensor.dtype];
+    for (let first = 0; first < count; first += stagingBytes / bytes) {
+      const piece = Math.min(stagingBytes / bytes, count - first);
+      const { range, resource } = staging[next++ % 2]!;
+      const from = range.slice(0, piece * bytes);
+      const source = file.range(tensor.offset + first * bytes, piece * bytes);
+      plan.record("disk", "fileRead", { to: from, file: source, checksum }, { writes: [resource] });
+      const split = { hi: hi.slice(first * 2, piece * 2), lo: lo.slice(first * 2, piece * 2), from, count: piece, dtype };
+      plan.record("host", "splitWeights", split, { reads: [resource] });
+    }
+  }
+  try {
+    await engine.play(plan);
+  } catch (cause) {
+    throw cause instanceof StepError ? new ModelError(`${model.directory}: cannot load the weights: ${cause.message}`) : cause;
+  }
+}
+
+/** Checksums of a file: of its header, then of each tensor, as 16 hex digits. */
+export interface FileChecksums {
+  name: string;
+  bytes: number;
+  checksums: string[];
+}
+
+/** Writes files laid out by `layoutSafetensors`, each tensor from the range `source` names, and flushes them. */
+export async function writeTensors(
+  engine: Engine,
+  directory: string,
+  files: readonly FileLayout[],
+  source: (tensor: string) => Range,
+  label: Label,
+): Promise<FileChecksums[]> {
+  using scope = new Scope(engine);
+  const plan = new Plan(label);
+  const sums = scope.sums(files);
+  for (const [index, { name, header, fileBytes, tensors }] of files.entries()) {
+    const file = scope.file(join(directory, name), "write", fileBytes);
+    const head = scope.buffer("host", header.length, `header of ${name}`);
+    new Uint8Array(head.window()).set(header);
+    plan.record("disk", "fileWrite", { file: file.range(0, header.length), from: head.range(), checksum: sums.at(index, 0) });
+    for (const [position, tensor] of tensors.entries()) {
+      const target = file.range(tensor.offset, tensor.bytes);
+      plan.record("disk", "fileWrite", { file: target, from: source(tensor.name), checksum: sums.at(index, position + 1) });
+    }
+    plan.record("disk", "fileSync", { file: file.range() });
+  }
+  await engine.play(plan);
+  return files.map(({ name, fileBytes }, index) => ({ name, bytes: fileBytes, checksums: sums.of(index) }));
+}
+
+/**
+ * Reads such files back into ranges and compares every checksum; CheckpointError names the file and tensor that is
+ * damaged. The ranges are overwritten as the bytes come, so a caller that cannot use damaged state must not go on.
+ */
+export async function readTensors(
+  engine: Engine,
+  directory: string,
+  files: readonly FileLayout[],
+  target: (tensor: string) => Range,
+  expected: readonly FileChecksums[],
+): Promise<void> {
+  using scope = new Scope(engine);
+  const plan = new Plan({ step: 0, phase: "load" });
+  const sums = scope.sums(files);
+  for (const [index, { name, header, tensors, fileBytes }] of files.entries()) {
+    const file = scope.file(join(directory, name), "read", fileBytes);
+    const head = scope.buffer("host", header.length, `header of ${name}`).range();
+    plan.record("disk", "fileRead", { to: head, file: file.range(0, header.length), checksum: sums.at(index, 0) });
+    for (const [position, tensor] of tensors.entries()) {
+      const from = file.range(tensor.offset, tensor.bytes);
+      plan.record("disk", "fileRead", { to: target(tensor.name), file: from, checksum: sums.at(index, position + 1) });
+    }
+  }
+  try {
+    await engine.play(plan);
+  } catch (cause) {
+    throw cause instanceof StepError ? new CheckpointError(`${directory}: ${cause.message}`) : cause;
+  }
+  for (const [index, { name, tensors }] of files.entries())
+    for (const [position, found] of sums.of(index).entries())
+      if (found !== expected[index]!.checksums[position]) {
+        const what = position === 0 ? "its header" : `tensor ${tensors[position - 1]!.name}`;
+        throw new CheckpointError(`${join(directory, name)}: ${what} is damaged (checksum ${found}, expected ${expected[index]!.checksums[position]})`);
+      }
+}
+
+/** Buffers and files of one transfer, freed at its end. */
+class Scope implements Disposable {
+  #engine: Engine;
+  #held: Buffer[] = [];
+
+  constructor(engine: Engine) {
+    this.#engine = engine;
+  }
+
+  buffer(place: "pinned" | "host", bytes: number, name: string): Buffer {
+    const buffer = this.#engine.buffer(place, bytes, name);
+    this.#held.push(buffer);
+    return buffer;
+  }
+
+  file(path: string, mode: "read" | "write", bytes = Bun.file(path).size): Buffer {
+    const file = this.#engine.file(path, mode, bytes);
+    this.#held.push(file);
+    return file;
+  }
+
+  /** A checksum per header and tensor, in one buffer. */
+  sums(files: readonly FileLayout[]) {
+    const counts = files.map(({ tensors }) => tensors.length + 1);
+    const first = counts.map((_, index) => counts.slice(0, index).reduce((a, b) => a + b, 0));
+    const buffer = this.buffer("host", 64 * counts.reduce((a, b) => a + b, 0), "checksums");
+    return {
+      at: (file: number, position: number): Range => buffer.range((first[file]! + position) * 64, 8),
+      of: (file: number): string[] => {
+        const values = new BigUint64Array(buffer.window());
+        return Array.from({ length: counts[file]! }, (_, position) =>
+          values[(first[file]! + position) * 8]!.toString(16).padStart(16, "0"),
+        );
+      },
+    };
+  }
+
+  [Symbol.dispose](): void {
+    for (const buffer of this.#held) buffer.free();
+  }
+}

@@ -1,0 +1,259 @@
+// The memory bill: every buffer a run will hold, by name, place and bytes, computed before anything is allocated. The same
+// list is printed at start, allocated, and compared with what the simulator sees touched. A step allocates nothing.
+//
+// Sizes follow from a `StepShape`, which is the config resolved against a model. Lengths in elements are those of
+// `models/parameters.ts`; E is bytes per element of the compute dtype, G of a gradient on its way to the host.
+
+import { ConfigError, MemoryError } from "./errors.ts";
+import { formatBytes } from "./format.ts";
+import { activationSizes, alignBytes, bytesOf, headSizes, scratchSizes, totalBytes } from "./models/decoder.ts";
+import type { DecoderConfig } from "./models/config.ts";
+import type { ParameterBlock } from "./models/parameters.ts";
+import type { Dtype, Place } from "./native/abi.gen.ts";
+import { Range, type BufferLike } from "./plan.ts";
+
+/** Everything that decides what a step computes and where it keeps it. */
+export interface StepShape {
+  config: DecoderConfig;
+  /** Embedding, decoder layers, head. */
+  blocks: ParameterBlock[];
+  dtype: Dtype;
+  /** False: forward only (evaluation, generation); then no optimizer state, gradients or boundaries exist. */
+  training: boolean;
+  /** The most tokens of a micro-batch. */
+  tokensMax: number;
+  /** The most micro-batches of a pass. */
+  microBatches: number;
+  /** Passes whose gradients share one update. */
+  passes: number;
+  /** Positions in the rotary table: the longest document. */
+  positions: number;
+  /** Device buffers that hold sliding blocks. */
+  slots: number;
+  boundary: "device" | "pinned";
+  /** Last blocks that keep their activations instead of recomputing them. */
+  keepBlocks: number;
+  /** First blocks whose weights, moments and gradients stay on the device. */
+  residentBlocks: number;
+  /** Host slots for gradients of sliding blocks. */
+  ring: number;
+  /** Gradients are clipped by their exact global norm (so all of them are kept until it is known). */
+  clips: boolean;
+  /** Rows of logits that exist at once. */
+  logitsChunk: number;
+  /** Parameters per copy and per update command. */
+  chunkParameters: number;
+}
+
+export interface BillLine {
+  /** Unique; the buffer's name. */
+  name: string;
+  place: Exclude<Place, "file">;
+  bytes: number;
+  /** What it is for; lines of one purpose are printed as one. */
+  purpose: string;
+}
+
+export const gradientDtype = (shape: StepShape): Dtype => shape.dtype;
+export const decoderBlocks = (shape: StepShape): ParameterBlock[] => shape.blocks.slice(1, -1);
+export const embeddingBlock = (shape: StepShape): ParameterBlock => shape.blocks[0]!;
+export const headBlock = (shape: StepShape): ParameterBlock => shape.blocks.at(-1)!;
+export const isResident = (shape: StepShape, layer: number): boolean => layer >= 0 && layer < shape.residentBlocks;
+/** Resident float32 weights are joined into a slot like any other; resident bfloat16 weights are used where they lie. */
+export const usesSlot = (shape: StepShape, layer: number): boolean =>
+  !isResident(shape, layer) || shape.dtype === "float32";
+/** Distinct tokens of a step, at most. */
+export const distinctMax = (shape: StepShape): number =>
+  Math.min(shape.config.vocabulary, shape.passes * shape.microBatches * shape.tokensMax);
+/** Gradient norms are summed from parts: one per decoder layer, one for the head, two for the embedding. */
+export const normParts = (shape: StepShape): number => shape.config.layers + 3;
+export const normStride = 64;
+
+/** Int32 arrays of one micro-batch, each at a multiple of 64 bytes: for the device, and for host ops. */
+export function batchSizes(shape: StepShape): Record<"positions" | "rowIndex" | "targets" | "starts", number> {
+  const perToken = alignBytes(shape.tokensMax * 4);
+  return { positions: perToken, rowIndex: perToken, targets: perToken, starts: alignBytes((shape.tokensMax + 1) * 4) };
+}
+export function embedSizes(shape: StepShape): Record<"tokens" | "distinct" | "order" | "starts", number> {
+  const { passes, microBatches, tokensMax } = shape;
+  const perPass = alignBytes(microBatches * tokensMax * 4);
+  return {
+    tokens: passes * microBatches * alignBytes(tokensMax * 4),
+    distinct: alignBytes(distinctMax(shape) * 4),
+    order: passes * perPass,
+    starts: passes * alignBytes((distinctMax(shape) + 1) * 4),
+  };
+}
+export function resultSizes(shape: StepShape): Record<"losses" | "totals" | "norms" | "factor", number> {
+  const { passes, microBatches, tokensMax } = shape;
+  return {
+    losses: passes * microBatches * alignBytes(tokensMax * 4),
+    totals: passes * microBatches * 64,
+    norms: normParts(shape) * normStride,
+    factor: 64,
+  };
+}
+
+/** Every buffer of a run. */
+export function memoryBill(shape: StepShape): BillLine[] {
+  const { config, dtype, training, tokensMax, microBatches, passes } = shape;
+  const lines: BillLine[] = [];
+  const add = (purpose: string, place: BillLine["place"], name: string, bytes: number) => {
+    if (bytes > 0) lines.push({ purpose, place, name, bytes });
+  };
+  const E = bytesOf(dtype);
+  const G = bytesOf(gradientDtype(shape));
+  const sliding = decoderBlocks(shape).filter((block) => usesSlot(shape, block.layer));
+  const streaming = decoderBlocks(shape).filter((block) => !isResident(shape, block.layer));
+  const longest = (blocks: ParameterBlock[]) => Math.max(0, ...blocks.map((block) => block.length));
+  const hidden = alignBytes(tokensMax * config.hidden * E); // (T, C)
+  const [embedding, head] = [embeddingBlock(shape), headBlock(shape)];
+
+  for (const block of shape.blocks) {
+    const resident = isResident(shape, block.layer);
+    add("weights: hi (bf16)", resident ? "device" : "pinned", `${block.name}.hi`, block.length * 2);
+    add("weights: lo", resident ? "device" : "host", `${block.name}.lo`, block.length * 2);
+    if (!training) continue;
+    add("moments m, v", resident ? "device" : "host", `${block.name}.m`, block.length * 4);
+    add("moments m, v", resident ? "device" : "host", `${block.name}.v`, block.length * 4);
+  }
+
+  const slots = Math.min(shape.slots, sliding.length);
+  for (let slot = 0; slot < slots; slot++) add("window slots", "device", `slot ${slot}`, longest(sliding) * E);
+  add("head weights", "device", "head.weights", head.length * E);
+  if (config.tied) add("head weights", "device", "head.matrix", embedding.length * E);
+  const block = totalBytes(activationSizes(config, tokensMax, dtype)) + totalBytes(scratchSizes(config, tokensMax, dtype));
+  add("workspace", "device", "workspace", Math.max(block, totalBytes(headSizes(config, tokensMax, shape.logitsChunk, dtype))));
+  add("rope table", "device", "rope table", alignBytes(shape.positions * config.headDim * 4));
+  const perBatch = passes * microBatches * totalBytes(batchSizes(shape));
+  add("token ids, positions, targets", "device", "batch", perBatch);
+  add("losses and norms", "device", "losses", resultSizes(shape).losses);
+  add("embedding rows", "pinned", "embedding.rows", microBatches * hidden);
+  for (const parity of [0, 1]) {
+    add("token ids, positions, targets", "pinned", `batch.${parity}`, perBatch);
+    add("token ids, positions, targets", "host", `embed.${parity}`, totalBytes(embedSizes(shape)));
+    add("losses and norms", "pinned", `results.${parity}`, totalBytes(resultSizes(shape)));
+  }
+  if (shape.boundary === "pinned" || !training) add("hidden states", "device", "hidden", (microBatches + 2) * hidden);
+  if (!training) return lines;
+
+  if (shape.boundary === "device") add("boundaries", "device", "boundaries", (config.layers + 1) * microBatches * hidden);
+  else add("boundaries", "pinned", "boundaries", (config.layers - 1) * microBatches * hidden);
+  add("gradient of hidden states", "device", "dHidden", microBatches * hidden);
+  const kept = shape.keepBlocks * microBatches * totalBytes(activationSizes(config, tokensMax, dtype));
+  add("kept activations", "device", "kept", kept);
+
+  // Float32 gradients go to the host as they are, so two blocks' accumulators alternate; bf16 ones are cast into one of
+  // two landing buffers, and one accumulator is enough.
+  const longestDecoder = longest(decoderBlocks(shape));
+  for (let index = 0; index < (G === 4 ? 2 : 1); index++)
+    add("gradient accumulators", "device", `gradient.${index}`, longestDecoder * 4);
+  if (G !== 4) for (const index of [0, 1]) add("gradients cast to bf16", "device", `gradientCast.${index}`, longestDecoder * G);
+  add("gradient accumulators", "device", "head.gradient", head.length * 4);
+  if (config.tied) add("gradient accumulators", "device", "head.matrixGradient", embedding.length * 4);
+  if (G !== 4) {
+    add("gradients cast to bf16", "device", "head.gradientCast", head.length * G);
+    if (config.tied) add("gradients cast to bf16", "device", "head.matrixGradientCast", embedding.length * G);
+  }
+  add("losses and norms", "device", "norms", normParts(shape) * normStride);
+  // Without clipping or accumulation a resident block's gradient is used up as soon as it is complete.
+  if (shape.clips || passes > 1)
+    for (const resident of decoderBlocks(shape).filter((b) => isResident(shape, b.layer)))
+      add("resident gradients", "device", `${resident.name}.gradient`, resident.length * (passes > 1 ? 4 : G));
+  if (shape.residentBlocks > 0) add("losses and norms", "device", "factor", 64);
+
+  const ring = Math.min(shape.ring, streaming.length);
+  for (let slot = 0; slot < ring; slot++) add("gradient ring", "pinned", `ring ${slot}`, longest(streaming) * G);
+  add("gradient ring", "pinned", "head.landing", head.length * G);
+  if (config.tied) add("gradient ring", "pinned", "head.matrixLanding", embedding.length * G);
+  add("embedding gradient", "pinned", "embedding.dRows", microBatches * hidden);
+  add("embedding gradient", "host", "embedding.gradient", distinctMax(shape) * config.hidden * 4);
+  if (passes > 1)
+    for (const { name, length } of streaming) add("gradient sums over passes", "host", `${name}.gradientSum`, length * 4);
+  add("losses and norms", "host", "unit factor", 64);
+  return lines;
+}
+
+export function bytesIn(bill: readonly BillLine[], place: Place): number {
+  return bill.reduce((sum, line) => sum + (line.place === place ? line.bytes : 0), 0);
+}
+
+/** Throws a MemoryError that says what to reduce when the device's share is above the limit. */
+export function checkBill(bill: readonly BillLine[], deviceBytesMax: number): void {
+  const needed = bytesIn(bill, "device");
+  if (needed <= deviceBytesMax) return;
+  const largest = summarize(bill.filter((line) => line.place === "device"))
+    .sort((a, b) => b.bytes - a.bytes)
+    .slice(0, 3)
+    .map((line) => `${line.purpose} ${formatBytes(line.bytes)}`);
+  throw new MemoryError(
+    `deviceMemory: the run needs ${formatBytes(needed)} on the device, the limit is ${formatBytes(deviceBytesMax)}; the largest parts are ` +
+      `${largest.join(", ")}; reduce microBatchTokens, window.slots, window.keepBlocks or window.residentBlocks`,
+  );
+}
+
+/** The bill as a table: a line per purpose, with totals. */
+export function printBill(bill: readonly BillLine[], parameters: number): string {
+  const rows = summarize(bill);
+  const order = ["device", "pinned", "host"];
+  rows.sort((a, b) => order.indexOf(a.place) - order.indexOf(b.place) || b.bytes - a.bytes);
+  const width = Math.max(...rows.map((row) => row.purpose.length));
+  const text: string[] = [];
+  for (const place of order) {
+    const own = rows.filter((row) => row.place === place);
+    if (own.length === 0) continue;
+    const total = own.reduce((sum, row) => sum + row.bytes, 0);
+    text.push(`${place.padEnd(width + 2)} ${formatBytes(total).padStart(10)}  ${(total / parameters).toFixed(2)} B/parameter`);
+    for (const row of own) text.push(`  ${row.purpose.padEnd(width)} ${formatBytes(row.bytes).padStart(10)}`);
+  }
+  return text.join("\n");
+}
+
+function summarize(bill: readonly BillLine[]): { purpose: string; place: Place; bytes: number }[] {
+  const sums = new Map<string, { purpose: string; place: Place; bytes: number }>();
+  for (const { purpose, place, bytes } of bill) {
+    const key = `${place} ${purpose}`;
+    const sum = sums.get(key) ?? { purpose, place, bytes: 0 };
+    sums.set(key, { ...sum, bytes: sum.bytes + bytes });
+  }
+  return [...sums.values()];
+}
+
+/** Buffers by name. A name that is not on the bill is our mistake and fails loudly. */
+export class Buffers<B extends BufferLike = BufferLike> {
+  readonly all: ReadonlyMap<string, B>;
+
+  constructor(all: ReadonlyMap<string, B>) {
+    this.all = all;
+  }
+
+  /** Makes every buffer of a bill; `make` allocates, or only describes (simulation). */
+  static make<B extends BufferLike>(bill: readonly BillLine[], make: (line: BillLine) => B): Buffers<B> {
+    return new Buffers(new Map(bill.map((line) => [line.name, make(line)])));
+  }
+
+  get(name: string): B {
+    const buffer = this.all.get(name);
+    if (buffer === undefined) throw new Error(`internal error: buffer "${name}" is not on the memory bill`);
+    return buffer;
+  }
+
+  has(name: string): boolean {
+    return this.all.has(name);
+  }
+
+  range(name: string, offset?: number, bytes?: number): Range {
+    return new Range(this.get(name), offset, bytes);
+  }
+}
+
+/** Rules that need both config and model. */
+export function checkShape(shape: StepShape): void {
+  const { layers } = shape.config;
+  const within = (path: string, value: number, least: number) => {
+    if (value < least || value > layers)
+      throw new ConfigError(`${path} must be ${least} to ${layers}, the model's number of layers (was ${value})`);
+  };
+  within("window.residentBlocks", shape.residentBlocks, 0);
+  within("window.keepBlocks", shape.keepBlocks, 0);
+}

@@ -1,0 +1,265 @@
+// The engine as TypeScript sees it: buffers, plans played asynchronously, failures as errors. One `Engine` owns native
+// memory and threads; `using` or `close()` frees them, nothing is left to the garbage collector.
+//
+// Waiting holds a pending read on the engine's descriptor, so the process stays alive exactly as long as somebody waits.
+
+import { read } from "node:fs";
+import { CancelledError, MemoryError, NativeError, StepError, assert } from "../errors.ts";
+import { accesses, describeLabel, Range, type BufferLike, type Event, type Plan } from "../plan.ts";
+import { deviceKinds, places, type DeviceKind, type Place } from "./abi.gen.ts";
+import { native, windowInto, type Native } from "./library.ts";
+
+/** A named range of native memory, or an open file. Zeroed when made. */
+export class Buffer implements BufferLike {
+  readonly engine: Engine;
+  readonly handle: number;
+  readonly name: string;
+  readonly place: Place;
+  readonly bytes: number;
+
+  /** Use `Engine.buffer` or `Engine.file`. */
+  constructor(engine: Engine, handle: number, name: string, place: Place, bytes: number) {
+    this.engine = engine;
+    this.handle = handle;
+    this.name = name;
+    this.place = place;
+    this.bytes = bytes;
+  }
+
+  range(offset?: number, bytes?: number): Range {
+    return new Range(this, offset, bytes);
+  }
+
+  /** A window for JavaScript into pinned or host memory; not to be kept after `free`. */
+  window(offset = 0, bytes = this.bytes - offset): ArrayBuffer {
+    assert(this.place === "pinned" || this.place === "host", `no window into ${this.place} buffer ${this.name}`);
+    return this.engine.windowInto(this, offset, bytes);
+  }
+
+  free(): void {
+    this.engine.free(this);
+  }
+
+  [Bun.inspect.custom](): string {
+    return `Buffer(${this.name}, ${this.place}, ${this.bytes} bytes)`;
+  }
+}
+
+export interface EngineOptions {
+  device: DeviceKind;
+  /** Threads of the worker pools. */
+  workers: number;
+  /** Hard limit for the device place, bytes; no limit by default. */
+  deviceBytesMax?: number;
+}
+
+interface Waiter {
+  event: Event;
+  resolve(): void;
+  reject(error: Error): void;
+}
+
+export class Engine implements Disposable {
+  readonly device: DeviceKind;
+  readonly deviceBytesMax: number;
+  readonly workers: number;
+  #native: Native = native();
+  #handle: number;
+  #descriptor: number;
+  #plans: Plan[] = [];
+  #waiters = new Set<Waiter>();
+  /** What stopped the plans with ids in this range. */
+  #failed: { from: Event; below: Event; error: Error } | undefined;
+  #reading = false;
+  #closed = false;
+  #out = new BigUint64Array(new ArrayBuffer(64));
+  #notification = new Uint8Array(new ArrayBuffer(4096));
+
+  constructor(options: EngineOptions) {
+    this.device = options.device;
+    this.workers = options.workers;
+    this.deviceBytesMax = options.deviceBytesMax ?? Number.MAX_SAFE_INTEGER;
+    this.#check(this.#native.sluice_engine_create(deviceKinds[options.device], options.workers, this.deviceBytesMax, this.#out));
+    this.#handle = Number(this.#out[0]! & 0xffffffffn);
+    this.#descriptor = this.#native.sluice_engine_descriptor(this.#handle);
+  }
+
+  // ---- memory -------------------------------------------------------------------------------------------------------
+
+  /** Makes a zeroed buffer; MemoryError when the place is too small. */
+  buffer(place: Exclude<Place, "file">, bytes: number, name: string): Buffer {
+    const text = new TextEncoder().encode(name);
+    const status = this.#native.sluice_buffer_create(this.#handle, places[place], bytes, text, text.length, this.#out);
+    if (status !== 0) throw new MemoryError(this.#lastError());
+    return new Buffer(this, Number(this.#out[0]! & 0xffffffffn), name, place, bytes);
+  }
+
+  /** Opens an existing file of `bytes` bytes for reading, or creates one. */
+  file(path: string, mode: "read" | "write", bytes: number): Buffer {
+    const text = new TextEncoder().encode(`${path}\0`);
+    this.#check(this.#native.sluice_file_open(this.#handle, text, mode === "read" ? 0 : 1, bytes, this.#out));
+    return new Buffer(this, Number(this.#out[0]! & 0xffffffffn), path, "file", bytes);
+  }
+
+  free(buffer: Buffer): void {
+    this.#check(this.#native.sluice_buffer_destroy(this.#handle, buffer.handle));
+  }
+
+  windowInto(buffer: Buffer, offset: number, bytes: number): ArrayBuffer {
+    assert(offset + bytes <= buffer.bytes, `window ${offset}+${bytes} is outside ${buffer.name}`);
+    this.#check(this.#native.sluice_buffer_address(this.#handle, buffer.handle, this.#out));
+    return windowInto(this.#out[0]!, offset, bytes);
+  }
+
+  /** Bytes held now, per place. */
+  held(): Record<Place, number> {
+    this.#check(this.#native.sluice_memory_held(this.#handle, this.#out));
+    const [device, pinned, host, file] = [...this.#out.subarray(0, 4)].map(Number) as [number, number, number, number];
+    return { device, pinned, host, file };
+  }
+
+  // ---- plans --------------------------------------------------------------------------------------------------------
+
+  /** Hands a plan to the native threads and returns at once. At most four plans are in flight. */
+  submit(plan: Plan): void {
+    assert(plan.commands.length > 0, "an empty plan");
+    const words = plan.encode();
+    const { base, commands } = plan;
+    this.#check(this.#native.sluice_plan_submit(this.#handle, base, commands.length, words, words.length));
+    this.#plans = [...this.#plans.slice(-3), plan];
+  }
+
+  /** Resolves when the event (marked by `plan.notify`) is there; StepError or CancelledError when the step stopped. */
+  done(event: Event): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const failed = this.#failed;
+      if (failed && event >= failed.from && event < failed.below) return reject(failed.error);
+      this.#waiters.add({ event, resolve, reject });
+      this.#settle();
+      this.#listen();
+    });
+  }
+
+  /** Blocks until the event is there. For tests and the REPL: timers and Ctrl-C wait too. */
+  doneSync(event: Event, timeoutMs = 600_000): void {
+    if (this.#native.sluice_command_wait(this.#handle, event, timeoutMs) !== 0) throw new NativeError(this.#lastError());
+    if (this.#native.sluice_command_state(this.#handle, event) === 1) return;
+    for (;;) {
+      const failure = this.#takeFailure();
+      if (failure) throw failure;
+      Bun.sleepSync(1);
+    }
+  }
+
+  /** Plays a plan and waits for all of it. */
+  async play(plan: Plan): Promise<void> {
+    for (const event of lastEvents(plan)) plan.notify(event);
+    this.submit(plan);
+    await Promise.all(lastEvents(plan).map((event) => this.done(event)));
+  }
+
+  /** Stops what is in flight between two commands; whoever waits gets a CancelledError. */
+  cancel(): void {
+    this.#native.sluice_cancel(this.#handle);
+  }
+
+  /** Start and end of each command of a finished plan, nanoseconds on one clock; NaN for those that did not run. */
+  spans(plan: Plan): { start: number; end: number }[] {
+    const raw = new BigUint64Array(new ArrayBuffer(plan.commands.length * 16));
+    this.#check(this.#native.sluice_plan_spans(this.#handle, plan.base, plan.commands.length, raw));
+    return plan.commands.map((_, index) => ({ start: Number(raw[index * 2]) || NaN, end: Number(raw[index * 2 + 1]) || NaN }));
+  }
+
+  /** Seconds each stream has been busy since the engine was made. */
+  busy(): { compute: number; upload: number; download: number; host: number; disk: number } {
+    this.#check(this.#native.sluice_busy(this.#handle, this.#out));
+    const [compute, upload, download, host, disk] = [...this.#out.subarray(0, 5)].map((ns) => Number(ns) / 1e9);
+    return { compute: compute!, upload: upload!, download: download!, host: host!, disk: disk! };
+  }
+
+  /** For tests: a command that fails instead of running, and random pauses before each command. */
+  disturb(options: { fail?: Event; jitterUs?: number; seed?: number }): void {
+    const { fail = 0, jitterUs = 0, seed = 0 } = options;
+    this.#check(this.#native.sluice_disturb(this.#handle, fail, jitterUs, seed));
+  }
+
+  /** Stops the threads and frees every buffer. */
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#check(this.#native.sluice_engine_destroy(this.#handle));
+    for (const waiter of this.#waiters) waiter.reject(new CancelledError("the engine was closed"));
+    this.#waiters.clear();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+
+  [Bun.inspect.custom](): string {
+    return `Engine(${this.device}, ${this.workers} workers${this.#closed ? ", closed" : ""})`;
+  }
+
+  // ---- waiting ------------------------------------------------------------------------------------------------------
+
+  /** One read at a time, and only while somebody waits. */
+  #listen(): void {
+    if (this.#reading || this.#waiters.size === 0) return;
+    this.#reading = true;
+    read(this.#descriptor, this.#notification, 0, this.#notification.length, null, () => {
+      this.#reading = false;
+      if (this.#closed) return;
+      this.#settle();
+      this.#listen();
+    });
+  }
+
+  #settle(): void {
+    let skipped = false;
+    for (const waiter of this.#waiters) {
+      const state = this.#native.sluice_command_state(this.#handle, waiter.event);
+      if (state === 1) {
+        this.#waiters.delete(waiter);
+        waiter.resolve();
+      } else if (state === 2) skipped = true;
+    }
+    if (!skipped) return;
+    const failure = this.#takeFailure();
+    if (!failure) return; // other streams are still running dry; another notification follows
+    for (const waiter of this.#waiters) waiter.reject(failure);
+    this.#waiters.clear();
+  }
+
+  #takeFailure(): Error | undefined {
+    const status = this.#native.sluice_failure_take(this.#handle, this.#out);
+    if (status <= 0) return undefined;
+    const error = status === 2 ? new CancelledError(this.#lastError()) : this.#failureOf(Number(this.#out[0]));
+    const [first, last] = [this.#plans[0]!, this.#plans.at(-1)!];
+    this.#failed = { from: first.base, below: last.base + last.commands.length, error };
+    return error;
+  }
+
+  #failureOf(id: Event): Error {
+    const command = this.#plans.find((plan) => plan.has(id))?.command(id);
+    if (!command) return new StepError(`command ${id} failed: ${this.#lastError()}`);
+    const buffers = [...accesses(command)].map(({ range }) => range.buffer.name);
+    return new StepError(
+      `${describeLabel(command.label)}: ${command.op} on ${command.stream} failed: ${this.#lastError()} (buffers ${[...new Set(buffers)].join(", ")})`,
+    );
+  }
+
+  #lastError(): string {
+    return String(this.#native.sluice_last_error());
+  }
+
+  #check(status: number): void {
+    if (status !== 0) throw new NativeError(this.#lastError());
+  }
+}
+
+/** The last command of each in-order stream and every host command: when these are there, the plan is done. */
+function lastEvents(plan: Plan): Event[] {
+  const last = new Map<string, Event>();
+  for (const command of plan.commands) last.set(command.stream === "host" ? `host ${command.id}` : command.stream, command.id);
+  return [...last.values()];
+}

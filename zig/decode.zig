@@ -1,0 +1,148 @@
+//! Turns the words that TypeScript recorded into commands, and refuses whatever does not fit: unknown ops, handles that
+//! are gone, ranges beyond their buffer, missing ranges, waits for the future. After this nothing is checked again.
+//!
+//! A command is: op, stream, deadline, flags, number of waits, each wait as two words (low, high), then the fields of
+//! the op's struct in order: a range is handle, offset low and high, bytes low and high; u32, f32 and enums are one word,
+//! u64 and f64 two. The encoder is generated from the same structs (`generate.zig`).
+
+const std = @import("std");
+const abi = @import("abi.zig");
+const file_io = @import("file_io.zig");
+const last_error = @import("last_error.zig");
+const memory_module = @import("memory.zig");
+
+const allocator = std.heap.c_allocator;
+const arguments_bytes_max = blk: {
+    var largest: usize = 0;
+    for (@typeInfo(abi.ops).@"struct".decls) |declaration| largest = @max(largest, @sizeOf(@field(abi.ops, declaration.name)));
+    break :blk largest;
+};
+
+pub const flag_notify = 1;
+
+pub const Command = struct {
+    op: abi.Op,
+    stream: abi.Stream,
+    deadline: u32,
+    notify: bool,
+    waits: []const u64,
+    /// The file of a disk command.
+    file: file_io.File = .{ .descriptor = -1, .offset = 0, .name = "" },
+    arguments: [arguments_bytes_max]u8 align(16) = undefined,
+};
+
+pub const Plan = struct {
+    arena: std.heap.ArenaAllocator,
+    commands: []Command,
+
+    pub fn deinit(decoded: *Plan) void {
+        decoded.arena.deinit();
+    }
+};
+
+const Reader = struct {
+    words: []const u32,
+    position: usize = 0,
+
+    fn word(reader: *Reader) !u32 {
+        if (reader.position >= reader.words.len) return refuse("plan ends in the middle of a command", .{});
+        defer reader.position += 1;
+        return reader.words[reader.position];
+    }
+
+    fn double(reader: *Reader) !u64 {
+        const low = try reader.word();
+        return @as(u64, try reader.word()) << 32 | low;
+    }
+};
+
+fn refuse(comptime format: []const u8, arguments: anytype) error{Refused} {
+    last_error.set(format, arguments);
+    return error.Refused;
+}
+
+pub fn plan(memory: *const memory_module.Memory, base: u64, count: u32, words: []const u32) error{ Refused, OutOfMemory }!Plan {
+    var decoded: Plan = .{ .arena = .init(allocator), .commands = &.{} };
+    errdefer decoded.deinit();
+    decoded.commands = try decoded.arena.allocator().alloc(Command, count);
+    var reader: Reader = .{ .words = words };
+    for (decoded.commands, 0..) |*command, index| try readCommand(memory, &reader, base + index, decoded.arena.allocator(), command);
+    if (reader.position != words.len) return refuse("plan of {d} commands has {d} words too many", .{ count, words.len - reader.position });
+    return decoded;
+}
+
+fn readCommand(memory: *const memory_module.Memory, reader: *Reader, id: u64, arena: std.mem.Allocator, command: *Command) error{ Refused, OutOfMemory }!void {
+    const op = try readEnum(abi.Op, reader);
+    const stream = try readEnum(abi.Stream, reader);
+    const deadline = try reader.word();
+    const flags = try reader.word();
+    const wait_count = try reader.word();
+    if (wait_count > reader.words.len) return refuse("command {d} ({s}) has {d} waits", .{ id, @tagName(op), wait_count });
+    const waits = try arena.alloc(u64, wait_count);
+    for (waits) |*wait| {
+        wait.* = try reader.double();
+        if (wait.* >= id) return refuse("command {d} ({s}) waits for command {d}, which is not before it", .{ id, @tagName(op), wait.* });
+    }
+    command.* = .{ .op = op, .stream = stream, .deadline = deadline, .notify = flags & flag_notify != 0, .waits = waits };
+    switch (op) {
+        inline else => |known| {
+            const typed: *abi.Arguments(known) = @ptrCast(@alignCast(&command.arguments));
+            inline for (@typeInfo(abi.Arguments(known)).@"struct".fields) |field| {
+                @field(typed, field.name) = if (comptime abi.isRange(field.type))
+                    try readRange(field.type, memory, reader, id, @tagName(known) ++ "." ++ field.name, command)
+                else
+                    try readScalar(field.type, reader);
+            }
+        },
+    }
+    try checkLengths(command, id);
+}
+
+fn readRange(comptime T: type, memory: *const memory_module.Memory, reader: *Reader, id: u64, comptime what: []const u8, command: *Command) !T {
+    const handle = try reader.word();
+    const offset = try reader.double();
+    const bytes = try reader.double();
+    if (handle == 0 or bytes == 0) {
+        if (T.optional) return .{ .address = null, .bytes = 0 };
+        return refuse("command {d}: {s} is missing", .{ id, what });
+    }
+    const buffer = memory.get(handle) orelse return refuse("command {d}: {s} names a buffer that is not there (handle {d})", .{ id, what, handle });
+    if (offset > buffer.bytes or bytes > buffer.bytes - offset)
+        return refuse("command {d}: {s} takes bytes {d} to {d} of {s}, which has {d}", .{ id, what, offset, offset + bytes, buffer.label(), buffer.bytes });
+    if (buffer.place == .file) {
+        if (command.stream != .disk) return refuse("command {d}: {s} is a file outside the disk stream", .{ id, what });
+        command.file = .{ .descriptor = buffer.file, .offset = offset, .name = buffer.label() };
+        return .{ .address = null, .bytes = bytes };
+    }
+    if (memory.digests and offset % memory_module.granule_bytes != 0) return refuse("command {d}: {s} starts at byte {d}, not a multiple of {d}", .{ id, what, offset, memory_module.granule_bytes });
+    const position = if (memory.digests) offset / memory_module.granule_bytes * 8 else offset;
+    return .{ .address = buffer.address.? + position, .bytes = bytes };
+}
+
+fn readScalar(comptime T: type, reader: *Reader) !T {
+    return switch (@typeInfo(T)) {
+        .@"enum" => readEnum(T, reader),
+        .float => if (T == f64) @bitCast(try reader.double()) else @bitCast(try reader.word()),
+        else => if (T == u64) try reader.double() else try reader.word(),
+    };
+}
+
+fn readEnum(comptime T: type, reader: *Reader) !T {
+    const value = try reader.word();
+    if (value >= @typeInfo(T).@"enum".fields.len) return refuse("{d} is not a value of {s}", .{ value, @typeName(T) });
+    return @enumFromInt(value);
+}
+
+/// Copies move as many bytes as they are given.
+fn checkLengths(command: *const Command, id: u64) !void {
+    switch (command.op) {
+        inline .copy, .file_read, .file_write => |known| {
+            const typed: *const abi.Arguments(known) = @ptrCast(@alignCast(&command.arguments));
+            const fields = @typeInfo(abi.Arguments(known)).@"struct".fields;
+            const to = @field(typed, fields[0].name).bytes;
+            const from = @field(typed, fields[1].name).bytes;
+            if (to != from) return refuse("command {d}: {s} of {d} bytes to {d} bytes", .{ id, @tagName(known), from, to });
+        },
+        else => {},
+    }
+}

@@ -1,0 +1,442 @@
+//! Plays plans on native threads: one each for compute, upload, download and disk, and one that hands the commands of the
+//! host stream to a pool of workers.
+//!
+//! A command is its own event: it is done once, and any later command may wait for it, also one of a later plan, because
+//! ids count on from plan to plan. The in-order streams take their commands one after another; the host stream takes,
+//! among those whose waits are done, the one with the earliest deadline (lowest number, then lowest id).
+//!
+//! The first command that fails wins. From then on every stream skips what is left of all plans in flight, so that the
+//! step ends quickly and cleanly; when nothing runs any more the failure is reported and the next plan may come. A
+//! cancellation is such a failure without a command. JavaScript is told through a descriptor it reads: a write after each
+//! command that asked for it, and after a failure has drained.
+//!
+//! Read next: `device/null.zig`, `kernels.zig` (what a command does), `adamw.zig`.
+
+const std = @import("std");
+const builtin = @import("builtin");
+const abi = @import("abi.zig");
+const sync = @import("sync.zig");
+const decode = @import("decode.zig");
+const file_io = @import("file_io.zig");
+const last_error = @import("last_error.zig");
+const null_device = @import("device/null.zig");
+const Memory = @import("memory.zig").Memory;
+const workers = @import("workers.zig");
+
+const plans_max = 4;
+const stream_count = @typeInfo(abi.Stream).@"enum".fields.len;
+const allocator = std.heap.c_allocator;
+
+pub const State = enum(u8) { pending, done, skipped };
+
+/// What kernels of one CPU level look like from here.
+pub const Kernels = *const fn (op: abi.Op, arguments: *const anyopaque, pool: *const workers.Pool, message: *workers.Message) callconv(.c) i32;
+
+/// Start and end of a command, nanoseconds on the monotonic clock.
+pub const Span = extern struct { start: u64, end: u64 };
+
+const Plan = struct {
+    base: u64,
+    decoded: decode.Plan,
+    states: []std.atomic.Value(State),
+    /// Commands that have not ended.
+    remaining: std.atomic.Value(u32),
+    /// Threads that are walking this plan.
+    visitors: std.atomic.Value(u32) = .init(0),
+    /// Per stream, the indexes of its commands in order.
+    order: [stream_count][]u32,
+    spans: []Span,
+
+    /// Nobody will touch this plan again.
+    fn left(plan: *Plan) bool {
+        return plan.remaining.load(.acquire) == 0 and plan.visitors.load(.acquire) == 0;
+    }
+
+    fn destroy(plan: *Plan) void {
+        for (plan.order) |list| allocator.free(list);
+        allocator.free(plan.states);
+        allocator.free(plan.spans);
+        plan.decoded.deinit();
+        allocator.destroy(plan);
+    }
+};
+
+pub const Failure = struct { command: u64, cancelled: bool, text: [512]u8, length: u32 };
+
+pub const Executor = struct {
+    kind: abi.DeviceKind,
+    memory: *Memory,
+    kernels: Kernels,
+    /// The CPU device computes with one pool and the host stream with another: both run at once, as they do with a GPU.
+    compute_pool: *workers.Workers,
+    host_pool: *workers.Workers,
+    /// For the copy and disk streams: the calling thread alone.
+    single_pool: *workers.Workers,
+    notify_read: c_int,
+    notify_write: c_int,
+
+    mutex: sync.Mutex = .{},
+    changed: sync.Condition = .{},
+    sleepers: std.atomic.Value(u32) = .init(0),
+    plans: [plans_max]?*Plan = @splat(null),
+    /// Every id below this is done (or was skipped in a failure that has been reported).
+    retired_below: u64 = 1,
+    submitted_below: u64 = 1,
+    failing: std.atomic.Value(bool) = .init(false),
+    failure: ?Failure = null,
+    stopping: bool = false,
+    threads: [stream_count]std.Thread = undefined,
+    /// For tests: a command id that fails instead of running, and random pauses before commands.
+    injected: std.atomic.Value(u64) = .init(0),
+    jitter_us: u32 = 0,
+    jitter_seed: u64 = 0,
+    /// Busy time per stream since the start, nanoseconds.
+    busy_ns: [stream_count]std.atomic.Value(u64) = @splat(.init(0)),
+
+    pub fn create(kind: abi.DeviceKind, memory: *Memory, kernels: Kernels, worker_count: u32, scratch_bytes: u64) !*Executor {
+        const executor = try allocator.create(Executor);
+        errdefer allocator.destroy(executor);
+        const compute_pool = try workers.Workers.create(worker_count, scratch_bytes);
+        errdefer compute_pool.destroy();
+        const host_pool = try workers.Workers.create(worker_count, scratch_bytes);
+        errdefer host_pool.destroy();
+        const single_pool = try workers.Workers.create(1, 4096);
+        errdefer single_pool.destroy();
+        var ends: [2]c_int = undefined;
+        if (std.c.pipe(&ends) != 0) return error.NoPipe;
+        // A reader that fell behind must not stop a stream: it finds out from the states, not from the number of writes.
+        const nonblocking: u32 = @bitCast(std.c.O{ .NONBLOCK = true });
+        _ = std.c.fcntl(ends[1], std.c.F.SETFL, nonblocking);
+        executor.* = .{ .kind = kind, .memory = memory, .kernels = kernels, .compute_pool = compute_pool, .host_pool = host_pool, .single_pool = single_pool, .notify_read = ends[0], .notify_write = ends[1] };
+        for (&executor.threads, 0..) |*thread, index| {
+            const stream: abi.Stream = @enumFromInt(index);
+            thread.* = try if (stream == .host) std.Thread.spawn(.{}, playHost, .{executor}) else std.Thread.spawn(.{}, playInOrder, .{ executor, stream });
+        }
+        return executor;
+    }
+
+    /// Skips what is left, waits for the threads and frees everything but the buffers.
+    pub fn destroy(executor: *Executor) void {
+        executor.fail(0, true, "the engine was closed");
+        executor.mutex.lock();
+        executor.stopping = true;
+        executor.changed.broadcast();
+        executor.mutex.unlock();
+        for (executor.threads) |thread| thread.join();
+        for (executor.plans) |slot| if (slot) |plan| plan.destroy();
+        executor.compute_pool.destroy();
+        executor.host_pool.destroy();
+        executor.single_pool.destroy();
+        _ = std.c.close(executor.notify_read);
+        _ = std.c.close(executor.notify_write);
+        allocator.destroy(executor);
+    }
+
+    /// Takes an encoded plan whose commands get the ids base, base + 1, …; checks all of it before anything runs.
+    pub fn submit(executor: *Executor, base: u64, count: u32, words: []const u32) i32 {
+        executor.mutex.lock();
+        defer executor.mutex.unlock();
+        if (executor.failing.load(.acquire)) return last_error.fail("a plan failed and its failure was not taken yet", .{});
+        if (base < executor.submitted_below) return last_error.fail("plan starts at command {d}, the last one ended at {d}", .{ base, executor.submitted_below });
+        const slot = for (&executor.plans) |*slot| {
+            if (slot.* == null) break slot;
+            if (slot.*.?.left()) {
+                slot.*.?.destroy();
+                slot.* = null;
+                break slot;
+            }
+        } else return last_error.fail("{d} plans are in flight already; wait for one to end", .{plans_max});
+        slot.* = executor.load(base, count, words) catch |problem| {
+            if (problem == error.OutOfMemory) last_error.set("out of memory for a plan of {d} commands", .{count});
+            return 1;
+        };
+        executor.submitted_below = base + count;
+        executor.retired_below = base;
+        for (executor.plans) |other| if (other) |plan| {
+            executor.retired_below = @min(executor.retired_below, plan.base);
+        };
+        executor.changed.broadcast();
+        return 0;
+    }
+
+    fn load(executor: *Executor, base: u64, count: u32, words: []const u32) !*Plan {
+        var decoded = try decode.plan(executor.memory, base, count, words);
+        errdefer decoded.deinit();
+        const plan = try allocator.create(Plan);
+        errdefer allocator.destroy(plan);
+        const states = try allocator.alloc(std.atomic.Value(State), count);
+        for (states) |*state| state.* = .init(.pending);
+        var order: [stream_count][]u32 = undefined;
+        for (&order, 0..) |*list, stream| {
+            var length: usize = 0;
+            for (decoded.commands) |command| length += @intFromBool(@intFromEnum(command.stream) == stream);
+            list.* = try allocator.alloc(u32, length);
+            length = 0;
+            for (decoded.commands, 0..) |command, index| if (@intFromEnum(command.stream) == stream) {
+                list.*[length] = @intCast(index);
+                length += 1;
+            };
+        }
+        const spans = try allocator.alloc(Span, count);
+        @memset(spans, .{ .start = 0, .end = 0 });
+        plan.* = .{ .base = base, .decoded = decoded, .states = states, .remaining = .init(count), .order = order, .spans = spans };
+        return plan;
+    }
+
+    /// Whether a command is done, was skipped, or is still to come. Ids of plans that are gone count as done.
+    pub fn stateOf(executor: *Executor, id: u64) State {
+        if (id < executor.retired_below) return .done;
+        for (executor.plans) |slot| {
+            const plan = slot orelse continue;
+            if (id >= plan.base and id - plan.base < plan.states.len) return plan.states[id - plan.base].load(.acquire);
+        }
+        return .pending;
+    }
+
+    /// Blocks until the command is done or skipped, or the time is up (false).
+    pub fn waitFor(executor: *Executor, id: u64, timeout_ms: u32) bool {
+        const end = sync.now() + @as(u64, timeout_ms) * std.time.ns_per_ms;
+        while (executor.lockedState(id) == .pending) {
+            if (sync.now() >= end) return false;
+            var pause: std.c.timespec = .{ .sec = 0, .nsec = 50 * std.time.ns_per_us };
+            _ = std.c.nanosleep(&pause, null);
+        }
+        return true;
+    }
+
+    fn lockedState(executor: *Executor, id: u64) State {
+        executor.mutex.lock();
+        defer executor.mutex.unlock();
+        return executor.stateOf(id);
+    }
+
+    /// No command runs or is to come, so buffers are nobody's.
+    pub fn idle(executor: *Executor) bool {
+        for (executor.plans) |slot| if (slot) |plan| {
+            if (plan.remaining.load(.acquire) != 0) return false;
+        };
+        return true;
+    }
+
+    /// Idle, and no thread is walking a plan any more.
+    fn atRest(executor: *Executor) bool {
+        for (executor.plans) |slot| if (slot) |plan| {
+            if (!plan.left()) return false;
+        };
+        return true;
+    }
+
+    /// The failure, once nothing runs any more; taking it makes the executor ready for the next plan.
+    pub fn takeFailure(executor: *Executor) ?Failure {
+        executor.mutex.lock();
+        defer executor.mutex.unlock();
+        if (!executor.failing.load(.acquire) or !executor.atRest()) return null;
+        const failure = executor.failure;
+        executor.failure = null;
+        executor.failing.store(false, .release);
+        for (&executor.plans) |*slot| if (slot.*) |plan| {
+            plan.destroy();
+            slot.* = null;
+        };
+        executor.retired_below = executor.submitted_below;
+        return failure;
+    }
+
+    /// Remembers the first failure and lets every stream run dry.
+    pub fn fail(executor: *Executor, command: u64, cancelled: bool, text: []const u8) void {
+        executor.mutex.lock();
+        defer executor.mutex.unlock();
+        if (executor.failing.load(.acquire)) return;
+        var failure: Failure = .{ .command = command, .cancelled = cancelled, .text = undefined, .length = @intCast(@min(text.len, 512)) };
+        @memcpy(failure.text[0..failure.length], text[0..failure.length]);
+        executor.failure = failure;
+        executor.failing.store(true, .release);
+        executor.changed.broadcast();
+        if (executor.atRest()) executor.notify();
+    }
+
+    pub fn copySpans(executor: *Executor, base: u64, spans: []Span) bool {
+        executor.mutex.lock();
+        defer executor.mutex.unlock();
+        for (executor.plans) |slot| {
+            const plan = slot orelse continue;
+            if (plan.base != base or plan.spans.len != spans.len) continue;
+            @memcpy(spans, plan.spans);
+            return true;
+        }
+        return false;
+    }
+
+    // ---- threads ----------------------------------------------------------------------------------------------------
+
+    fn playInOrder(executor: *Executor, stream: abi.Stream) void {
+        const pool = if (stream == .compute) &executor.compute_pool.pool else &executor.single_pool.pool;
+        var next_id: u64 = 0;
+        while (executor.nextPlan(next_id)) |plan| {
+            for (plan.order[@intFromEnum(stream)]) |index| {
+                for (plan.decoded.commands[index].waits) |id| executor.waitUntilDone(plan, id);
+                executor.play(plan, index, pool);
+            }
+            next_id = plan.base + plan.states.len;
+            executor.leave(plan);
+        }
+    }
+
+    fn playHost(executor: *Executor) void {
+        var next_id: u64 = 0;
+        var waiting: std.ArrayList(Waiting) = .empty;
+        defer waiting.deinit(allocator);
+        while (true) {
+            executor.mutex.lock();
+            while (true) {
+                for (executor.plans) |slot| if (slot) |plan| {
+                    if (plan.base < next_id) continue;
+                    next_id = plan.base + plan.states.len;
+                    for (plan.order[@intFromEnum(abi.Stream.host)]) |index| waiting.append(allocator, .{ .plan = plan, .index = index }) catch @panic("out of memory");
+                };
+                if (executor.mayRun(waiting.items) or executor.stopping) break;
+                executor.sleep();
+            }
+            const chosen = executor.earliest(waiting.items);
+            executor.mutex.unlock();
+            const position = chosen orelse return;
+            const entry = waiting.swapRemove(position);
+            _ = entry.plan.visitors.fetchAdd(1, .acq_rel);
+            executor.play(entry.plan, entry.index, &executor.host_pool.pool);
+            executor.leave(entry.plan);
+        }
+    }
+
+    const Waiting = struct { plan: *Plan, index: u32, waits_done: u32 = 0 };
+
+    fn mayRun(executor: *Executor, waiting: []Waiting) bool {
+        return executor.earliest(waiting) != null;
+    }
+
+    /// Among the commands whose waits are done: the lowest deadline, then the lowest id. All are ready when a step fails.
+    fn earliest(executor: *Executor, waiting: []Waiting) ?usize {
+        const failing = executor.failing.load(.acquire);
+        var best: ?usize = null;
+        for (waiting, 0..) |*entry, position| {
+            const command = &entry.plan.decoded.commands[entry.index];
+            while (!failing and entry.waits_done < command.waits.len and executor.stateOf(command.waits[entry.waits_done]) != .pending) entry.waits_done += 1;
+            if (!failing and entry.waits_done < command.waits.len) continue;
+            const other = if (best) |index| waiting[index] else {
+                best = position;
+                continue;
+            };
+            const deadline = other.plan.decoded.commands[other.index].deadline;
+            const sooner = command.deadline < deadline or (command.deadline == deadline and entry.plan.base + entry.index < other.plan.base + other.index);
+            if (sooner) best = position;
+        }
+        return best;
+    }
+
+    /// The oldest plan that starts at or after `id`; waits for one. Null when the engine closes.
+    fn nextPlan(executor: *Executor, id: u64) ?*Plan {
+        executor.mutex.lock();
+        defer executor.mutex.unlock();
+        while (!executor.stopping) {
+            var oldest: ?*Plan = null;
+            for (executor.plans) |slot| if (slot) |plan| {
+                if (plan.base >= id and (oldest == null or plan.base < oldest.?.base)) oldest = plan;
+            };
+            if (oldest) |plan| {
+                _ = plan.visitors.fetchAdd(1, .acq_rel); // this thread reads the plan until `leave`
+                return plan;
+            }
+            executor.sleep();
+        }
+        return null;
+    }
+
+    fn leave(executor: *Executor, plan: *Plan) void {
+        _ = plan.visitors.fetchSub(1, .acq_rel);
+        if (executor.failing.load(.acquire)) executor.announceFailure();
+    }
+
+    /// Call with the mutex held; returns with it held, after something changed.
+    fn sleep(executor: *Executor) void {
+        _ = executor.sleepers.fetchAdd(1, .seq_cst);
+        executor.changed.wait(&executor.mutex);
+        _ = executor.sleepers.fetchSub(1, .seq_cst);
+    }
+
+    fn waitUntilDone(executor: *Executor, plan: *Plan, id: u64) void {
+        // Most waits are for commands of the same plan that are done long since: no lock for those.
+        if (id >= plan.base and plan.states[id - plan.base].load(.seq_cst) != .pending) return;
+        executor.mutex.lock();
+        defer executor.mutex.unlock();
+        _ = executor.sleepers.fetchAdd(1, .seq_cst);
+        defer _ = executor.sleepers.fetchSub(1, .seq_cst);
+        while (!executor.failing.load(.seq_cst) and executor.stateOf(id) == .pending) executor.changed.wait(&executor.mutex);
+    }
+
+    fn play(executor: *Executor, plan: *Plan, index: u32, pool: *const workers.Pool) void {
+        const command = &plan.decoded.commands[index];
+        const id = plan.base + index;
+        var state: State = .skipped;
+        if (!executor.failing.load(.acquire)) {
+            executor.pauseForTest(id);
+            var text: [512]u8 = undefined;
+            const start = sync.now();
+            const problem = executor.execute(command, id, pool, &text);
+            const end = sync.now();
+            plan.spans[index] = .{ .start = start, .end = end };
+            _ = executor.busy_ns[@intFromEnum(command.stream)].fetchAdd(end - start, .monotonic);
+            if (problem) |words| executor.fail(id, false, words) else state = .done;
+        }
+        // Counted out before it shows as done: whoever sees the last command done may free its buffers.
+        _ = plan.remaining.fetchSub(1, .acq_rel);
+        plan.states[index].store(state, .seq_cst);
+        if (executor.sleepers.load(.seq_cst) > 0) {
+            executor.mutex.lock();
+            executor.changed.broadcast();
+            executor.mutex.unlock();
+        }
+        if (command.notify) executor.notify();
+    }
+
+    fn announceFailure(executor: *Executor) void {
+        executor.mutex.lock();
+        defer executor.mutex.unlock();
+        if (executor.atRest()) executor.notify();
+    }
+
+    fn execute(executor: *Executor, command: *const decode.Command, id: u64, pool: *const workers.Pool, text: []u8) ?[]const u8 {
+        if (executor.injected.load(.monotonic) == id) return "injected failure";
+        const arguments: *const anyopaque = &command.arguments;
+        if (executor.kind == .null) {
+            null_device.run(command.op, arguments);
+            return null;
+        }
+        switch (command.op) {
+            .file_read => {
+                const typed: *const abi.ops.file_read = @ptrCast(@alignCast(arguments));
+                return file_io.transfer(.read, typed.to.as(u8)[0..typed.to.bytes], command.file, @ptrCast(typed.checksum.address.?), text);
+            },
+            .file_write => {
+                const typed: *const abi.ops.file_write = @ptrCast(@alignCast(arguments));
+                return file_io.transfer(.write, typed.from.as(u8)[0..typed.from.bytes], command.file, @ptrCast(typed.checksum.address.?), text);
+            },
+            .file_sync => return file_io.sync(command.file, text),
+            else => {},
+        }
+        var message: workers.Message = .{ .length = 0, .text = undefined };
+        if (executor.kernels(command.op, arguments, pool, &message) == 0) return null;
+        @memcpy(text[0..message.length], message.text[0..message.length]);
+        return text[0..message.length];
+    }
+
+    fn pauseForTest(executor: *Executor, id: u64) void {
+        if (executor.jitter_us == 0) return;
+        var random = std.Random.SplitMix64.init(executor.jitter_seed ^ id *% 0x9e3779b97f4a7c15);
+        var pause: std.c.timespec = .{ .sec = 0, .nsec = @intCast(random.next() % executor.jitter_us * std.time.ns_per_us) };
+        _ = std.c.nanosleep(&pause, null);
+    }
+
+    fn notify(executor: *Executor) void {
+        const one: u64 = 1;
+        _ = std.c.write(executor.notify_write, @ptrCast(&one), 8);
+    }
+};

@@ -1,0 +1,214 @@
+//! The exports, and nothing else: every function checks what it is given, returns 0 or a small status, and leaves the
+//! sentence in `last_error`. Nothing here panics across the boundary. TypeScript's side is `src/native/runtime.ts`.
+
+const std = @import("std");
+const builtin = @import("builtin");
+const abi = @import("abi.zig");
+const executor_module = @import("executor.zig");
+const generate = @import("generate.zig");
+const last_error = @import("last_error.zig");
+const memory_module = @import("memory.zig");
+
+const allocator = std.heap.c_allocator;
+const scratch_bytes = @import("workers.zig").scratch_bytes_needed;
+
+/// A panic is our mistake: say so ourselves, or the runtime blames itself.
+pub const panic = std.debug.FullPanic(struct {
+    fn report(message: []const u8, _: ?usize) noreturn {
+        const prefix = "sluice: internal error in the native library: ";
+        _ = std.c.write(2, prefix, prefix.len);
+        _ = std.c.write(2, message.ptr, message.len);
+        _ = std.c.write(2, "\n", 1);
+        std.c.abort();
+    }
+}.report);
+
+const Engine = struct { memory: memory_module.Memory, executor: *executor_module.Executor };
+
+/// Engines by handle. JavaScript calls from one thread at a time, so no lock; workers of its own are other processes' matter.
+var engines: [256]?*Engine = @splat(null);
+
+fn find(handle: u32) ?*Engine {
+    if (handle == 0 or handle > engines.len or engines[handle - 1] == null) {
+        last_error.set("no engine with handle {d}", .{handle});
+        return null;
+    }
+    return engines[handle - 1];
+}
+
+extern fn sluice_kernels_v3(op: abi.Op, arguments: *const anyopaque, pool: *const @import("workers.zig").Pool, message: *@import("workers.zig").Message) callconv(.c) i32;
+extern fn sluice_kernels_v4(op: abi.Op, arguments: *const anyopaque, pool: *const @import("workers.zig").Pool, message: *@import("workers.zig").Message) callconv(.c) i32;
+extern fn sluice_kernels_baseline(op: abi.Op, arguments: *const anyopaque, pool: *const @import("workers.zig").Pool, message: *@import("workers.zig").Message) callconv(.c) i32;
+
+const Level = enum(u32) { baseline, v3, v4 };
+
+fn kernelsOf(level: Level) executor_module.Kernels {
+    if (builtin.cpu.arch != .x86_64) return &sluice_kernels_baseline;
+    return if (level == .v4) &sluice_kernels_v4 else &sluice_kernels_v3;
+}
+
+extern "c" fn getenv(name: [*:0]const u8) ?[*:0]const u8;
+
+/// The best level this CPU has; SLUICE_CPU=v3 asks for less.
+fn levelOfMachine() Level {
+    if (builtin.cpu.arch != .x86_64) return .baseline;
+    if (getenv("SLUICE_CPU")) |wanted| if (std.mem.eql(u8, std.mem.span(wanted), "v3")) return .v3;
+    return if (@import("cpuid.zig").hasV4()) .v4 else .v3;
+}
+
+pub const exports = struct {
+    pub fn sluice_abi_hash() callconv(.c) u64 {
+        return comptime generate.hash();
+    }
+
+    pub fn sluice_last_error() callconv(.c) [*:0]const u8 {
+        return last_error.get();
+    }
+
+    /// 0 baseline, 3 or 4 for x86_64_v3 or v4; 1 when this x86 CPU has not even v3.
+    pub fn sluice_cpu_level() callconv(.c) u32 {
+        if (builtin.cpu.arch != .x86_64) return 0;
+        if (!@import("cpuid.zig").hasV3()) return 1;
+        return if (levelOfMachine() == .v4) 4 else 3;
+    }
+
+    /// Makes an engine: memory, an executor and its threads. `out` gets its handle.
+    pub fn sluice_engine_create(kind: u32, worker_count: u32, device_bytes_max: u64, out: ?*u32) callconv(.c) i32 {
+        const result = out orelse return last_error.fail("no place for the engine's handle", .{});
+        if (kind > 1) return last_error.fail("this library has the devices null and cpu", .{});
+        if (worker_count == 0 or worker_count > 256) return last_error.fail("workers must be 1 to 256 (was {d})", .{worker_count});
+        const slot = for (&engines, 0..) |*slot, index| {
+            if (slot.* == null) break index;
+        } else return last_error.fail("{d} engines are open already", .{engines.len});
+        const engine = allocator.create(Engine) catch return last_error.fail("out of memory for an engine", .{});
+        engine.memory = .{ .digests = kind == 0, .device_bytes_max = device_bytes_max };
+        engine.executor = executor_module.Executor.create(@enumFromInt(kind), &engine.memory, kernelsOf(levelOfMachine()), worker_count, scratch_bytes) catch |problem| {
+            allocator.destroy(engine);
+            return last_error.fail("cannot start the engine's threads: {s}", .{@errorName(problem)});
+        };
+        engines[slot] = engine;
+        result.* = @intCast(slot + 1);
+        return 0;
+    }
+
+    pub fn sluice_engine_destroy(handle: u32) callconv(.c) i32 {
+        const engine = find(handle) orelse return 1;
+        engine.executor.destroy();
+        engine.memory.deinit();
+        allocator.destroy(engine);
+        engines[handle - 1] = null;
+        return 0;
+    }
+
+    /// The descriptor that gets 8 bytes after each command that asked for it and after a failure.
+    pub fn sluice_engine_descriptor(handle: u32) callconv(.c) i32 {
+        const engine = find(handle) orelse return -1;
+        return engine.executor.notify_read;
+    }
+
+    pub fn sluice_buffer_create(handle: u32, place: u32, bytes: u64, name: ?[*]const u8, name_length: u32, out: ?*u32) callconv(.c) i32 {
+        const engine = find(handle) orelse return 1;
+        const result = out orelse return last_error.fail("no place for the buffer's handle", .{});
+        if (place > 2 or name == null) return last_error.fail("a buffer needs a place (0 to 2, was {d}) and a name", .{place});
+        result.* = engine.memory.create(@enumFromInt(place), bytes, name.?[0..name_length]) catch return 1;
+        return 0;
+    }
+
+    pub fn sluice_file_open(handle: u32, path: ?[*:0]const u8, mode: u32, bytes: u64, out: ?*u32) callconv(.c) i32 {
+        const engine = find(handle) orelse return 1;
+        const result = out orelse return last_error.fail("no place for the buffer's handle", .{});
+        if (mode > 1 or path == null) return last_error.fail("a file needs a path and a mode (0 or 1, was {d})", .{mode});
+        const name = std.mem.span(path.?);
+        result.* = engine.memory.openFile(name, @enumFromInt(mode), bytes, name) catch return 1;
+        return 0;
+    }
+
+    /// Frees a buffer. Refused while plans are in flight: they may use it.
+    pub fn sluice_buffer_destroy(handle: u32, buffer: u32) callconv(.c) i32 {
+        const engine = find(handle) orelse return 1;
+        if (!engine.executor.idle()) return last_error.fail("a buffer cannot be freed while a plan is in flight", .{});
+        if (!engine.memory.destroy(buffer)) return last_error.fail("no buffer with handle {d}", .{buffer});
+        return 0;
+    }
+
+    /// `out` gets the address of a buffer's first byte, 0 for a file.
+    pub fn sluice_buffer_address(handle: u32, buffer: u32, out: ?*u64) callconv(.c) i32 {
+        const engine = find(handle) orelse return 1;
+        const found = engine.memory.get(buffer) orelse return last_error.fail("no buffer with handle {d}", .{buffer});
+        (out orelse return last_error.fail("no place for the address", .{})).* = @intFromPtr(found.address);
+        return 0;
+    }
+
+    /// `out` gets the bytes held per place (4 u64).
+    pub fn sluice_memory_held(handle: u32, out: ?*[4]u64) callconv(.c) i32 {
+        const engine = find(handle) orelse return 1;
+        (out orelse return last_error.fail("no place for the figures", .{})).* = engine.memory.bytes_held;
+        return 0;
+    }
+
+    pub fn sluice_plan_submit(handle: u32, base: u64, count: u32, words: ?[*]const u32, word_count: u32) callconv(.c) i32 {
+        const engine = find(handle) orelse return 1;
+        if (words == null) return last_error.fail("no plan", .{});
+        return engine.executor.submit(base, count, words.?[0..word_count]);
+    }
+
+    /// 0 to come, 1 done, 2 skipped; -1 without an engine.
+    pub fn sluice_command_state(handle: u32, id: u64) callconv(.c) i32 {
+        const engine = find(handle) orelse return -1;
+        engine.executor.mutex.lock();
+        defer engine.executor.mutex.unlock();
+        return @intFromEnum(engine.executor.stateOf(id));
+    }
+
+    /// Blocks until the command is done or skipped (0), or the time is up (1).
+    pub fn sluice_command_wait(handle: u32, id: u64, timeout_ms: u32) callconv(.c) i32 {
+        const engine = find(handle) orelse return -1;
+        return if (engine.executor.waitFor(id, timeout_ms)) 0 else last_error.fail("command {d} did not finish in {d} ms", .{ id, timeout_ms });
+    }
+
+    /// Takes the failure once everything has come to rest: 0 none (or still running), 1 failed, 2 cancelled.
+    /// `command` gets the command's id; the text is the last error.
+    pub fn sluice_failure_take(handle: u32, command: ?*u64) callconv(.c) i32 {
+        const engine = find(handle) orelse return -1;
+        const failure = engine.executor.takeFailure() orelse return 0;
+        if (command) |result| result.* = failure.command;
+        last_error.set("{s}", .{failure.text[0..failure.length]});
+        return if (failure.cancelled) 2 else 1;
+    }
+
+    /// Stops what is in flight between two commands.
+    pub fn sluice_cancel(handle: u32) callconv(.c) i32 {
+        const engine = find(handle) orelse return 1;
+        if (!engine.executor.idle()) engine.executor.fail(0, true, "cancelled");
+        return 0;
+    }
+
+    /// Start and end of each command of a plan that has not been replaced yet (count pairs of u64, 0 where it did not run).
+    pub fn sluice_plan_spans(handle: u32, base: u64, count: u32, spans: ?[*]executor_module.Span) callconv(.c) i32 {
+        const engine = find(handle) orelse return 1;
+        if (spans == null) return last_error.fail("no place for the spans", .{});
+        return if (engine.executor.copySpans(base, spans.?[0..count])) 0 else last_error.fail("no plan of {d} commands starts at {d}", .{ count, base });
+    }
+
+    /// `out` gets nanoseconds each stream has been busy since the start (5 u64).
+    pub fn sluice_busy(handle: u32, out: ?*[5]u64) callconv(.c) i32 {
+        const engine = find(handle) orelse return 1;
+        const result = out orelse return last_error.fail("no place for the figures", .{});
+        for (result, &engine.executor.busy_ns) |*value, *busy| value.* = busy.load(.monotonic);
+        return 0;
+    }
+
+    /// For tests: command `id` fails instead of running (0: none), and each command first pauses up to `jitter_us`.
+    pub fn sluice_disturb(handle: u32, id: u64, jitter_us: u32, seed: u64) callconv(.c) i32 {
+        const engine = find(handle) orelse return 1;
+        engine.executor.injected.store(id, .monotonic);
+        engine.executor.jitter_us = jitter_us;
+        engine.executor.jitter_seed = seed;
+        return 0;
+    }
+};
+
+comptime {
+    // The generator imports this file for its declarations alone.
+    if (@import("root") == @This()) for (@typeInfo(exports).@"struct".decls) |declaration| @export(&@field(exports, declaration.name), .{ .name = declaration.name });
+}
