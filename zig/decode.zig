@@ -88,22 +88,23 @@ fn readCommand(memory: *const memory_module.Memory, reader: *Reader, id: u64, ar
         inline else => |known| {
             const typed: *abi.Arguments(known) = @ptrCast(@alignCast(&command.arguments));
             inline for (@typeInfo(abi.Arguments(known)).@"struct".fields) |field| {
-                @field(typed, field.name) = if (comptime abi.isRange(field.type))
-                    try readRange(field.type, memory, reader, id, @tagName(known) ++ "." ++ field.name, command)
-                else
-                    try readScalar(field.type, reader);
+                if (comptime abi.isRange(field.type)) {
+                    const range = try readRange(field.type.optional, memory, reader, id, @tagName(known) ++ "." ++ field.name, command);
+                    @field(typed, field.name) = .{ .address = range.address, .bytes = range.bytes };
+                } else @field(typed, field.name) = try readScalar(field.type, reader);
             }
         },
     }
     try checkLengths(command, id);
 }
 
-fn readRange(comptime T: type, memory: *const memory_module.Memory, reader: *Reader, id: u64, comptime what: []const u8, command: *Command) !T {
+/// One function for all ranges of all ops: a copy per field took the compiler two minutes.
+fn readRange(optional: bool, memory: *const memory_module.Memory, reader: *Reader, id: u64, what: []const u8, command: *Command) error{Refused}!abi.MaybeIn {
     const handle = try reader.word();
     const offset = try reader.double();
     const bytes = try reader.double();
     if (handle == 0 or bytes == 0) {
-        if (T.optional) return .{ .address = null, .bytes = 0 };
+        if (optional) return .{ .address = null, .bytes = 0 };
         return refuse("command {d}: {s} is missing", .{ id, what });
     }
     const buffer = memory.get(handle) orelse return refuse("command {d}: {s} names a buffer that is not there (handle {d})", .{ id, what, handle });

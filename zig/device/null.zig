@@ -50,9 +50,7 @@ fn runWhole(comptime op: abi.Op, typed: *const abi.Arguments(op)) void {
     inline for (@typeInfo(abi.Arguments(op)).@"struct".fields, 0..) |field, position| {
         if (comptime abi.isRange(field.type) and field.type.access != .read) {
             const range = @field(typed, field.name);
-            if (range.present()) for (digests(range), 0..) |*digest, index| {
-                digest.* = mix(seed, position, index);
-            };
+            if (range.present()) spread(digests(range), seed, position);
         }
     }
 }
@@ -65,14 +63,12 @@ fn runElementwise(comptime op: abi.Op, comptime shared: []const []const u8, type
         var state = seed;
         inline for (fields) |field| {
             if (comptime abi.isRange(field.type) and field.type.access != .write and !contains(shared, field.name)) {
-                if (!startsAnew(op, field.name, typed)) for (blockDigests(@field(typed, field.name), typed.count, block)) |digest| {
-                    state = mix(state, 0, digest);
-                };
+                if (!startsAnew(op, field.name, typed)) state = absorb(state, 0, blockDigests(@field(typed, field.name), typed.count, block));
             }
         }
         inline for (fields, 0..) |field, position| {
             if (comptime abi.isRange(field.type) and field.type.access != .read) {
-                for (blockDigests(@field(typed, field.name), typed.count, block), 0..) |*digest, index| digest.* = mix(state, position, index);
+                spread(blockDigests(@field(typed, field.name), typed.count, block), state, position);
             }
         }
     }
@@ -88,9 +84,7 @@ fn hashInputs(comptime op: abi.Op, typed: *const abi.Arguments(op), comptime onl
         const value = @field(typed, field.name);
         if (comptime abi.isRange(field.type)) {
             const reads = comptime field.type.access != .write and (!is_elementwise or contains(only, field.name));
-            if (reads and value.present() and !startsAnew(op, field.name, typed)) for (digests(value)) |digest| {
-                state = mix(state, position, digest);
-            };
+            if (reads and value.present() and !startsAnew(op, field.name, typed)) state = absorb(state, position, digests(value));
         } else if (comptime !(is_elementwise and std.mem.eql(u8, field.name, "count"))) {
             const bits: u64 = switch (@typeInfo(field.type)) {
                 .@"enum" => @intFromEnum(value),
@@ -124,6 +118,17 @@ fn blockDigests(range: anytype, count: u64, block: u64) []u64 {
     const per_block = @max(1, range.bytes * 64 / count / granule_bytes);
     const all = digests(range);
     return all[@min(all.len, block * per_block)..@min(all.len, (block + 1) * per_block)];
+}
+
+/// Not inlined, like `spread`: a copy per range of every op costs the compiler seconds and gains nothing here.
+noinline fn absorb(state: u64, position: u64, values: []const u64) u64 {
+    var result = state;
+    for (values) |value| result = mix(result, position, value);
+    return result;
+}
+
+noinline fn spread(values: []u64, seed: u64, position: u64) void {
+    for (values, 0..) |*value, index| value.* = mix(seed, position, index);
 }
 
 fn mix(state: u64, position: u64, value: u64) u64 {
