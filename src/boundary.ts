@@ -157,6 +157,12 @@ export class Boundaries {
     plan.record("download", "copy", args, { reads: [from.resource], writes: [to.resource] });
   }
 
+  /** Hidden states in use; none between two plans. */
+  held(): string[] {
+    const current = [...this.#current.keys()].map((microBatch) => `hidden states of micro-batch ${microBatch}`);
+    return [...current, ...[...this.#fetched.keys()].map((key) => `boundary ${key} (layer, micro-batch)`)];
+  }
+
   // ---- places ---------------------------------------------------------------------------------------------------------
 
   #next(layer: number, microBatch: number): Place {

@@ -77,7 +77,7 @@ export class Gradients {
   #kept = new Map<BlockParameters, Place>();
   #deviceNorms: Place;
   #rowsGradient: Place;
-  #unit: Range;
+  #unit: Range | undefined;
   #deviceFactor: Place | undefined;
   #factors = [new Resource(), new Resource()] as const;
   #norms = [new Resource(), new Resource()] as const;
@@ -121,7 +121,7 @@ export class Gradients {
     }
     this.#deviceNorms = place("norms");
     this.#rowsGradient = place("embedding.gradient");
-    this.#unit = buffers.range("unit factor");
+    this.#unit = shape.clips ? undefined : buffers.range("unit factor", 0, 16);
     this.#deviceFactor = optional("factor");
   }
 
@@ -447,7 +447,7 @@ export class Gradients {
 
   /** The factor by which gradients are multiplied: this step's, or 1, which nobody ever writes, when nothing is clipped. */
   #hostFactor(): Place {
-    if (!this.shape.clips) return { range: this.#unit.slice(0, 16), resource: new Resource() };
+    if (this.#unit) return { range: this.#unit, resource: new Resource() };
     return { range: this.#results.factor, resource: this.#factors[this.#parity] };
   }
 

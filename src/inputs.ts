@@ -81,7 +81,8 @@ export class Inputs {
     const { microBatches, tokensMax } = this.shape;
     const perBatch = alignBytes(tokensMax * 4);
     const distinct = distinctTokens(passes);
-    const buckets = passes.map((pass) => bucketsOf(pass, distinct, this.shape.tokensMax));
+    const { padId } = this.shape.config;
+    const buckets = passes.map((pass) => bucketsOf(pass, distinct, this.shape.tokensMax, padId));
     const put = (range: Range, values: Int32Array): Range => {
       this.#write(name, range.offset, values);
       return range.slice(0, values.length * 4);
@@ -111,19 +112,21 @@ function distinctTokens(passes: readonly (readonly MicroBatch[])[]): Int32Array 
 /**
  * Rows of `embedding.dRows` (micro-batch j begins at row j · rowStride) sorted by token, and for the u-th distinct token
  * the range order[starts[u]..starts[u + 1]]. Within a token rows keep their order, so sums do not depend on anything else.
+ * The padding token's range is empty: as in Hugging Face (nn.Embedding with padding_idx) its row gets no gradient from here.
  */
 export function bucketsOf(
   pass: readonly Pick<MicroBatch, "tokens">[],
   distinct: Int32Array,
   rowStride: number,
+  padId: number | null,
 ): { order: Int32Array; starts: Int32Array } {
   const place = new Map(Array.from(distinct, (token, index) => [token, index]));
   const starts = new Int32Array(distinct.length + 1);
-  for (const { tokens } of pass) for (const token of tokens) starts[place.get(token)! + 1]!++;
+  for (const { tokens } of pass) for (const token of tokens) if (token !== padId) starts[place.get(token)! + 1]!++;
   for (let index = 0; index < distinct.length; index++) starts[index + 1]! += starts[index]!;
   const next = starts.slice();
   const order = new Int32Array(starts.at(-1)!);
   for (const [j, { tokens }] of pass.entries())
-    for (const [t, token] of tokens.entries()) order[next[place.get(token)!]!++] = j * rowStride + t;
+    for (const [t, token] of tokens.entries()) if (token !== padId) order[next[place.get(token)!]!++] = j * rowStride + t;
   return { order, starts };
 }

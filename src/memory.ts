@@ -170,7 +170,7 @@ export function memoryBill(shape: StepShape): BillLine[] {
   add("embedding gradient", "host", "embedding.gradient", distinctMax(shape) * config.hidden * 4);
   if (passes > 1)
     for (const { name, length } of streaming) add("gradient sums over passes", "host", `${name}.gradientSum`, length * 4);
-  add("losses and norms", "host", "unit factor", 64);
+  if (!shape.clips) add("losses and norms", "host", "unit factor", 64);
   return lines;
 }
 

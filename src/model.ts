@@ -114,6 +114,32 @@ export class Model implements Disposable {
     return session.evaluate(evaluationBatches(dataset, options));
   }
 
+  /** Moves weights to the device where `wanted` says so, and back to host memory elsewhere. */
+  async setResident(wanted: (layer: number) => boolean): Promise<void> {
+    for (const block of this.blocks) {
+      const resident = wanted(block.layer);
+      for (const [part, hostPlace] of [["hi", "pinned"], ["lo", "host"]] as const) {
+        const name = `${block.name}.${part}`;
+        const old = this.state.get(name)!;
+        if ((old.place === "device") === resident) continue;
+        const moved = this.engine.buffer(resident ? "device" : hostPlace, old.bytes, name);
+        const plan = new Plan({ step: 0, phase: "load" });
+        plan.record(resident ? "upload" : "download", "copy", { to: moved.range(), from: old.range() });
+        await this.engine.play(plan);
+        old.free();
+        this.state.set(name, moved);
+      }
+      if (resident) this.#resident.add(block.layer);
+      else this.#resident.delete(block.layer);
+    }
+  }
+  #resident = new Set<number>();
+
+  /** How many first layers live on the device. */
+  get residentBlocks(): number {
+    return this.#resident.size;
+  }
+
   /** Frees everything, optimizer state of a trainer included. */
   close(): void {
     this.engine.close();
@@ -159,7 +185,7 @@ export function inferenceShape(model: Model, options: BatchShape, slots = 2): St
     slots,
     boundary: "pinned",
     keepBlocks: 0,
-    residentBlocks: 0,
+    residentBlocks: model.residentBlocks,
     ring: 0,
     clips: false,
     logitsChunk: logitsChunkFor(tokensMax, model.config.vocabulary),

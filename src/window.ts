@@ -143,6 +143,11 @@ export class Window {
     for (const slot of [this.#head, this.#tiedMatrix]) if (slot) plan.settle(slot.resource, "read");
   }
 
+  /** Slots in use; none between two plans. */
+  held(): string[] {
+    return this.#slots.filter(({ state }) => state !== "idle").map(({ range, state }) => `${range.buffer.name} (${state})`);
+  }
+
   // ---- uploads ------------------------------------------------------------------------------------------------------
 
   /** A block's parameters into a slot, in the compute dtype, each chunk as soon as its update is done. */

@@ -72,15 +72,14 @@ pub const Executor = struct {
     host_pool: *workers.Workers,
     /// For the copy and disk streams: the calling thread alone.
     single_pool: *workers.Workers,
-    notify_read: c_int,
-    notify_write: c_int,
+    /// Where JavaScript hears that something happened.
+    notify_descriptor: c_int,
 
     mutex: sync.Mutex = .{},
     changed: sync.Condition = .{},
     sleepers: std.atomic.Value(u32) = .init(0),
     plans: [plans_max]?*Plan = @splat(null),
-    /// Every id below this is done (or was skipped in a failure that has been reported).
-    retired_below: u64 = 1,
+    /// No id from here on has been submitted.
     submitted_below: u64 = 1,
     failing: std.atomic.Value(bool) = .init(false),
     failure: ?Failure = null,
@@ -93,7 +92,7 @@ pub const Executor = struct {
     /// Busy time per stream since the start, nanoseconds.
     busy_ns: [stream_count]std.atomic.Value(u64) = @splat(.init(0)),
 
-    pub fn create(kind: abi.DeviceKind, memory: *Memory, kernels: Kernels, worker_count: u32, scratch_bytes: u64) !*Executor {
+    pub fn create(kind: abi.DeviceKind, memory: *Memory, kernels: Kernels, worker_count: u32, scratch_bytes: u64, notify_descriptor: c_int) !*Executor {
         const executor = try allocator.create(Executor);
         errdefer allocator.destroy(executor);
         const compute_pool = try workers.Workers.create(worker_count, scratch_bytes);
@@ -102,12 +101,7 @@ pub const Executor = struct {
         errdefer host_pool.destroy();
         const single_pool = try workers.Workers.create(1, 4096);
         errdefer single_pool.destroy();
-        var ends: [2]c_int = undefined;
-        if (std.c.pipe(&ends) != 0) return error.NoPipe;
-        // A reader that fell behind must not stop a stream: it finds out from the states, not from the number of writes.
-        const nonblocking: u32 = @bitCast(std.c.O{ .NONBLOCK = true });
-        _ = std.c.fcntl(ends[1], std.c.F.SETFL, nonblocking);
-        executor.* = .{ .kind = kind, .memory = memory, .kernels = kernels, .compute_pool = compute_pool, .host_pool = host_pool, .single_pool = single_pool, .notify_read = ends[0], .notify_write = ends[1] };
+        executor.* = .{ .kind = kind, .memory = memory, .kernels = kernels, .compute_pool = compute_pool, .host_pool = host_pool, .single_pool = single_pool, .notify_descriptor = notify_descriptor };
         for (&executor.threads, 0..) |*thread, index| {
             const stream: abi.Stream = @enumFromInt(index);
             thread.* = try if (stream == .host) std.Thread.spawn(.{}, playHost, .{executor}) else std.Thread.spawn(.{}, playInOrder, .{ executor, stream });
@@ -127,8 +121,6 @@ pub const Executor = struct {
         executor.compute_pool.destroy();
         executor.host_pool.destroy();
         executor.single_pool.destroy();
-        _ = std.c.close(executor.notify_read);
-        _ = std.c.close(executor.notify_write);
         allocator.destroy(executor);
     }
 
@@ -151,10 +143,6 @@ pub const Executor = struct {
             return 1;
         };
         executor.submitted_below = base + count;
-        executor.retired_below = base;
-        for (executor.plans) |other| if (other) |plan| {
-            executor.retired_below = @min(executor.retired_below, plan.base);
-        };
         executor.changed.broadcast();
         return 0;
     }
@@ -183,14 +171,14 @@ pub const Executor = struct {
         return plan;
     }
 
-    /// Whether a command is done, was skipped, or is still to come. Ids of plans that are gone count as done.
+    /// Whether a command is done, was skipped, or is still to come. A plan that is gone was done, or skipped in a failure
+    /// that has been reported; it may well be younger than one that is still here, because host commands linger.
     pub fn stateOf(executor: *Executor, id: u64) State {
-        if (id < executor.retired_below) return .done;
         for (executor.plans) |slot| {
             const plan = slot orelse continue;
             if (id >= plan.base and id - plan.base < plan.states.len) return plan.states[id - plan.base].load(.acquire);
         }
-        return .pending;
+        return if (id < executor.submitted_below) .done else .pending;
     }
 
     /// Blocks until the command is done or skipped, or the time is up (false).
@@ -238,7 +226,6 @@ pub const Executor = struct {
             plan.destroy();
             slot.* = null;
         };
-        executor.retired_below = executor.submitted_below;
         return failure;
     }
 
@@ -289,9 +276,10 @@ pub const Executor = struct {
         while (true) {
             executor.mutex.lock();
             while (true) {
+                const known_below = next_id; // slots are reused, so plans do not lie in the order of their ids
                 for (executor.plans) |slot| if (slot) |plan| {
-                    if (plan.base < next_id) continue;
-                    next_id = plan.base + plan.states.len;
+                    if (plan.base < known_below) continue;
+                    next_id = @max(next_id, plan.base + plan.states.len);
                     for (plan.order[@intFromEnum(abi.Stream.host)]) |index| waiting.append(allocator, .{ .plan = plan, .index = index }) catch @panic("out of memory");
                 };
                 if (executor.mayRun(waiting.items) or executor.stopping) break;
@@ -436,7 +424,12 @@ pub const Executor = struct {
     }
 
     fn notify(executor: *Executor) void {
-        const one: u64 = 1;
-        _ = std.c.write(executor.notify_write, @ptrCast(&one), 8);
+        wake(executor.notify_descriptor);
     }
 };
+
+/// One message to whoever reads the other end. Never blocks: a reader that fell behind looks at the states anyway.
+pub fn wake(descriptor: c_int) void {
+    const one: u64 = 1;
+    _ = std.c.write(descriptor, @ptrCast(&one), 8);
+}

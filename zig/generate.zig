@@ -136,6 +136,7 @@ fn ffiType(comptime T: type, comptime returned: bool) []const u8 {
         u32 => "\"u32\"",
         i32 => "\"i32\"",
         u64 => "\"u64\"",
+        void => "\"void\"",
         else => if (returned) "\"cstring\"" else "\"ptr\"",
     };
 }

@@ -36,6 +36,20 @@ fn find(handle: u32) ?*Engine {
     return engines[handle - 1];
 }
 
+var pipe_ends: ?[2]c_int = null;
+
+/// Read and write end of the one pipe that JavaScript listens to. Writes never block.
+fn notifications() ?[2]c_int {
+    if (pipe_ends == null) {
+        var ends: [2]c_int = undefined;
+        if (std.c.pipe(&ends) != 0) return null;
+        const nonblocking: u32 = @bitCast(std.c.O{ .NONBLOCK = true });
+        _ = std.c.fcntl(ends[1], std.c.F.SETFL, nonblocking);
+        pipe_ends = ends;
+    }
+    return pipe_ends;
+}
+
 extern fn sluice_kernels_v3(op: abi.Op, arguments: *const anyopaque, pool: *const @import("workers.zig").Pool, message: *@import("workers.zig").Message) callconv(.c) i32;
 extern fn sluice_kernels_v4(op: abi.Op, arguments: *const anyopaque, pool: *const @import("workers.zig").Pool, message: *@import("workers.zig").Message) callconv(.c) i32;
 extern fn sluice_kernels_baseline(op: abi.Op, arguments: *const anyopaque, pool: *const @import("workers.zig").Pool, message: *@import("workers.zig").Message) callconv(.c) i32;
@@ -80,9 +94,10 @@ pub const exports = struct {
         const slot = for (&engines, 0..) |*slot, index| {
             if (slot.* == null) break index;
         } else return last_error.fail("{d} engines are open already", .{engines.len});
+        const ends = notifications() orelse return last_error.fail("cannot make a pipe: {s}", .{last_error.systemText()});
         const engine = allocator.create(Engine) catch return last_error.fail("out of memory for an engine", .{});
         engine.memory = .{ .digests = kind == 0, .device_bytes_max = device_bytes_max };
-        engine.executor = executor_module.Executor.create(@enumFromInt(kind), &engine.memory, kernelsOf(levelOfMachine()), worker_count, scratch_bytes) catch |problem| {
+        engine.executor = executor_module.Executor.create(@enumFromInt(kind), &engine.memory, kernelsOf(levelOfMachine()), worker_count, scratch_bytes, ends[1]) catch |problem| {
             allocator.destroy(engine);
             return last_error.fail("cannot start the engine's threads: {s}", .{@errorName(problem)});
         };
@@ -100,10 +115,15 @@ pub const exports = struct {
         return 0;
     }
 
-    /// The descriptor that gets 8 bytes after each command that asked for it and after a failure.
-    pub fn sluice_engine_descriptor(handle: u32) callconv(.c) i32 {
-        const engine = find(handle) orelse return -1;
-        return engine.executor.notify_read;
+    /// The descriptor that gets 8 bytes after each command, of any engine, that asked for it, and after a failure; -1
+    /// when the system has none left. It is made once and stays: an engine that closes takes nothing from other readers.
+    pub fn sluice_descriptor() callconv(.c) i32 {
+        return if (notifications()) |ends| ends[0] else -1;
+    }
+
+    /// Lets a pending read of the descriptor return.
+    pub fn sluice_wake() callconv(.c) void {
+        if (notifications()) |ends| executor_module.wake(ends[1]);
     }
 
     pub fn sluice_buffer_create(handle: u32, place: u32, bytes: u64, name: ?[*]const u8, name_length: u32, out: ?*u32) callconv(.c) i32 {

@@ -1,7 +1,8 @@
 // The engine as TypeScript sees it: buffers, plans played asynchronously, failures as errors. One `Engine` owns native
 // memory and threads; `using` or `close()` frees them, nothing is left to the garbage collector.
 //
-// Waiting holds a pending read on the engine's descriptor, so the process stays alive exactly as long as somebody waits.
+// Waiting holds one pending read on the library's notification pipe, shared by all engines, so that the process stays
+// alive exactly as long as somebody waits.
 
 import { read } from "node:fs";
 import { CancelledError, MemoryError, NativeError, StepError, assert } from "../errors.ts";
@@ -65,15 +66,12 @@ export class Engine implements Disposable {
   readonly workers: number;
   #native: Native = native();
   #handle: number;
-  #descriptor: number;
   #plans: Plan[] = [];
   #waiters = new Set<Waiter>();
   /** What stopped the plans with ids in this range. */
   #failed: { from: Event; below: Event; error: Error } | undefined;
-  #reading = false;
   #closed = false;
   #out = new BigUint64Array(new ArrayBuffer(64));
-  #notification = new Uint8Array(new ArrayBuffer(4096));
 
   constructor(options: EngineOptions) {
     this.device = options.device;
@@ -81,7 +79,7 @@ export class Engine implements Disposable {
     this.deviceBytesMax = options.deviceBytesMax ?? Number.MAX_SAFE_INTEGER;
     this.#check(this.#native.sluice_engine_create(deviceKinds[options.device], options.workers, this.deviceBytesMax, this.#out));
     this.#handle = Number(this.#out[0]! & 0xffffffffn);
-    this.#descriptor = this.#native.sluice_engine_descriptor(this.#handle);
+    engines.add(this);
   }
 
   // ---- memory -------------------------------------------------------------------------------------------------------
@@ -135,8 +133,8 @@ export class Engine implements Disposable {
       const failed = this.#failed;
       if (failed && event >= failed.from && event < failed.below) return reject(failed.error);
       this.#waiters.add({ event, resolve, reject });
-      this.#settle();
-      this.#listen();
+      this.settle();
+      listen();
     });
   }
 
@@ -156,6 +154,17 @@ export class Engine implements Disposable {
     for (const event of lastEvents(plan)) plan.notify(event);
     this.submit(plan);
     await Promise.all(lastEvents(plan).map((event) => this.done(event)));
+  }
+
+  /** Resolves when every plan submitted so far has ended. */
+  async idle(): Promise<void> {
+    for (const plan of this.#plans) await Promise.all(lastEvents(plan).map((event) => this.#poll(event)));
+  }
+
+  /** Waits for an event that nobody marked: looks every millisecond. */
+  async #poll(event: Event): Promise<void> {
+    while (this.#native.sluice_command_state(this.#handle, event) === 0) await Bun.sleep(1);
+    await this.done(event);
   }
 
   /** Stops what is in flight between two commands; whoever waits gets a CancelledError. */
@@ -187,9 +196,11 @@ export class Engine implements Disposable {
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
+    engines.delete(this);
     this.#check(this.#native.sluice_engine_destroy(this.#handle));
     for (const waiter of this.#waiters) waiter.reject(new CancelledError("the engine was closed"));
     this.#waiters.clear();
+    listen();
   }
 
   [Symbol.dispose](): void {
@@ -202,19 +213,12 @@ export class Engine implements Disposable {
 
   // ---- waiting ------------------------------------------------------------------------------------------------------
 
-  /** One read at a time, and only while somebody waits. */
-  #listen(): void {
-    if (this.#reading || this.#waiters.size === 0) return;
-    this.#reading = true;
-    read(this.#descriptor, this.#notification, 0, this.#notification.length, null, () => {
-      this.#reading = false;
-      if (this.#closed) return;
-      this.#settle();
-      this.#listen();
-    });
+  get waits(): boolean {
+    return this.#waiters.size > 0;
   }
 
-  #settle(): void {
+  /** Resolves whoever's event is there; called when something has happened. */
+  settle(): void {
     let skipped = false;
     for (const waiter of this.#waiters) {
       const state = this.#native.sluice_command_state(this.#handle, waiter.event);
@@ -255,6 +259,23 @@ export class Engine implements Disposable {
   #check(status: number): void {
     if (status !== 0) throw new NativeError(this.#lastError());
   }
+}
+
+const engines = new Set<Engine>();
+const notification = new Uint8Array(new ArrayBuffer(4096));
+let reading = false;
+
+/** One read at a time, and only while somebody waits: a read that nobody needs any more is woken up. */
+function listen(): void {
+  const wanted = [...engines].some((engine) => engine.waits);
+  if (reading && !wanted) native().sluice_wake();
+  if (reading || !wanted) return;
+  reading = true;
+  read(native().sluice_descriptor(), notification, 0, notification.length, null, () => {
+    reading = false;
+    for (const engine of engines) engine.settle();
+    listen();
+  });
 }
 
 /** The last command of each in-order stream and every host command: when these are there, the plan is done. */

@@ -118,7 +118,7 @@ pub const Gaps = struct {
 /// factor = min(1, max_norm / (norm + 1e-6)) and the norm, from `parts` sums added in order.
 pub fn clipFactor(op: *const abi.ops.clip_factor, run: Run) !void {
     var sum: Sum = .{};
-    for (op.sums.as(Sum)[0..op.parts]) |part| sum.add(part);
+    for (0..op.parts) |part| sum.add(@as(*const Sum, @ptrCast(@alignCast(op.sums.as(u8) + part * 64))).*);
     const norm = @sqrt(sum.squares);
     const factor = op.factor.as(f64);
     factor[0] = if (op.max_norm == 0) 1 else @min(1, op.max_norm / (norm + 1e-6));
@@ -167,14 +167,14 @@ test "clip_factor scales down only, and stops at a non-finite gradient" {
     var h = try harness.Harness.init(1);
     defer h.deinit();
     var factor: [2]f64 = undefined;
-    var sums = [_]f64{ 9, 0, 16, 0 };
+    var sums = [_]f64{ 9, 0 } ++ [_]f64{-1} ** 6 ++ [_]f64{ 16, 0 }; // a pair every 64 bytes
     try h.run(.clip_factor, .{ .factor = h.out(&factor), .sums = h.in(&sums), .parts = 2, .max_norm = 1 });
     try testing.expectEqual([2]f64{ 1.0 / (5.0 + 1e-6), 5 }, factor);
     try h.run(.clip_factor, .{ .factor = h.out(&factor), .sums = h.in(&sums), .parts = 2, .max_norm = 100 });
     try testing.expectEqual([2]f64{ 1, 5 }, factor);
     try h.run(.clip_factor, .{ .factor = h.out(&factor), .sums = h.in(&sums), .parts = 2, .max_norm = 0 });
     try testing.expectEqual([2]f64{ 1, 5 }, factor);
-    sums[3] = 2;
+    sums[9] = 2;
     try testing.expectEqual(1, h.status(.clip_factor, .{ .factor = h.out(&factor), .sums = h.in(&sums), .parts = 2, .max_norm = 1 }));
     try testing.expectEqualStrings("the gradient norm is 5: 2 gradient values are not finite", h.text());
 }

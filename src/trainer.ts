@@ -1,0 +1,161 @@
+// A trainer: a model with optimizer state and the buffers of a training step. `step` is one optimizer step; `submit` hands
+// it over and returns at once, so that the next batch is prepared, and even submitted, while this one still computes.
+// What the host has not updated when a step's backward ends goes on underneath the next step (DESIGN, deadline order);
+// `drain` waits for all of it, before anything else looks at the weights.
+
+import type { Config } from "./config.ts";
+import type { StepBatch } from "./data/loader.ts";
+import { ConfigError } from "./errors.ts";
+import { checkBill, checkShape, isResident, memoryBill, type BillLine, type StepShape } from "./memory.ts";
+import {
+  Session,
+  chunkParametersDefault,
+  logitsChunkFor,
+  microBatchesFor,
+  tokensMaxFor,
+  type Model,
+} from "./model.ts";
+import type { Plan } from "./plan.ts";
+import { recordStep, type RecordedStep } from "./step.ts";
+import { weightDecays } from "./weight-decay.ts";
+
+/** The part of a config that decides how a step is computed. */
+export type TrainerConfig = Pick<
+  Config,
+  "sequenceLength" | "batchSize" | "microBatchTokens" | "gradientAccumulation" | "optimizer" | "maxGradNorm" | "window"
+>;
+
+export interface StepResult {
+  /** Counts finished steps from 1. */
+  step: number;
+  /** Mean over the step's valid tokens, before the update. */
+  loss: number;
+  /** Global norm of the gradient before clipping. */
+  gradNorm: number;
+  tokens: number;
+  validTokens: number;
+}
+
+export class Trainer implements Disposable {
+  readonly model: Model;
+  readonly config: TrainerConfig;
+  readonly session: Session;
+  readonly shape: StepShape;
+  /** Steps submitted so far; the next one is `steps + 1`. */
+  steps = 0;
+  /** The last plan submitted, for traces. */
+  plan: Plan | undefined;
+  /** Steps whose staging buffers may still be read, by parity. */
+  #inFlight: (Promise<unknown> | undefined)[] = [];
+  #recorded: RecordedStep | undefined;
+
+  /** Use `Trainer.open`. */
+  constructor(model: Model, config: TrainerConfig, session: Session) {
+    this.model = model;
+    this.config = config;
+    this.session = session;
+    this.shape = session.shape;
+  }
+
+  /** Allocates everything a step needs, in the places the config says. MemoryError before anything is allocated. */
+  static async open(model: Model, config: TrainerConfig, overrides: Partial<StepShape> = {}): Promise<Trainer> {
+    const shape = { ...trainingShape(model, config), ...overrides };
+    checkShape(shape);
+    const tensors = model.blocks.flatMap((block) => block.tensors);
+    const decays = weightDecays(config.optimizer, tensors);
+    checkBill(memoryBill(shape), model.engine.deviceBytesMax);
+    await model.setResident((layer) => isResident(shape, layer));
+    const session = new Session(model, shape, decays);
+    await session.prepare();
+    return new Trainer(model, config, session);
+  }
+
+  get bill(): readonly BillLine[] {
+    return this.session.bill;
+  }
+
+  /** One optimizer step, waiting for its loss and norm. */
+  async step(batch: StepBatch, options: { learningRate?: number } = {}): Promise<StepResult> {
+    return (await this.submit(batch, options)).result;
+  }
+
+  /**
+   * Hands a step over; `result` resolves when its loss and norm are known. Returns as soon as the staging buffers are
+   * free, so at most two steps are in flight. The learning rate is the config's unless given.
+   */
+  async submit(batch: StepBatch, options: { learningRate?: number } = {}): Promise<{ result: Promise<StepResult> }> {
+    const { recorder } = this.session;
+    await this.#inFlight[recorder.parity];
+    const step = this.steps + 1;
+    const { beta1, beta2, epsilon, learningRate } = this.config.optimizer;
+    const update = { step, learningRate: options.learningRate ?? learningRate, beta1, beta2, epsilon };
+    const recorded = recordStep(recorder, batch, { update, maxGradNorm: this.config.maxGradNorm });
+    this.model.engine.submit(recorded.plan);
+    this.steps = step;
+    this.plan = recorded.plan;
+    this.#recorded = recorded;
+    const measured = this.model.engine.done(recorded.measured);
+    const inputsFree = this.model.engine.done(recorded.inputsFree);
+    const result = measured.then(() => this.#measure(recorded, step, batch));
+    const over = Promise.all([result, inputsFree]);
+    over.catch(() => {}); // whoever awaits `result` or the next submit gets the error
+    this.#inFlight[recorded.parity] = over;
+    return { result };
+  }
+
+  #measure(recorded: RecordedStep, step: number, { tokens, validTokens }: StepBatch): StepResult {
+    const loss = this.session.lossSum(recorded) / validTokens;
+    return { step, loss, gradNorm: this.session.gradNorm(recorded), tokens, validTokens };
+  }
+
+  /** Waits until every update has been made. */
+  async drain(): Promise<void> {
+    await Promise.all(this.#inFlight);
+    if (this.#recorded) await this.model.engine.idle();
+  }
+
+  /** Mean loss over batches at the current weights. */
+  async evaluate(batches: Iterable<StepBatch>): Promise<{ loss: number; validTokens: number }> {
+    await this.drain();
+    return this.session.evaluate(batches, this.steps);
+  }
+
+  /** Frees the trainer's buffers; the model stays. Drain first, or what is in flight is lost. */
+  close(): void {
+    this.session[Symbol.dispose]();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+}
+
+/** The config resolved against the model. */
+export function trainingShape(model: Pick<Model, "config" | "blocks" | "dtype">, config: TrainerConfig): StepShape {
+  const { layers, maxPositions } = model.config;
+  const { window, sequenceLength } = config;
+  const count = (value: number | "all"): number => (value === "all" ? layers : value);
+  if (sequenceLength > maxPositions)
+    throw new ConfigError(
+      `sequenceLength must be at most ${maxPositions}, the model's max_position_embeddings (was ${sequenceLength})`,
+    );
+  const tokensMax = tokensMaxFor(config.microBatchTokens);
+  return {
+    config: model.config,
+    blocks: model.blocks,
+    dtype: model.dtype,
+    training: true,
+    tokensMax,
+    microBatches: microBatchesFor(config),
+    passes: config.gradientAccumulation,
+    positions: sequenceLength,
+    slots: count(window.slots),
+    boundary: window.boundary,
+    keepBlocks: count(window.keepBlocks),
+    residentBlocks: count(window.residentBlocks),
+    ring: count(window.ring),
+    clips: config.maxGradNorm !== null,
+    logitsChunk: logitsChunkFor(tokensMax, model.config.vocabulary),
+    chunkParameters: chunkParametersDefault,
+  };
+}
