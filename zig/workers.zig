@@ -25,7 +25,7 @@ pub const Task = *const fn (argument: *const anyopaque, index: u32, worker: u32)
 pub const Message = extern struct { length: u32 = 0, text: [252]u8 = undefined };
 
 /// What every kernel can do with: the tiles of a matrix product and of attention. See `kernels/gemm.zig`.
-pub const scratch_bytes_needed: u64 = 4 << 20;
+pub const scratch_bytes_needed: u64 = 2 << 20;
 
 /// A helper looks for work this many times before it sleeps, about 10 µs: the gap between two commands of a stream. Longer
 /// would steal time from the other pool when both share two cores.
@@ -55,7 +55,7 @@ pub const Workers = struct {
     entered: std.atomic.Value(u32) = .init(0),
 
     const open: u32 = 1 << 31;
-    const alignment = 4 << 20; // whole huge pages where the system has them
+    const alignment = 2 << 20; // whole huge pages where the system has them
 
     /// A pool of `count` threads, the caller included, each with `scratch_bytes` of scratch.
     pub fn create(count: u32, scratch_bytes: u64) error{ OutOfMemory, ThreadFailed }!*Workers {

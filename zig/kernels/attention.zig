@@ -2,7 +2,7 @@
 //! linear in length: a task holds one tile of queries and walks the keys it can see, tile by tile.
 //!
 //! All query heads that share a key head are handled together: row f of a document is head f % group of token f / group, so a
-//! tile of 64 rows reads each key once for the whole group. Scores are kept transposed, (key, row): the maximum and the
+//! tile of 128 rows reads each key once for the whole group. Scores are kept transposed, (key, row): the maximum and the
 //! sum over keys are then plain vector operations, and neither keys nor values need a transpose on their way in.
 //!
 //! Tiles start at the document's start, so a document's result does not depend on its neighbours. Read next:
@@ -16,19 +16,21 @@ const Run = @import("run.zig").Run;
 const F = vector.F;
 const I = vector.I;
 
-pub const tile_rows = 64;
-pub const tile_keys = 64;
+/// Rows (or keys) that a task holds, and how many keys (or rows) it takes at a time from those it walks.
+pub const held = 128;
+pub const walked = 64;
 pub const head_dim_max = 256;
 /// Values per row of a tile in scratch: one vector more than the largest head, so that rows fall into different cache sets.
 pub const stride = head_dim_max + 16;
-/// Products with A's rows in a tile: scores (k runs along the head), and sums over the tile's other dimension.
+/// Products with A's rows in a tile: scores (k runs along the head), and sums over what is walked.
 pub const along_head: tile.Strides = .{ .row = stride, .k = 1 };
-pub const along_tile: tile.Strides = .{ .row = 1, .k = 64 };
+pub const along_walked: tile.Strides = .{ .row = 1, .k = held };
 
-pub const Rows = [64 * stride]f32;
-pub const Columns = [head_dim_max * 64]f32;
-pub const Scores = [tile_keys * tile_rows]f32;
-pub const PerRow = [tile_rows]f32;
+pub const HeldRows = [held * stride]f32;
+pub const WalkedRows = [walked * stride]f32;
+/// The held rows transposed, in panels of `tile.columns` rows.
+pub const HeldColumns = [held * head_dim_max]f32;
+pub const Scores = [walked * held]f32; // (walked, held)
 
 /// Softmax of a row starts below every score, but finite, so that a fully masked tile gives zeros and not NaN.
 const lowest = -1e30;
@@ -62,15 +64,15 @@ pub fn View(comptime E: type) type {
 }
 
 const Scratch = extern struct {
-    q: Rows align(64),
-    kv: Rows align(64),
-    out: Rows align(64),
-    q_columns: Columns align(64),
+    q: HeldRows align(64),
+    kv: WalkedRows align(64),
+    out: HeldRows align(64),
+    q_columns: HeldColumns align(64),
     scores: Scores align(64),
-    highest: PerRow align(64),
-    sums: PerRow align(64),
-    factors: PerRow align(64),
-    positions: [tile_rows]i32 align(64),
+    highest: [held]f32 align(64),
+    sums: [held]f32 align(64),
+    factors: [held]f32 align(64),
+    positions: [held]i32 align(64),
 };
 comptime {
     std.debug.assert(@sizeOf(Scratch) <= @import("../workers.zig").scratch_bytes_needed);
@@ -187,19 +189,20 @@ fn forwardTile(comptime E: type, view: *const View(E), to: Output(E), first: usi
     for (&s.positions, 0..) |*position, r| position.* = @intCast(view.positionOf(first + @min(r, count - 1)));
     @memset(&s.highest, lowest);
     @memset(&s.sums, 0);
-    for (0..count) |r| @memset(s.out[r * stride ..][0..D], 0);
 
     const earliest = view.positionOf(first);
     const latest = view.positionOf(first + count - 1);
-    var key = view.firstKey(earliest) / tile_keys * tile_keys;
-    while (key <= latest) : (key += tile_keys) {
-        const keys = @min(tile_keys, latest + 1 - key);
+    const first_key = view.firstKey(earliest) / walked * walked;
+    var key = first_key;
+    while (key <= latest) : (key += walked) {
+        const keys = @min(walked, latest + 1 - key);
         loadRows(E, &s.kv, view.keys + key * view.key_stride, view.key_stride, D, keys, 1);
-        tile.multiply(along_head, keys, width, D, &s.kv, &s.q_columns, tile_rows, &s.scores, tile_rows, .set);
+        tile.multiply(along_head, keys, width, D, &s.kv, columnsOf(&s.q_columns, D), &s.scores, held, .set);
         if (key + keys - 1 > earliest or key < view.firstKey(latest)) maskScores(&s.scores, key, keys, width, &s.positions, view.window);
-        if (softmaxTile(s, keys, width)) scaleRows(s, D, count);
+        const changed = softmaxTile(s, keys, width);
+        if (changed and key != first_key) scaleRows(s, D, count);
         loadRows(E, &s.kv, view.values + key * view.value_stride, view.value_stride, D, keys, 1);
-        tile.multiply(along_tile, count, D, keys, &s.scores, &s.kv, stride, &s.out, stride, .add);
+        tile.multiply(along_walked, count, D, keys, &s.scores, rowsOf(&s.kv), &s.out, stride, if (key == first_key) .set else .add);
     }
     for (0..count) |r| {
         const token = (first + r) / view.group;
@@ -210,16 +213,16 @@ fn forwardTile(comptime E: type, view: *const View(E), to: Output(E), first: usi
 }
 
 /// scores (key, row): −∞ where the key is after the row's position or before its window.
-pub fn maskScores(scores: *Scores, key: usize, keys: usize, width: usize, positions: *const [tile_rows]i32, window: usize) void {
+pub fn maskScores(scores: *Scores, key: usize, keys: usize, width: usize, positions: *const [held]i32, window: usize) void {
     const reach: I = @splat(if (window == 0) std.math.maxInt(i32) else @intCast(window));
     for (0..keys) |j| {
         const at: I = @splat(@intCast(key + j));
         var r: usize = 0;
         while (r < width) : (r += vector.lanes) {
             const behind = vector.raw(i32, positions[r..].ptr) - at; // 0 for the row's own position
-            const score = vector.load(f32, scores[j * tile_rows + r ..].ptr);
+            const score = vector.load(f32, scores[j * held + r ..].ptr);
             const seen = @select(f32, behind < reach, score, vector.splat(-std.math.inf(f32)));
-            vector.store(f32, scores[j * tile_rows + r ..].ptr, @select(f32, behind >= @as(I, @splat(0)), seen, vector.splat(-std.math.inf(f32))));
+            vector.store(f32, scores[j * held + r ..].ptr, @select(f32, behind >= @as(I, @splat(0)), seen, vector.splat(-std.math.inf(f32))));
         }
     }
 }
@@ -231,12 +234,12 @@ fn softmaxTile(s: *Scratch, keys: usize, width: usize) bool {
     while (r < width) : (r += vector.lanes) {
         const before = vector.load(f32, s.highest[r..].ptr);
         var highest = before;
-        for (0..keys) |j| highest = @max(highest, vector.load(f32, s.scores[j * tile_rows + r ..].ptr));
+        for (0..keys) |j| highest = @max(highest, vector.load(f32, s.scores[j * held + r ..].ptr));
         const factor = vector.exp(before - highest);
         var sum = vector.load(f32, s.sums[r..].ptr) * factor;
         for (0..keys) |j| {
-            const p = vector.exp(vector.load(f32, s.scores[j * tile_rows + r ..].ptr) - highest);
-            vector.store(f32, s.scores[j * tile_rows + r ..].ptr, p);
+            const p = vector.exp(vector.load(f32, s.scores[j * held + r ..].ptr) - highest);
+            vector.store(f32, s.scores[j * held + r ..].ptr, p);
             sum += p;
         }
         vector.store(f32, s.highest[r..].ptr, highest);
@@ -259,13 +262,13 @@ fn scaleRows(s: *Scratch, D: usize, count: usize) void {
 // ---- tiles in and out, shared with backward -------------------------------------------------------------------------
 
 /// `count` rows of D values as float32, times `factor`; zero from D up to a whole vector.
-pub fn loadRows(comptime E: type, to: *Rows, from: [*]const E, from_stride: usize, D: usize, count: usize, factor: f32) void {
-    for (0..count) |r| loadRow(E, to[r * stride ..].ptr, from + r * from_stride, D, factor);
+pub fn loadRows(comptime E: type, to: [*]f32, from: [*]const E, from_stride: usize, D: usize, count: usize, factor: f32) void {
+    for (0..count) |r| loadRow(E, to + r * stride, from + r * from_stride, D, factor);
 }
 /// The same for rows of a group: row f is head f % group of token f / group.
-pub fn loadQueries(comptime E: type, to: *Rows, from: [*]const E, token_stride: usize, group: usize, D: usize, first: usize, count: usize, factor: f32) void {
+pub fn loadQueries(comptime E: type, to: [*]f32, from: [*]const E, token_stride: usize, group: usize, D: usize, first: usize, count: usize, factor: f32) void {
     for (first..first + count, 0..) |f, r| {
-        loadRow(E, to[r * stride ..].ptr, from + f / group * token_stride + f % group * D, D, factor);
+        loadRow(E, to + r * stride, from + f / group * token_stride + f % group * D, D, factor);
     }
 }
 inline fn loadRow(comptime E: type, to: [*]f32, from: [*]const E, D: usize, factor: f32) void {
@@ -281,21 +284,30 @@ pub inline fn storeRow(comptime E: type, to: [*]E, from: [*]const f32, D: usize,
     }
 }
 
-/// columns (D, 64) = the first `count` rows transposed; zero beyond, up to a whole vector.
-pub fn transposeRows(columns: *Columns, rows: *const Rows, D: usize, count: usize) void {
+/// The first `count` held rows transposed, in panels; zero beyond, up to a whole vector.
+pub fn transposeRows(columns: *HeldColumns, rows: *const HeldRows, D: usize, count: usize) void {
     var r: usize = 0;
     while (r < count) : (r += vector.lanes) {
+        const panel = columns[r / tile.columns * tile.columns * D + r % tile.columns ..].ptr;
         var d: usize = 0;
         while (d < D) : (d += vector.lanes) {
             var square: [vector.lanes]F = undefined;
             for (&square, r..) |*line, row| line.* = if (row < count) vector.load(f32, rows[row * stride + d ..].ptr) else vector.splat(0);
             vector.transpose(&square);
-            for (square, d..) |line, column| vector.store(f32, columns[column * 64 + r ..].ptr, line);
+            for (square[0..vector.left(d, D)], d..) |line, column| vector.store(f32, panel + column * tile.columns, line);
         }
     }
 }
 
-/// The tiles of all documents, numbered without a table: document d's tiles start at number start·per_token / 64 + d, which
+/// Tiles as the right side of a product.
+pub fn columnsOf(columns: *const HeldColumns, D: usize) tile.Right {
+    return .{ .values = columns, .stride = tile.columns, .panel = tile.columns * D };
+}
+pub fn rowsOf(rows: [*]const f32) tile.Right {
+    return .{ .values = rows, .stride = stride, .panel = tile.columns };
+}
+
+/// The tiles of all documents, numbered without a table: document d's tiles start at number start·per_token / held + d, which
 /// leaves room for each document's last, partial tile; the numbers in between have no tile.
 pub const Slots = struct {
     starts: []const i32,
@@ -320,7 +332,7 @@ pub const Slots = struct {
         return slots.numberOf(slots.starts.len - 1);
     }
     fn numberOf(slots: Slots, document: usize) usize {
-        return @as(usize, @intCast(slots.starts[document])) * slots.per_token / 64 + document;
+        return @as(usize, @intCast(slots.starts[document])) * slots.per_token / held + document;
     }
 
     pub fn find(slots: Slots, number: usize) ?Slot {
@@ -332,9 +344,9 @@ pub const Slots = struct {
         }
         const start: usize = @intCast(slots.starts[low]);
         const length = @as(usize, @intCast(slots.starts[low + 1])) - start;
-        const first = (number - slots.numberOf(low)) * 64;
+        const first = (number - slots.numberOf(low)) * held;
         if (first >= length * slots.per_token) return null;
-        return .{ .document = low, .start = start, .length = length, .first = first, .count = @min(64, length * slots.per_token - first) };
+        return .{ .document = low, .start = start, .length = length, .first = first, .count = @min(held, length * slots.per_token - first) };
     }
 };
 

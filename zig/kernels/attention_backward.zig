@@ -15,21 +15,20 @@ const Slots = attention.Slots;
 const F = vector.F;
 const I = vector.I;
 const stride = attention.stride;
+const held = attention.held;
+const walked = attention.walked;
 
+/// A task holds keys and values and walks queries and output gradients, or the other way round.
 const Scratch = extern struct {
-    q: attention.Rows align(64),
-    d_out: attention.Rows align(64),
-    k: attention.Rows align(64),
-    v: attention.Rows align(64),
-    first_sum: attention.Rows align(64),
-    second_sum: attention.Rows align(64),
-    first_columns: attention.Columns align(64),
-    second_columns: attention.Columns align(64),
+    held: [2]attention.HeldRows align(64),
+    walked: [2]attention.WalkedRows align(64),
+    columns: [2]attention.HeldColumns align(64),
+    sums: [2]attention.HeldRows align(64),
     scores: attention.Scores align(64),
     d_scores: attention.Scores align(64),
-    lse: attention.PerRow align(64),
-    delta: attention.PerRow align(64),
-    positions: [attention.tile_rows]i32 align(64),
+    lse: [held]f32 align(64),
+    delta: [held]f32 align(64),
+    positions: [held]i32 align(64),
 };
 comptime {
     std.debug.assert(@sizeOf(Scratch) <= @import("../workers.zig").scratch_bytes_needed);
@@ -88,31 +87,30 @@ fn Delta(comptime E: type) type {
 fn keyTile(comptime E: type, op: *const abi.ops.attention_backward, slot: Slots.Slot, kv_head: usize, s: *Scratch) void {
     const view = attention.viewOf(E, op, slot.start, kv_head);
     const D = view.head_dim;
-    const width = std.mem.alignForward(usize, slot.count, vector.lanes);
-    attention.loadRows(E, &s.k, view.keys + slot.first * view.key_stride, view.key_stride, D, slot.count, 1);
-    attention.loadRows(E, &s.v, view.values + slot.first * view.value_stride, view.value_stride, D, slot.count, 1);
-    attention.transposeRows(&s.first_columns, &s.k, D, slot.count);
-    attention.transposeRows(&s.second_columns, &s.v, D, slot.count);
-    clearRows(&s.first_sum, D, slot.count);
-    clearRows(&s.second_sum, D, slot.count);
+    attention.loadRows(E, &s.held[0], view.keys + slot.first * view.key_stride, view.key_stride, D, slot.count, 1);
+    attention.loadRows(E, &s.held[1], view.values + slot.first * view.value_stride, view.value_stride, D, slot.count, 1);
+    for (&s.columns, &s.held) |*columns, *rows| attention.transposeRows(columns, rows, D, slot.count);
+    for (&s.sums) |*sums| for (0..slot.count) |j| @memset(sums[j * stride ..][0..D], 0);
 
     const last_key = slot.first + slot.count - 1;
     const end = (if (view.window == 0) slot.length else @min(slot.length, last_key + view.window)) * view.group;
     var row = slot.first * view.group;
-    while (row < end) : (row += attention.tile_rows) {
-        const count = @min(attention.tile_rows, end - row);
-        loadRowTile(E, op, &view, slot, kv_head, row, count, s);
-        tile.multiply(attention.along_head, count, width, D, &s.q, &s.first_columns, 64, &s.scores, 64, .set);
-        tile.multiply(attention.along_head, count, width, D, &s.d_out, &s.second_columns, 64, &s.d_scores, 64, .set);
+    while (row < end) : (row += walked) {
+        const count = @min(walked, end - row);
+        const keys = @min(slot.count, view.positionOf(row + count - 1) + 1 - slot.first); // later ones are seen by none of these
+        const width = std.mem.alignForward(usize, keys, vector.lanes);
+        loadRowTile(E, op, &view, slot, kv_head, row, count, &s.walked[0], &s.walked[1], s);
+        tile.multiply(attention.along_head, count, width, D, &s.walked[0], attention.columnsOf(&s.columns[0], D), &s.scores, held, .set);
+        tile.multiply(attention.along_head, count, width, D, &s.walked[1], attention.columnsOf(&s.columns[1], D), &s.d_scores, held, .set);
         scoreGradientsByRow(s, slot.first, width, count, view.window);
-        tile.multiply(attention.along_tile, slot.count, D, count, &s.d_scores, &s.q, stride, &s.first_sum, stride, .add);
-        tile.multiply(attention.along_tile, slot.count, D, count, &s.scores, &s.d_out, stride, &s.second_sum, stride, .add);
+        tile.multiply(attention.along_walked, keys, D, count, &s.d_scores, attention.rowsOf(&s.walked[0]), &s.sums[0], stride, .add);
+        tile.multiply(attention.along_walked, keys, D, count, &s.scores, attention.rowsOf(&s.walked[1]), &s.sums[1], stride, .add);
     }
     const row_stride = (@as(usize, op.heads) + 2 * op.kv_heads) * D;
     const to = op.d_qkv.as(E) + (slot.start + slot.first) * row_stride + (op.heads + kv_head) * D;
     for (0..slot.count) |j| {
-        attention.storeRow(E, to + j * row_stride, s.first_sum[j * stride ..].ptr, D, 1);
-        attention.storeRow(E, to + j * row_stride + op.kv_heads * D, s.second_sum[j * stride ..].ptr, D, 1);
+        attention.storeRow(E, to + j * row_stride, s.sums[0][j * stride ..].ptr, D, 1);
+        attention.storeRow(E, to + j * row_stride + op.kv_heads * D, s.sums[1][j * stride ..].ptr, D, 1);
     }
 }
 
@@ -121,49 +119,44 @@ fn rowTile(comptime E: type, op: *const abi.ops.attention_backward, slot: Slots.
     const view = attention.viewOf(E, op, slot.start, kv_head);
     const D = view.head_dim;
     const width = std.mem.alignForward(usize, slot.count, vector.lanes);
-    loadRowTile(E, op, &view, slot, kv_head, slot.first, slot.count, s);
-    attention.transposeRows(&s.first_columns, &s.q, D, slot.count);
-    attention.transposeRows(&s.second_columns, &s.d_out, D, slot.count);
-    clearRows(&s.first_sum, D, slot.count);
+    loadRowTile(E, op, &view, slot, kv_head, slot.first, slot.count, &s.held[0], &s.held[1], s);
+    for (&s.columns, &s.held) |*columns, *rows| attention.transposeRows(columns, rows, D, slot.count);
 
     const earliest = view.positionOf(slot.first);
     const latest = view.positionOf(slot.first + slot.count - 1);
-    var key = view.firstKey(earliest) / attention.tile_keys * attention.tile_keys;
-    while (key <= latest) : (key += attention.tile_keys) {
-        const keys = @min(attention.tile_keys, latest + 1 - key);
-        attention.loadRows(E, &s.k, view.keys + key * view.key_stride, view.key_stride, D, keys, 1);
-        attention.loadRows(E, &s.v, view.values + key * view.value_stride, view.value_stride, D, keys, 1);
-        tile.multiply(attention.along_head, keys, width, D, &s.k, &s.first_columns, 64, &s.scores, 64, .set);
-        tile.multiply(attention.along_head, keys, width, D, &s.v, &s.second_columns, 64, &s.d_scores, 64, .set);
+    const first_key = view.firstKey(earliest) / walked * walked;
+    var key = first_key;
+    while (key <= latest) : (key += walked) {
+        const keys = @min(walked, latest + 1 - key);
+        attention.loadRows(E, &s.walked[0], view.keys + key * view.key_stride, view.key_stride, D, keys, 1);
+        attention.loadRows(E, &s.walked[1], view.values + key * view.value_stride, view.value_stride, D, keys, 1);
+        tile.multiply(attention.along_head, keys, width, D, &s.walked[0], attention.columnsOf(&s.columns[0], D), &s.scores, held, .set);
+        tile.multiply(attention.along_head, keys, width, D, &s.walked[1], attention.columnsOf(&s.columns[1], D), &s.d_scores, held, .set);
         if (key + keys - 1 > earliest or key < view.firstKey(latest)) attention.maskScores(&s.scores, key, keys, width, &s.positions, view.window);
         scoreGradientsByKey(s, keys, width);
-        tile.multiply(attention.along_tile, slot.count, D, keys, &s.d_scores, &s.k, stride, &s.first_sum, stride, .add);
+        tile.multiply(attention.along_walked, slot.count, D, keys, &s.d_scores, attention.rowsOf(&s.walked[0]), &s.sums[0], stride, if (key == first_key) .set else .add);
     }
     const row_stride = (@as(usize, op.heads) + 2 * op.kv_heads) * D;
     const to = op.d_qkv.as(E) + slot.start * row_stride + kv_head * view.group * D;
     for (slot.first..slot.first + slot.count, 0..) |f, r| {
-        attention.storeRow(E, to + f / view.group * row_stride + f % view.group * D, s.first_sum[r * stride ..].ptr, D, view.scale);
+        attention.storeRow(E, to + f / view.group * row_stride + f % view.group * D, s.sums[0][r * stride ..].ptr, D, view.scale);
     }
 }
 
 /// Scaled queries, output gradients, lse, delta and positions of `count` rows.
-fn loadRowTile(comptime E: type, op: *const abi.ops.attention_backward, view: *const attention.View(E), slot: Slots.Slot, kv_head: usize, row: usize, count: usize, s: *Scratch) void {
+fn loadRowTile(comptime E: type, op: *const abi.ops.attention_backward, view: *const attention.View(E), slot: Slots.Slot, kv_head: usize, row: usize, count: usize, q: [*]f32, d_out: [*]f32, s: *Scratch) void {
     const D = view.head_dim;
     const head = kv_head * view.group;
     const out_stride = @as(usize, op.heads) * D;
-    attention.loadQueries(E, &s.q, view.q, view.q_stride, view.group, D, row, count, view.scale);
-    attention.loadQueries(E, &s.d_out, op.d_out.as(E) + slot.start * out_stride + head * D, out_stride, view.group, D, row, count, 1);
-    for (0..attention.tile_rows) |r| {
+    attention.loadQueries(E, q, view.q, view.q_stride, view.group, D, row, count, view.scale);
+    attention.loadQueries(E, d_out, op.d_out.as(E) + slot.start * out_stride + head * D, out_stride, view.group, D, row, count, 1);
+    for (0..std.mem.alignForward(usize, count, vector.lanes)) |r| {
         const f = row + @min(r, count - 1);
         const at = (head + f % view.group) * op.tokens + slot.start + f / view.group;
         s.lse[r] = op.lse.as(f32)[at];
         s.delta[r] = op.delta.as(f32)[at];
         s.positions[r] = @intCast(f / view.group);
     }
-}
-
-fn clearRows(rows: *attention.Rows, D: usize, count: usize) void {
-    for (0..count) |r| @memset(rows[r * stride ..][0..D], 0);
 }
 
 /// scores (row, key) become p = exp(score − lse), masked; d_scores become p · (d_score − delta).
@@ -176,8 +169,8 @@ fn scoreGradientsByRow(s: *Scratch, key: usize, width: usize, count: usize, wind
         const position: I = @splat(s.positions[r]);
         var j: usize = 0;
         while (j < width) : (j += vector.lanes) {
-            const at = s.scores[r * 64 + j ..].ptr;
-            const d_at = s.d_scores[r * 64 + j ..].ptr;
+            const at = s.scores[r * held + j ..].ptr;
+            const d_at = s.d_scores[r * held + j ..].ptr;
             const behind = position - (@as(I, @splat(@intCast(key + j))) + iota);
             const p_all = vector.exp(vector.load(f32, at) - lse);
             const p = @select(f32, behind >= @as(I, @splat(0)), @select(f32, behind < reach, p_all, vector.splat(0)), vector.splat(0));
@@ -194,8 +187,8 @@ fn scoreGradientsByKey(s: *Scratch, keys: usize, width: usize) void {
         const lse = vector.load(f32, s.lse[r..].ptr);
         const delta = vector.load(f32, s.delta[r..].ptr);
         for (0..keys) |j| {
-            const d_at = s.d_scores[j * 64 + r ..].ptr;
-            const p = vector.exp(vector.load(f32, s.scores[j * 64 + r ..].ptr) - lse);
+            const d_at = s.d_scores[j * held + r ..].ptr;
+            const p = vector.exp(vector.load(f32, s.scores[j * held + r ..].ptr) - lse);
             vector.store(f32, d_at, p * (vector.load(f32, d_at) - delta));
         }
     }

@@ -19,7 +19,7 @@ pub const Layout = enum { along_k, across_k };
 /// k per step: a packed panel of A is 16 KiB, half of the first-level cache.
 pub const depth = 256;
 const tile_rows_max = tile.rows_max * 48;
-const tile_columns_max = 320;
+const tile_columns_max = 512;
 
 const panel_rows = std.mem.alignForward(usize, tile.rows_max, vector.lanes);
 const block_values = tile.rows_max * tile.columns;

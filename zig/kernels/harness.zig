@@ -85,6 +85,9 @@ pub const Harness = struct {
     pub fn maybe(_: *Harness, values: anytype) abi.MaybeIn {
         return range(abi.MaybeIn, values);
     }
+    pub fn maybeOut(_: *Harness, values: anytype) abi.MaybeOut {
+        return range(abi.MaybeOut, values);
+    }
     pub fn maybeInOut(_: *Harness, values: anytype) abi.MaybeInOut {
         return range(abi.MaybeInOut, values);
     }

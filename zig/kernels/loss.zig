@@ -22,9 +22,16 @@ pub fn crossEntropy(comptime E: type, op: *const abi.ops.cross_entropy, run: Run
             for (start..end) |row| {
                 const logits = o.logits.as(E)[row * vocabulary ..][0..vocabulary];
                 const target = o.targets.as(i32)[row];
-                o.loss.as(f32)[row] = if (target == ignored) 0 else lossOfRow(E, logits, @intCast(target));
-                if (o.gradient == 0) continue;
-                if (target == ignored) @memset(logits, 0) else gradientOfRow(E, logits, @intCast(target), o.scale);
+                if (target == ignored) {
+                    o.loss.as(f32)[row] = 0;
+                    if (o.gradient != 0) @memset(logits, 0);
+                    continue;
+                }
+                const largest = maxOfRow(E, logits);
+                const sum = sumOfRow(E, logits, largest);
+                const at_target = vector.toFloat(E, logits[@intCast(target)]);
+                o.loss.as(f32)[row] = @floatCast(@log(sum) + (@as(f64, largest) - at_target));
+                if (o.gradient != 0) gradientOfRow(E, logits, @intCast(target), largest, sum, o.scale);
             }
         }
     }.range);
@@ -56,14 +63,7 @@ fn sumOfRow(comptime E: type, logits: []const E, largest: f32) f64 {
     return vector.sum(total);
 }
 
-fn lossOfRow(comptime E: type, logits: []const E, target: usize) f32 {
-    const largest = maxOfRow(E, logits);
-    return @floatCast(@log(sumOfRow(E, logits, largest)) + (@as(f64, largest) - vector.toFloat(E, logits[target])));
-}
-
-fn gradientOfRow(comptime E: type, logits: []E, target: usize, scale: f32) void {
-    const largest = maxOfRow(E, logits);
-    const sum = sumOfRow(E, logits, largest);
+fn gradientOfRow(comptime E: type, logits: []E, target: usize, largest: f32, sum: f64, scale: f32) void {
     const factor = vector.splat(@floatCast(scale / sum));
     const at_target = vector.exp(vector.splat(vector.toFloat(E, logits[target]) - largest))[0];
     var i: usize = 0;

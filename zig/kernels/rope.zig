@@ -199,7 +199,7 @@ fn checkRope(comptime dtype: abi.Dtype, D: usize, with_norm: bool) !void {
         const nothing: []E = &.{};
         const none: []f32 = &.{};
         const T: u32, const D32: u32 = .{ tokens, @intCast(D) };
-        try h.run(.qk_rope_forward, .{ .qk = h.out(qk), .inverse = h.maybeInOut(if (with_norm) inverse else none), .qkv = h.in(qkv), .q_weight = h.maybe(if (with_norm) q_weight else nothing), .k_weight = h.maybe(if (with_norm) k_weight else nothing), .positions = h.in(positions), .table = h.in(table), .tokens = T, .heads = heads, .kv_heads = kv_heads, .head_dim = D32, .epsilon = epsilon, .dtype = dtype });
+        try h.run(.qk_rope_forward, .{ .qk = h.out(qk), .inverse = h.maybeOut(if (with_norm) inverse else none), .qkv = h.in(qkv), .q_weight = h.maybe(if (with_norm) q_weight else nothing), .k_weight = h.maybe(if (with_norm) k_weight else nothing), .positions = h.in(positions), .table = h.in(table), .tokens = T, .heads = heads, .kv_heads = kv_heads, .head_dim = D32, .epsilon = epsilon, .dtype = dtype });
         try harness.expectClose(E, expected, qk, harness.tolerance(E));
         try h.run(.qk_rope_backward, .{ .d_qkv = h.inOut(d_qkv), .d_q_weight = h.maybeInOut(if (with_norm) d_q else none), .d_k_weight = h.maybeInOut(if (with_norm) d_k else none), .inverse = h.maybe(if (with_norm) inverse else none), .qkv = h.in(qkv), .q_weight = h.maybe(if (with_norm) q_weight else nothing), .k_weight = h.maybe(if (with_norm) k_weight else nothing), .positions = h.in(positions), .table = h.in(table), .tokens = T, .heads = heads, .kv_heads = kv_heads, .head_dim = D32, .accumulate = 0, .dtype = dtype });
         try harness.expectClose(E, expected_d, d_qkv, harness.tolerance(E));

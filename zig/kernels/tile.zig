@@ -20,14 +20,20 @@ pub const Strides = struct { row: usize, k: usize };
 
 pub const Mode = enum { set, add };
 
+/// Where B lies: row after row at a stride, or in panels of `columns`, each (k × columns) without gaps. Panels stay in the
+/// first-level cache where a power-of-two stride would crowd a few of its sets.
+pub const Right = struct { values: [*]const f32, stride: usize, panel: usize };
+
 /// C (m × n) = or += A (m × k) · B (k × n). B and C have whole vectors per row: n is rounded up to the vector width, and the
 /// values beyond are computed from whatever B holds there.
-pub fn multiply(comptime a_strides: Strides, m: usize, n: usize, k: usize, a: [*]const f32, b: [*]const f32, b_stride: usize, c: [*]f32, c_stride: usize, mode: Mode) void {
+pub fn multiply(comptime a_strides: Strides, m: usize, n: usize, k: usize, a: [*]const f32, b: Right, c: [*]f32, c_stride: usize, mode: Mode) void {
     var row: usize = 0;
     while (row < m) : (row += rows_max) {
         var column: usize = 0;
+        var panel = b.values;
         while (column < n) : (column += columns) {
-            block(a_strides, @min(rows_max, m - row), n - column, k, a + row * a_strides.row, b + column, b_stride, c + row * c_stride + column, c_stride, mode);
+            block(a_strides, @min(rows_max, m - row), n - column, k, a + row * a_strides.row, panel, b.stride, c + row * c_stride + column, c_stride, mode);
+            panel += b.panel;
         }
     }
 }
