@@ -83,7 +83,7 @@ export async function buildLibrary(target: Target): Promise<void> {
 
 /** Runs the tests written in Zig; throws with their output. */
 export async function testKernels(): Promise<void> {
-  await zigBuild(["test", "--summary", "none"]);
+  await zigBuild(["test"]);
 }
 
 /** The bindings as the Zig declarations want them now, formatted like every other file. */
@@ -110,7 +110,8 @@ function zigBuild(options: string[]): Promise<string> {
     "--global-cache-dir",
     join(buildDirectory, "zig-cache/global"),
   ];
-  return run([zigPath(), "build", "--build-file", join(root, "zig/build.zig"), ...caches, ...options]);
+  const quiet = ["--error-style", "minimal", "--summary", "none"];
+  return run([zigPath(), "build", "--build-file", join(root, "zig/build.zig"), ...caches, ...quiet, ...options]);
 }
 
 /** Runs a command and returns what it wrote to its standard output; throws with everything it wrote when it fails. */
@@ -118,7 +119,7 @@ async function run(command: string[], input = ""): Promise<string> {
   const child = Bun.spawn(command, { cwd: root, stdin: Buffer.from(input), stdout: "pipe", stderr: "pipe" });
   const [output, errors, code] = await Promise.all([child.stdout.text(), child.stderr.text(), child.exited]);
   if (code === 0) return output;
-  throw new BuildError(`${output}${errors}\n${command.slice(0, 2).join(" ")} failed with exit code ${code}`);
+  throw new BuildError(`${(output + errors).trim()}\n${command.slice(0, 2).join(" ")} failed with exit code ${code}`);
 }
 
 function stampPath(): string {

@@ -18,7 +18,7 @@ export async function install(): Promise<void> {
   const command = [process.execPath, "install", "--frozen-lockfile"];
   const child = Bun.spawn(command, { cwd: root, stdin: "ignore", stdout: "pipe", stderr: "pipe" });
   const [output, errors, code] = await Promise.all([child.stdout.text(), child.stderr.text(), child.exited]);
-  if (code !== 0) throw new BuildError(`${output}${errors}\nbun install failed with exit code ${code}`);
+  if (code !== 0) throw new BuildError(`${(output + errors).trim()}\nbun install failed with exit code ${code}`);
   writeFileSync(stamp, wanted);
 }
 

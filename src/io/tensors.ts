@@ -5,8 +5,7 @@ import { join } from "node:path";
 import { CheckpointError, ModelError, StepError } from "../errors.ts";
 import type { Buffer, Engine } from "../native/runtime.ts";
 import { Plan, Resource, type Label, type Range } from "../plan.ts";
-import type { FileLayout, ModelTensors } from "./safetensors.ts";
-import { elementBytes } from "./safetensors.ts";
+import { elementBytes, type FileLayout, type ModelTensors } from "./safetensors.ts";
 
 const stagingBytes = 32 << 20;
 

@@ -71,7 +71,7 @@ test(`damaged headers, seed ${seed}`, () => {
   ];
   let accepted = 0;
   for (let round = 0; round < rounds; round++) {
-    let bytes = Buffer.from(good);
+    let bytes: Buffer = Buffer.from(good);
     for (let changes = 1 + below(3); changes > 0 && bytes.length > headerEnd; changes--)
       bytes = damage[below(damage.length)]?.(bytes) ?? bytes;
     writeFileSync(path, bytes);
