@@ -58,6 +58,7 @@ pub const In = Range(.read, false);
 pub const Out = Range(.write, false);
 pub const InOut = Range(.readwrite, false);
 pub const MaybeIn = Range(.read, true);
+pub const MaybeOut = Range(.write, true);
 pub const MaybeInOut = Range(.readwrite, true);
 
 /// One struct per op, in the order of their numbers. Backward ops follow their forward.
@@ -117,7 +118,7 @@ pub const ops = struct {
     /// From qkv (T, (H+2K)·D), laid q | k | v in a row: qk (T, (H+K)·D) = rope(norm(q | k)). With q_weight and k_weight
     /// (D each) every head is RMS-normed first and inverse (T, H+K float32) kept, else inverse is left alone.
     /// table (P, D) float32 holds per position D/2 cosines, then D/2 sines; positions (T i32) restart per document.
-    pub const qk_rope_forward = extern struct { qk: Out, inverse: MaybeInOut, qkv: In, q_weight: MaybeIn, k_weight: MaybeIn, positions: In, table: In, tokens: u32, heads: u32, kv_heads: u32, head_dim: u32, epsilon: f32, dtype: Dtype };
+    pub const qk_rope_forward = extern struct { qk: Out, inverse: MaybeOut, qkv: In, q_weight: MaybeIn, k_weight: MaybeIn, positions: In, table: In, tokens: u32, heads: u32, kv_heads: u32, head_dim: u32, epsilon: f32, dtype: Dtype };
     /// In place on d_qkv: its q | k part holds the gradient of qk on entry and of qkv on return; the v part stays.
     pub const qk_rope_backward = extern struct { d_qkv: InOut, d_q_weight: MaybeInOut, d_k_weight: MaybeInOut, inverse: MaybeIn, qkv: In, q_weight: MaybeIn, k_weight: MaybeIn, positions: In, table: In, tokens: u32, heads: u32, kv_heads: u32, head_dim: u32, accumulate: u32, dtype: Dtype };
 
