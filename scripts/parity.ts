@@ -12,7 +12,8 @@ import { SluiceError, ConfigError, ModelError } from "../src/errors.ts";
 import type { MicroBatch, StepBatch } from "../src/data/loader.ts";
 import { readSafetensors } from "../src/io/safetensors.ts";
 import { logits, toFloat32 } from "../src/logits.ts";
-import { Session, inferenceShape, load, type Model } from "../src/model.ts";
+import { load, type Model } from "../src/model.ts";
+import { Session, inferenceShape } from "../src/session.ts";
 import type { Dtype } from "../src/native/abi.gen.ts";
 import { Trainer, type TrainerConfig } from "../src/trainer.ts";
 

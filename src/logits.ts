@@ -3,7 +3,7 @@
 import type { MicroBatch } from "./data/loader.ts";
 import { bytesOf, headLogits } from "./models/decoder.ts";
 import { Plan } from "./plan.ts";
-import type { Session } from "./model.ts";
+import type { Session } from "./session.ts";
 import { forward, headContext } from "./step.ts";
 
 /** Logits (T, V) of every token of a micro-batch, as float32. Allocates T·V values on the device and in pinned memory. */

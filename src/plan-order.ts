@@ -45,16 +45,16 @@ export class Order {
   #byEvent = new Map<Event, number>();
   /** Per node, the first position of each lane that it does not come after; unused for the host's. */
   #clocks: Int32Array[] = [];
-  /** Per node, the host commands that it comes after. */
+  /** Per node, the host commands that it comes after; nodes with the same ones share the array. */
   #hosts: Uint32Array[] = [];
   /** Per lane, its last node and how many it has. */
   #last = new Int32Array(laneCount).fill(-1);
   #counts = new Int32Array(laneCount);
-  #hostWords: number;
+  #noHosts: Uint32Array;
   #bytes = new Map<string, ByteMap<Access>>();
 
   constructor(hostCommands: number) {
-    this.#hostWords = (hostCommands + 31) >> 5;
+    this.#noHosts = new Uint32Array((hostCommands + 31) >> 5);
   }
 
   /** Whether `first` is done when `second` starts, whatever the timing. */
@@ -67,15 +67,18 @@ export class Order {
   /** Adds a command after those of its lane (not on the host) and these nodes. */
   #add(lane: number, after: readonly number[], command: Command | undefined, text: string): number {
     const clock = new Int32Array(laneCount);
-    const host = new Uint32Array(this.#hostWords);
+    let host = this.#noHosts;
     const last = this.#last[lane]!;
     for (const node of lane !== lanes.host && last >= 0 ? [last, ...after] : after) {
       const { lane: of, position } = this.#nodes[node]!;
-      const [other, otherHost] = [this.#clocks[node]!, this.#hosts[node]!];
-      for (let index = 0; index < clock.length; index++) if (other[index]! > clock[index]!) clock[index] = other[index]!;
-      for (let word = 0; word < host.length; word++) host[word]! |= otherHost[word]!;
-      if (of === lanes.host) host[position >> 5]! |= 1 << (position & 31);
-      else clock[of] = Math.max(clock[of]!, position + 1);
+      const other = this.#clocks[node]!;
+      for (let index = 0; index < laneCount; index++) if (other[index]! > clock[index]!) clock[index] = other[index]!;
+      host = union(host, this.#hosts[node]!);
+      if (of !== lanes.host) clock[of] = Math.max(clock[of]!, position + 1);
+      else if ((host[position >> 5]! & (1 << (position & 31))) === 0) {
+        host = host.slice();
+        host[position >> 5]! |= 1 << (position & 31);
+      }
     }
     this.#nodes.push({ lane, position: this.#counts[lane]!++, command, text });
     this.#clocks.push(clock);
@@ -112,19 +115,22 @@ export class Order {
 
   #touch(node: number, buffer: string, bytes: number, start: number, end: number, write: boolean): void {
     let map = this.#bytes.get(buffer);
-    if (!map) this.#bytes.set(buffer, (map = new ByteMap<Access>(bytes, { writer: -1, readers: [] })));
+    if (!map) this.#bytes.set(buffer, (map = new ByteMap<Access>(bytes, { writer: -1, readers: [] }, copied)));
     for (const segment of map.read(start, end)) {
       const { writer, readers } = segment.value;
       if (writer >= 0 && writer !== node && !this.isBefore(writer, node)) this.#report(buffer, segment, writer, node);
       if (write) for (const reader of readers) if (reader !== node && !this.isBefore(reader, node)) this.#report(buffer, segment, reader, node);
     }
     if (write) map.write(start, end, { writer: node, readers: [] });
-    else map.update(start, end, ({ writer, readers }) => ({ writer, readers: this.#withReader(readers, node) }));
+    else map.update(start, end, (access) => this.#withReader(access, node));
   }
 
-  /** Of readers that follow each other by order the last one is enough. */
-  #withReader(readers: readonly number[], node: number): number[] {
-    return [...readers.filter((reader) => !this.isBefore(reader, node)), node];
+  /** Of readers that follow each other in a stream the last one is enough. */
+  #withReader(access: Access, node: number): Access {
+    const { lane } = this.#nodes[node]!;
+    if (lane !== lanes.host) access.readers = access.readers.filter((reader) => this.#nodes[reader]!.lane !== lane);
+    access.readers.push(node);
+    return access;
   }
 
   #report(buffer: string, { start, end }: { start: number; end: number }, first: number, second: number): void {
@@ -135,10 +141,25 @@ export class Order {
   }
 }
 
+/** Bits of both; one of the two arrays where it has them all. */
+function union(a: Uint32Array, b: Uint32Array): Uint32Array {
+  if (a === b) return a;
+  let [moreInA, moreInB] = [false, false];
+  for (let word = 0; word < a.length; word++) {
+    moreInA ||= (a[word]! & ~b[word]!) !== 0;
+    moreInB ||= (b[word]! & ~a[word]!) !== 0;
+  }
+  if (!moreInB) return a;
+  return moreInA ? a.map((bits, word) => bits | b[word]!) : b;
+}
+
 interface Access {
   writer: number;
-  readers: readonly number[];
+  /** Since the writer. Each segment has its own list: it grows in place. */
+  readers: number[];
 }
+
+const copied = ({ writer, readers }: Access): Access => ({ writer, readers: [...readers] });
 
 /** Rules 1 and 3. */
 export function checkOrder(steps: readonly RecordedStep[]): Violation[] {

@@ -7,15 +7,9 @@ import type { Config } from "./config.ts";
 import type { StepBatch } from "./data/loader.ts";
 import { ConfigError } from "./errors.ts";
 import { checkBill, checkShape, isResident, memoryBill, type BillLine, type StepShape } from "./memory.ts";
-import {
-  Session,
-  chunkParametersDefault,
-  logitsChunkFor,
-  microBatchesFor,
-  tokensMaxFor,
-  type Model,
-} from "./model.ts";
+import type { Model } from "./model.ts";
 import type { Plan } from "./plan.ts";
+import { Session, chunkParametersDefault, logitsChunkFor, microBatchesFor, tokensMaxFor } from "./session.ts";
 import { recordStep, type RecordedStep } from "./step.ts";
 import { weightDecays } from "./weight-decay.ts";
 
@@ -112,6 +106,12 @@ export class Trainer implements Disposable {
   async drain(): Promise<void> {
     await Promise.all(this.#inFlight);
     if (this.#recorded) await this.model.engine.idle();
+  }
+
+  /** The state now is that after `steps` steps: a checkpoint was read into it. */
+  restored(steps: number): void {
+    this.steps = steps;
+    this.session.recorder.window.forget();
   }
 
   /** Mean loss over batches at the current weights. */

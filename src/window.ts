@@ -148,6 +148,11 @@ export class Window {
     return this.#slots.filter(({ state }) => state !== "idle").map(({ range, state }) => `${range.buffer.name} (${state})`);
   }
 
+  /** Parameters were changed from outside: nothing on the device is of use. */
+  forget(): void {
+    for (const parameters of this.parameters) parameters.version++;
+  }
+
   // ---- uploads ------------------------------------------------------------------------------------------------------
 
   /** A block's parameters into a slot, in the compute dtype, each chunk as soon as its update is done. */

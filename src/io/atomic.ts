@@ -5,6 +5,7 @@
 // under a temporary name by whoever fills it, and published by one rename. Leftovers of a crash end in `.tmp`.
 // Failures (full disk, permissions) are `SluiceError`s that name the path and what to do.
 
+import { existsSync } from "node:fs";
 import { type FileHandle, open, readdir, rename, rm } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { SluiceError } from "../errors.ts";
@@ -52,6 +53,14 @@ export async function publishDirectory(temporary: string, final: string): Promis
   } catch (cause) {
     throw fileError(cause, "write", at);
   }
+}
+
+/** Publishes `temporary` as `final`; what was there before is moved aside first and removed last. */
+export async function replaceDirectory(temporary: string, final: string): Promise<void> {
+  const old = existsSync(final) ? temporaryPath(final) : undefined;
+  if (old) await rename(final, old);
+  await publishDirectory(temporary, final);
+  if (old) await rm(old, { recursive: true, force: true });
 }
 
 /** Flushes a directory's entries: without it a rename or a new file may be lost in a power cut. */

@@ -1,0 +1,159 @@
+// Checkpoints: everything that a run needs to continue bit for bit, on disk only.
+//
+// A checkpoint is a directory `step-000100` with the exact training state (split masters and moments of every block, as
+// safetensors) and `manifest.json`, which names each file with the checksum of every tensor and carries a digest of
+// itself. It is written under a temporary name, flushed, and renamed: a directory without a valid manifest is none, and
+// `kill -9` at any moment leaves the previous checkpoint. Reading compares every checksum.
+
+import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync, statSync } from "node:fs";
+import { join } from "node:path";
+import type { LoaderState } from "./data/loader.ts";
+import { CheckpointError, SluiceError } from "./errors.ts";
+import { explainFileError, fileError, replaceDirectory, temporaryPath, writeFileAtomic } from "./io/atomic.ts";
+import { parseJson } from "./io/json.ts";
+import { layoutSafetensors, type FileLayout, type TensorToWrite } from "./io/safetensors.ts";
+import { readTensors, writeTensors, type FileChecksums } from "./io/tensors.ts";
+import type { Model } from "./model.ts";
+import type { Range } from "./plan.ts";
+import type { Trainer } from "./trainer.ts";
+
+const format = 1;
+const manifestName = "manifest.json";
+
+/** What a checkpoint says beside the tensors. */
+export interface Manifest {
+  format: number;
+  /** Finished steps. */
+  step: number;
+  /** What the state belongs to: architecture, sizes, parameter layout. */
+  model: string;
+  /** Position in the data. */
+  data: LoaderState;
+  /** The run's config, for the reader. */
+  config: unknown;
+  files: FileChecksums[];
+}
+
+/** Saves a drained trainer as `directory/step-N`; returns the path. SluiceError when the disk is full or not writable. */
+export async function saveCheckpoint(
+  trainer: Trainer,
+  directory: string,
+  { data, config }: Pick<Manifest, "data" | "config">,
+): Promise<string> {
+  await trainer.drain();
+  const { model, steps: step } = trainer;
+  const path = join(directory, stepName(step));
+  const temporary = temporaryPath(path);
+  try {
+    mkdirSync(directory, { recursive: true });
+    mkdirSync(temporary);
+    const files = await writeTensors(model.engine, temporary, stateFiles(model), source(trainer), { step, phase: "save" });
+    const manifest: Manifest = { format, step, model: identity(model), data, config, files };
+    await writeFileAtomic(join(temporary, manifestName), sealed(manifest));
+    await replaceDirectory(temporary, path); // there already: the run was resumed from an older one
+    return path;
+  } catch (cause) {
+    rmSync(temporary, { recursive: true, force: true });
+    throw explained(cause, path);
+  }
+}
+
+function explained(cause: unknown, path: string): unknown {
+  if (cause instanceof SluiceError)
+    return new CheckpointError(`cannot save ${path}: ${cause.message}; free some space, the run can be resumed from the checkpoint before`);
+  return fileError(cause, "write", path);
+}
+
+/** Puts a checkpoint's state into a trainer; CheckpointError when anything in it is damaged or belongs to another model. */
+export async function restoreCheckpoint(trainer: Trainer, path: string): Promise<Manifest> {
+  const manifest = readManifest(path);
+  const { model } = trainer;
+  if (manifest.model !== identity(model))
+    throw new CheckpointError(`${path} belongs to another model (${manifest.model}, this is ${identity(model)})`);
+  const files = stateFiles(model);
+  for (const [index, { name, fileBytes }] of files.entries()) {
+    if (manifest.files[index]?.name !== name)
+      throw new CheckpointError(`${join(path, manifestName)} lists other files than this model's state has`);
+    const file = join(path, name);
+    if (!existsSync(file)) throw new CheckpointError(`${file} is missing; resume from another checkpoint`);
+    const { size } = statSync(file);
+    if (size !== fileBytes) throw new CheckpointError(`${file} has ${size} bytes, ${fileBytes} were written; it is cut off`);
+  }
+  await trainer.drain();
+  await readTensors(model.engine, path, files, source(trainer), manifest.files);
+  trainer.restored(manifest.step);
+  return manifest;
+}
+
+/** The manifest of a checkpoint, checked against its own digest. */
+export function readManifest(path: string): Manifest {
+  const file = join(path, manifestName);
+  let value: Partial<Manifest & { digest: string }>;
+  try {
+    value = parseJson(readFileSync(file, "utf8")) as typeof value;
+  } catch (cause) {
+    const problem = (cause as NodeJS.ErrnoException).code ? explainFileError(cause, "read") : (cause as Error).message;
+    throw new CheckpointError(`${file}: ${problem}; this is no complete checkpoint`);
+  }
+  const { digest, ...manifest } = value;
+  if (digest !== digestOf(manifest)) throw new CheckpointError(`${file} is damaged (its digest does not match)`);
+  if (manifest.format !== format)
+    throw new CheckpointError(`${file} has format ${manifest.format}, this version reads format ${format}`);
+  return manifest as Manifest;
+}
+
+/** Paths of the complete checkpoints in a directory, newest first. */
+export function listCheckpoints(directory: string): string[] {
+  if (!existsSync(directory)) return [];
+  return readdirSync(directory)
+    .filter((name) => /^step-\d{6,}$/.test(name) && existsSync(join(directory, name, manifestName)))
+    .sort((a, b) => stepOf(b) - stepOf(a))
+    .map((name) => join(directory, name));
+}
+
+/** Which checkpoints to delete so that the newest `keep` remain. Pure. */
+export function checkpointsToDelete(paths: readonly string[], keep: number): string[] {
+  return [...paths].sort((a, b) => stepOf(b) - stepOf(a)).slice(keep);
+}
+
+/** Deletes old checkpoints, and what interrupted writers left behind. */
+export function pruneCheckpoints(directory: string, keep: number): void {
+  for (const path of checkpointsToDelete(listCheckpoints(directory), keep)) rmSync(path, { recursive: true, force: true });
+  if (!existsSync(directory)) return;
+  for (const name of readdirSync(directory))
+    if (/\.tmp$/.test(name)) rmSync(join(directory, name), { recursive: true, force: true });
+}
+
+const stepName = (step: number): string => `step-${String(step).padStart(6, "0")}`;
+const stepOf = (path: string): number => Number(/step-(\d+)$/.exec(path)![1]);
+
+function sealed(manifest: Manifest): string {
+  return `${JSON.stringify({ ...manifest, digest: digestOf(manifest) }, null, 1)}\n`;
+}
+const digestOf = (manifest: object): string => new Bun.CryptoHasher("sha256").update(JSON.stringify(manifest)).digest("hex");
+
+/** Architecture and parameter layout in one line: state of one fits no other. */
+function identity(model: Model): string {
+  const { modelType, layers, hidden, vocabulary } = model.config;
+  const layout = model.blocks.map(({ name, length, tensors }) => [name, length, tensors.map((t) => [t.name, t.shape, t.offset])]);
+  const digest = new Bun.CryptoHasher("sha256").update(JSON.stringify(layout)).digest("hex").slice(0, 12);
+  return `${modelType} ${layers}x${hidden} vocabulary ${vocabulary} ${digest}`;
+}
+
+/** One file per block: names and sizes of the state, whatever is on the device at the moment. */
+function stateFiles(model: Model): FileLayout[] {
+  return model.blocks.map((block) => {
+    const tensors: TensorToWrite[] = [
+      { name: `${block.name}.hi`, dtype: "BF16", shape: [block.length] },
+      { name: `${block.name}.lo`, dtype: "I16", shape: [block.length] },
+      { name: `${block.name}.m`, dtype: "F32", shape: [block.length] },
+      { name: `${block.name}.v`, dtype: "F32", shape: [block.length] },
+    ];
+    const [file] = layoutSafetensors(tensors, { format: "sluice" }, { shardBytesMax: Infinity }).files;
+    return { ...file!, name: `${block.name.replace(" ", "-")}.safetensors` };
+  });
+}
+
+function source(trainer: Trainer): (tensor: string) => Range {
+  return (tensor) => trainer.session.buffers.range(tensor);
+}

@@ -1,0 +1,111 @@
+// The finished model as a Hugging Face directory: safetensors shards with index, config, tokenizer files, generation config.
+// Written beside its final name and renamed when complete, so that a reader sees the old directory, the new one or none.
+
+import { copyFileSync, existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { fileError, replaceDirectory, temporaryPath } from "./io/atomic.ts";
+import { layoutSafetensors } from "./io/safetensors.ts";
+import { writeTensors } from "./io/tensors.ts";
+import type { Model } from "./model.ts";
+import { Plan } from "./plan.ts";
+
+export interface ExportOptions {
+  /** "bfloat16" (default) writes the rounded weights the GPU computes with, "float32" the exact masters. */
+  dtype?: "bfloat16" | "float32";
+  /** Tensor bytes per file at most; default 5 GB, as Hugging Face. */
+  shardBytesMax?: number;
+}
+
+/** Files of a model directory that are passed on as they are. */
+const companions = /^(tokenizer.*\.json|tokenizer\.model|special_tokens_map\.json|chat_template\.jinja|vocab\.json|merges\.txt|generation_config\.json|added_tokens\.json|LICENSE.*)$/;
+
+/** Writes the model's current weights. An existing directory of that name is replaced. Drain a trainer first. */
+export async function exportModel(model: Model, directory: string, options: ExportOptions = {}): Promise<void> {
+  const { dtype = "bfloat16", shardBytesMax = 5e9 } = options;
+  const temporary = temporaryPath(directory);
+  const tensors = model.blocks.flatMap((block) => block.tensors.map((tensor) => ({ ...tensor, block })));
+  const layout = layoutSafetensors(
+    tensors.map(({ name, shape }) => ({ name, shape, dtype: dtype === "bfloat16" ? ("BF16" as const) : ("F32" as const) })),
+    { format: "pt" },
+    { shardBytesMax },
+  );
+  try {
+    mkdirSync(dirname(directory), { recursive: true });
+    mkdirSync(temporary);
+    await writeWeights(model, temporary, layout, dtype);
+    if (layout.index) writeJson(join(temporary, "model.safetensors.index.json"), layout.index);
+    writeJson(join(temporary, "config.json"), configOf(model, dtype));
+    for (const name of readdirSync(model.directory))
+      if (companions.test(name)) copyFileSync(join(model.directory, name), join(temporary, name));
+    const generation = join(temporary, "generation_config.json");
+    if (!existsSync(generation)) writeJson(generation, generationConfig(model));
+    await replaceDirectory(temporary, directory);
+  } catch (cause) {
+    rmSync(temporary, { recursive: true, force: true });
+    throw fileError(cause, "write", directory);
+  }
+}
+
+async function writeWeights(
+  model: Model,
+  directory: string,
+  layout: ReturnType<typeof layoutSafetensors>,
+  dtype: "bfloat16" | "float32",
+): Promise<void> {
+  const label = { step: 0, phase: "save" } as const;
+  const place = new Map(model.blocks.flatMap((block) => block.tensors.map((tensor) => [tensor.name, { block, tensor }])));
+  const half = (name: string, part: "hi" | "lo") => {
+    const { block, tensor } = place.get(name)!;
+    return model.state.get(`${block.name}.${part}`)!.range(tensor.offset * 2, tensor.count * 2);
+  };
+  if (dtype === "bfloat16") {
+    await writeTensors(model.engine, directory, layout.files, (name) => half(name, "hi"), label);
+    return;
+  }
+  // Float32 masters are joined file by file, so that the joined copy is no larger than a shard.
+  for (const file of layout.files) {
+    using joined = new Joined(model, Math.max(...file.tensors.map(({ offset, bytes }) => offset + bytes)));
+    const plan = new Plan(label);
+    for (const { name, offset, bytes } of file.tensors)
+      plan.record("host", "joinWeights", { to: joined.range(offset, bytes), hi: half(name, "hi"), lo: half(name, "lo"), count: bytes / 4 });
+    await model.engine.play(plan);
+    const byName = new Map(file.tensors.map((tensor) => [tensor.name, tensor]));
+    await writeTensors(model.engine, directory, [file], (name) => joined.range(byName.get(name)!.offset, byName.get(name)!.bytes), label);
+  }
+}
+
+/** Host memory for one file's float32 weights. */
+class Joined implements Disposable {
+  #buffer;
+
+  constructor(model: Model, bytes: number) {
+    this.#buffer = model.engine.buffer("host", bytes, "export");
+  }
+  range(offset: number, bytes: number) {
+    return this.#buffer.range(offset, bytes);
+  }
+  [Symbol.dispose](): void {
+    this.#buffer.free();
+  }
+}
+
+/** config.json as it was read, with the dtype of the files. */
+function configOf({ config }: Model, dtype: string): Record<string, unknown> {
+  const { dtype: _, torch_dtype, ...rest } = config.source;
+  return torch_dtype === undefined ? { ...rest, dtype } : { ...rest, torch_dtype: dtype };
+}
+
+function generationConfig({ config }: Model): Record<string, unknown> {
+  const { bosId, eosIds, padId } = config;
+  const eos = eosIds.length === 1 ? eosIds[0] : eosIds;
+  return {
+    _from_model_config: true,
+    ...(bosId === null ? {} : { bos_token_id: bosId }),
+    ...(eosIds.length === 0 ? {} : { eos_token_id: eos }),
+    ...(padId === null ? {} : { pad_token_id: padId }),
+  };
+}
+
+function writeJson(path: string, value: unknown): void {
+  writeFileSync(path, `${JSON.stringify(value, null, 2)}\n`);
+}

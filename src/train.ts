@@ -1,0 +1,234 @@
+// A training run, from config to exported model. `train({...})` is what recipes and the command line call.
+//
+// The loop submits a step, and while it computes prepares and submits the next; the losses come back one step behind.
+// In the run directory: config.json, metrics.jsonl, loss.csv, checkpoints/, model/. Ctrl-C once finishes the step in hand
+// and saves a checkpoint, twice stops between two commands. Read next: `trainer.ts`, `step.ts`.
+
+import { mkdirSync } from "node:fs";
+import { join } from "node:path";
+import { listCheckpoints, pruneCheckpoints, restoreCheckpoint, saveCheckpoint, type Manifest } from "./checkpoint.ts";
+import { parseConfig, type Config, type TrainConfig } from "./config.ts";
+import { Loader, evaluationBatches, type StepBatch } from "./data/loader.ts";
+import type { Dataset } from "./data/dataset.ts";
+import { CheckpointError, ConfigError } from "./errors.ts";
+import { exportModel } from "./export.ts";
+import { stepFlops } from "./flops.ts";
+import { formatBytes, formatCount } from "./format.ts";
+import { writeFileAtomic } from "./io/atomic.ts";
+import { resolveModel } from "./io/hub.ts";
+import { learningRate, scheduleProblems } from "./lr.ts";
+import { bytesIn, printBill } from "./memory.ts";
+import { MetricsLog } from "./metrics.ts";
+import { load, type Model } from "./model.ts";
+import { StatusLine } from "./status.ts";
+import { Trainer, type StepResult } from "./trainer.ts";
+
+export interface TrainSummary {
+  /** The run directory. */
+  output: string;
+  /** The exported Hugging Face directory. */
+  model: string;
+  /** Finished steps. */
+  steps: number;
+  /** Loss of the last step. */
+  loss: number;
+  /** On `evaluationData`, when there is any. */
+  evaluationBefore: number | undefined;
+  evaluationAfter: number | undefined;
+  /** Ctrl-C ended the run early; a checkpoint was saved. */
+  interrupted: boolean;
+}
+
+/** Trains as the config says and exports the model. Throws a `SluiceError` with what to change. */
+export async function train(input: TrainConfig): Promise<TrainSummary> {
+  const config = await parseConfig(input);
+  mkdirSync(config.output, { recursive: true });
+  using model = await load(await resolveModel(config.model), {
+    device: config.device,
+    dtype: config.dtype,
+    workers: config.workers,
+    ...(config.deviceMemory === undefined ? {} : { deviceMemory: config.deviceMemory }),
+  });
+  const lossOn = { sequenceLength: config.sequenceLength, loss: config.chat.loss };
+  const dataset = await model.dataset(config.data, lossOn);
+  const heldOut = config.evaluationData === undefined ? undefined : await model.dataset(config.evaluationData, lossOn);
+  const loader = new Loader(dataset, config, config.seed);
+  const steps = stepCount(config, loader);
+  const trainer = await Trainer.open(model, config);
+  announce(model, trainer, dataset, config, steps);
+  await writeFileAtomic(join(config.output, "config.json"), `${JSON.stringify(config, null, 2)}\n`);
+
+  const run = new Run(config, model, trainer, loader, steps);
+  try {
+    await run.resume();
+    const evaluationBefore = heldOut && trainer.steps === 0 ? await run.evaluate(heldOut) : undefined;
+    await run.loop(heldOut);
+    await run.save();
+    const evaluationAfter = heldOut && !run.stopping ? await run.evaluate(heldOut) : undefined;
+    const exported = join(config.output, "model");
+    if (!run.stopping) await exportModel(model, exported);
+    const { output } = config;
+    const { loss, stopping: interrupted } = run;
+    return { output, model: exported, steps: trainer.steps, loss, evaluationBefore, evaluationAfter, interrupted };
+  } finally {
+    run.end();
+  }
+}
+
+/** How many steps the config means, with the rules that need the number. */
+function stepCount(config: Config, loader: Loader): number {
+  if (config.steps !== undefined) return config.steps;
+  const steps = loader.stepsOf(config.epochs!);
+  const problems = scheduleProblems(config.schedule, steps);
+  if (problems.length > 0) throw new ConfigError(problems.join("\n"));
+  return steps;
+}
+
+function announce(model: Model, trainer: Trainer, { report }: Dataset, config: Config, steps: number): void {
+  const { parameters } = model;
+  const bytes = parameters * (config.dtype === "float32" ? 4 : 2);
+  const device = bytesIn(trainer.bill, "device");
+  console.log(
+    `${config.model}: ${model.config.modelType}, ${formatCount(parameters)} parameters, ${formatBytes(bytes)} in ${config.dtype}`,
+  );
+  const lost = [report.truncated && `${report.truncated} truncated`, report.dropped && `${report.dropped} dropped`].filter(Boolean);
+  console.log(
+    `data: ${formatCount(report.samples)} samples, ${formatCount(report.tokens)} tokens, ${formatCount(report.validTokens)} count` +
+      `${lost.length > 0 ? ` (${lost.join(", ")})` : ""}; ${steps} steps of ${config.batchSize} rows of at most ${config.sequenceLength}`,
+  );
+  const limit = config.deviceMemory === undefined ? "" : ` of ${formatBytes(config.deviceMemory)}`;
+  console.log(`memory bill: ${formatBytes(device)}${limit} on the device, ${((100 * device) / bytes).toFixed(0)} % of the model's weights`);
+  console.log(printBill(trainer.bill, parameters));
+}
+
+/** What the parts of a run share. */
+class Run {
+  readonly config: Config;
+  loss = NaN;
+  /** Set by Ctrl-C: finish the step in hand, save, leave. */
+  stopping = false;
+  #model: Model;
+  #trainer: Trainer;
+  #loader: Loader;
+  #steps: number;
+  #log: MetricsLog | undefined;
+  #status: StatusLine;
+  #saved = -1;
+  #stepEnded = performance.now();
+
+  constructor(config: Config, model: Model, trainer: Trainer, loader: Loader, steps: number) {
+    this.config = config;
+    this.#model = model;
+    this.#trainer = trainer;
+    this.#loader = loader;
+    this.#steps = steps;
+    this.#status = new StatusLine({ steps, every: config.logging.every });
+    process.on("SIGINT", this.#interrupt);
+  }
+
+  #interrupt = (): void => {
+    if (this.stopping) return this.#model.engine.cancel();
+    this.stopping = true;
+    this.#status.print("finishing the step in hand and saving; Ctrl-C again stops at once");
+  };
+
+  get #checkpoints(): string {
+    return join(this.config.output, "checkpoints");
+  }
+
+  /** Continues from a checkpoint if the config says so. A damaged newest one gives way to the one before, and says so. */
+  async resume(): Promise<void> {
+    const { resume } = this.config.checkpoint;
+    const manifest = await this.#restore(resume);
+    if (manifest) {
+      this.#loader.restore(manifest.data);
+      this.#saved = manifest.step;
+      this.#status.print(`resumed after step ${manifest.step}`);
+    }
+    this.#log = new MetricsLog(this.config.output, manifest?.step ?? 0);
+  }
+
+  async #restore(resume: Config["checkpoint"]["resume"]): Promise<Manifest | undefined> {
+    if (resume === false) return undefined;
+    if (typeof resume === "string" && resume !== "auto") return restoreCheckpoint(this.#trainer, resume);
+    const found = listCheckpoints(this.#checkpoints);
+    for (const path of found) {
+      try {
+        return await restoreCheckpoint(this.#trainer, path);
+      } catch (error) {
+        if (!(error instanceof CheckpointError) || path === found.at(-1)) throw error;
+        this.#status.print(`${error.message}\ntrying the checkpoint before`);
+      }
+    }
+    if (resume === true) throw new CheckpointError(`${this.#checkpoints} has no checkpoint to resume from`);
+    return undefined;
+  }
+
+  /** All steps that are left. One step is always in flight while the next is prepared. */
+  async loop(heldOut: Dataset | undefined): Promise<void> {
+    const { checkpoint, evaluation, optimizer, schedule } = this.config;
+    let inFlight: { result: Promise<StepResult>; batch: StepBatch; rate: number; epoch: number } | undefined;
+    const settle = async (): Promise<void> => {
+      if (inFlight) this.#report(await inFlight.result, inFlight);
+      inFlight = undefined;
+    };
+    this.#stepEnded = performance.now();
+    while (this.#trainer.steps < this.#steps && !this.stopping) {
+      const batch = this.#loader.next();
+      const rate = learningRate(optimizer.learningRate, schedule, this.#trainer.steps, this.#steps);
+      const { result } = await this.#trainer.submit(batch, { learningRate: rate });
+      result.catch(() => {}); // it is awaited by the next `settle`, one step later
+      await settle();
+      inFlight = { result, batch, rate, epoch: this.#loader.epochs };
+      const { steps } = this.#trainer;
+      const saves = checkpoint.every !== null && steps % checkpoint.every === 0;
+      const evaluates = heldOut && evaluation.every !== null && steps % evaluation.every === 0 && steps < this.#steps;
+      if (!saves && !evaluates) continue;
+      await settle();
+      if (saves) await this.save();
+      if (evaluates) await this.evaluate(heldOut);
+      this.#stepEnded = performance.now();
+    }
+    await settle();
+  }
+
+  #report(result: StepResult, { batch, rate, epoch }: { batch: StepBatch; rate: number; epoch: number }): void {
+    const now = performance.now();
+    const seconds = (now - this.#stepEnded) / 1000;
+    this.#stepEnded = now;
+    this.loss = result.loss;
+    const metrics = {
+      ...result,
+      learningRate: rate,
+      epoch,
+      seconds,
+      tokensPerSecond: result.tokens / seconds,
+      tflops: stepFlops(this.#model.config, batch) / seconds / 1e12,
+      deviceBytes: this.#model.engine.held().device,
+    };
+    this.#log!.step(metrics);
+    this.#status.step(metrics);
+  }
+
+  async evaluate(heldOut: Dataset): Promise<number> {
+    const { loss, validTokens } = await this.#trainer.evaluate(evaluationBatches(heldOut, this.config));
+    const perplexity = Math.exp(loss);
+    this.#log!.evaluation({ step: this.#trainer.steps, loss, perplexity, validTokens });
+    this.#status.print(`evaluation after step ${this.#trainer.steps}: loss ${loss.toFixed(4)}, perplexity ${perplexity.toFixed(2)}`);
+    return loss;
+  }
+
+  async save(): Promise<void> {
+    if (this.#saved === this.#trainer.steps) return;
+    await saveCheckpoint(this.#trainer, this.#checkpoints, { data: this.#loader.state(), config: this.config });
+    this.#saved = this.#trainer.steps;
+    pruneCheckpoints(this.#checkpoints, this.config.checkpoint.keep);
+  }
+
+  end(): void {
+    process.off("SIGINT", this.#interrupt);
+    this.#status.end();
+    this.#log?.[Symbol.dispose]();
+  }
+}
+
