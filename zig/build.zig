@@ -28,6 +28,8 @@ pub fn build(b: *std.Build) void {
             .strip = optimize == .ReleaseFast,
         }),
     });
+    // Nothing of it is needed beside the C library, and it takes 3 s to compile; test/unit/library.test.ts would notice.
+    library.bundle_compiler_rt = false;
     for (levels(b, target)) |level| {
         const options = b.addOptions();
         options.addOption([]const u8, "name", level.name);

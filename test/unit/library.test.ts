@@ -26,6 +26,12 @@ test.skipIf(reason !== undefined)(`needs no newer glibc than 2.28${reason ? ` (s
   expect(Math.max(...versions)).toBeLessThanOrEqual(28);
 });
 
+test.skipIf(reason !== undefined)(`needs no symbol that glibc lacks${reason ? ` (skipped: ${reason})` : ""}`, () => {
+  const wanted = [...readelf("--dyn-syms").matchAll(/ GLOBAL +DEFAULT +UND (\S+)/g)].map(([, name]) => name!);
+  expect(wanted.length).toBeGreaterThan(0);
+  expect(wanted.filter((name) => !name.includes("@GLIBC_"))).toEqual([]);
+});
+
 test.skipIf(reason !== undefined)(`exports nothing but its own names${reason ? ` (skipped: ${reason})` : ""}`, () => {
   const symbols = readelf("--dyn-syms")
     .split("\n")
