@@ -98,22 +98,27 @@ export class Model implements Disposable {
   }
 
   /** Data files as token documents for this model. */
-  async dataset(paths: string | readonly string[], options: { sequenceLength: number; loss?: "assistant" | "all" }): Promise<Dataset> {
+  async dataset(
+    paths: string | readonly string[],
+    options: { sequenceLength: number; loss?: "assistant" | "all" },
+  ): Promise<Dataset> {
     const { sequenceLength, loss = "assistant" } = options;
     const { maxPositions } = this.config;
     if (sequenceLength > maxPositions)
-      throw new DataError(`sequenceLength (${sequenceLength}) is longer than the model's ${maxPositions} positions; use at most ${maxPositions}`);
+      throw new DataError(
+        `sequenceLength (${sequenceLength}) is longer than the model's ${maxPositions} positions; use at most ${maxPositions}`,
+      );
     return loadDataset(paths, await this.tokenizer(), { sequenceLength, loss });
   }
 
   /** Mean loss over all valid tokens of a dataset, nothing is changed. Needs no trainer and allocates its own buffers. */
   async loss(dataset: Dataset, options: BatchShape): Promise<{ loss: number; validTokens: number }> {
     using session = new Session(this, inferenceShape(this, options), new Map());
-    return session.evaluate(evaluationBatches(dataset, options));
+    return await session.evaluate(evaluationBatches(dataset, options));
   }
 
   /** Answers to prompts, in their order. A string is continued; messages are rendered by the chat template. */
-  async generate(prompts: readonly Prompt[], options: GenerateOptions = {}): Promise<string[]> {
+  generate(prompts: readonly Prompt[], options: GenerateOptions = {}): Promise<string[]> {
     return generate(this, prompts, options);
   }
 
@@ -121,7 +126,10 @@ export class Model implements Disposable {
   async setResident(wanted: (layer: number) => boolean): Promise<void> {
     for (const block of this.blocks) {
       const resident = wanted(block.layer);
-      for (const [part, hostPlace] of [["hi", "pinned"], ["lo", "host"]] as const) {
+      for (const [part, hostPlace] of [
+        ["hi", "pinned"],
+        ["lo", "host"],
+      ] as const) {
         const name = `${block.name}.${part}`;
         const old = this.state.get(name)!;
         if ((old.place === "device") === resident) continue;
@@ -158,4 +166,3 @@ export class Model implements Disposable {
     return `Model(${modelType}, ${formatCount(this.parameters)} parameters, ${layers} layers × ${hidden}, ${this.dtype} on ${this.engine.device})`;
   }
 }
-
