@@ -49,13 +49,16 @@ export interface ParityOptions {
 /** All checks of one folder. */
 export async function checkParity(directory: string, options: ParityOptions = {}): Promise<Check[]> {
   const path = join(directory, "reference.json");
-  if (!existsSync(path)) throw new ModelError(`${path} is missing; parity needs a folder with Hugging Face reference results`);
+  if (!existsSync(path))
+    throw new ModelError(`${path} is missing; parity needs a folder with Hugging Face reference results`);
   const reference = (await Bun.file(path).json()) as Reference;
   const tensors = await readReference(join(directory, "reference.safetensors"));
   const dtype = options.dtype ?? "float32";
   const { workers = 2 } = options;
   const loadOptions = { ...options, workers, dtype };
-  const batches = Object.fromEntries(Object.entries(reference.batches).map(([name, documents]) => [name, endToEnd(documents)]));
+  const batches = Object.fromEntries(
+    Object.entries(reference.batches).map(([name, documents]) => [name, endToEnd(documents)]),
+  );
   const tokensMax = Math.max(...Object.values(batches).map(({ tokens }) => tokens));
   const config = trainerConfig(reference, tokensMax);
   const worst = new WorstErrors();
@@ -65,10 +68,16 @@ export async function checkParity(directory: string, options: ParityOptions = {}
     using session = new Session(model, inferenceShape(model, config), new Map());
     for (const [name, batch] of Object.entries(batches)) {
       const { loss } = await session.evaluate([batch]);
-      worst.add("loss", name, Math.abs(loss - reference.loss[name]!) / reference.loss[name]!, limits[dtype as "float32"].loss);
+      worst.add(
+        "loss",
+        name,
+        Math.abs(loss - reference.loss[name]!) / reference.loss[name]!,
+        limits[dtype as "float32"].loss,
+      );
     }
     const found = await logits(session, batches["packed"]!.passes[0]![0]!);
-    if (dtype === "float32") worst.add("logits", "packed", relative(found, tensors.get("logits.packed")!), limits.float32.logits);
+    if (dtype === "float32")
+      worst.add("logits", "packed", relative(found, tensors.get("logits.packed")!), limits.float32.logits);
   }
 
   for (const [name, batch] of Object.entries(batches)) {
@@ -197,7 +206,12 @@ function compareGradients(
       const scale = keyBias ? norm(tensors.get(`grad.packed.${name.replace("k_proj", "q_proj")}`)!) : norm(expected);
       worst.add("gradients", name, distance(found, expected) / scale, limits.float32.gradient);
     } else if (!keyBias) {
-      worst.add("gradient cosine (1 − c)", name, 1 - dot(found, expected) / (norm(found) * norm(expected)), limits.bfloat16.cosine);
+      worst.add(
+        "gradient cosine (1 − c)",
+        name,
+        1 - dot(found, expected) / (norm(found) * norm(expected)),
+        limits.bfloat16.cosine,
+      );
       worst.add("gradient norm ratio − 1", name, Math.abs(norm(found) / norm(expected) - 1), limits.bfloat16.norm);
     }
   }
@@ -238,7 +252,12 @@ const usage = "usage: bun run parity DIR [--device cpu] [--dtype float32|bfloat1
 async function main(): Promise<number> {
   const { values, positionals } = parseArgs({
     allowPositionals: true,
-    options: { device: { type: "string" }, dtype: { type: "string" }, config: { type: "string" }, help: { type: "boolean" } },
+    options: {
+      device: { type: "string" },
+      dtype: { type: "string" },
+      config: { type: "string" },
+      help: { type: "boolean" },
+    },
   });
   if (values.help) {
     console.log(usage);
@@ -248,11 +267,18 @@ async function main(): Promise<number> {
   if (directory === undefined || positionals.length > 1) throw new ConfigError(usage);
   const { device = "cpu", dtype = "float32" } = values;
   if (device !== "cpu") throw new ConfigError(`--device must be cpu in this build (was ${device})`);
-  if (dtype !== "float32" && dtype !== "bfloat16") throw new ConfigError(`--dtype must be float32 or bfloat16 (was ${dtype})`);
-  const checks = await checkParity(directory, { device, dtype, ...(values.config ? { configPath: values.config } : {}) });
+  if (dtype !== "float32" && dtype !== "bfloat16")
+    throw new ConfigError(`--dtype must be float32 or bfloat16 (was ${dtype})`);
+  const checks = await checkParity(directory, {
+    device,
+    dtype,
+    ...(values.config ? { configPath: values.config } : {}),
+  });
   console.log(`${directory} · ${device} · ${dtype}${values.config ? ` · ${values.config}` : ""}`);
   for (const { name, error, where, limit } of checks)
-    console.log(`${error <= limit ? "ok  " : "FAIL"} ${name.padEnd(24)} ${error.toExponential(1).padStart(8)} of ${limit.toExponential(1)}  ${where}`);
+    console.log(
+      `${error <= limit ? "ok  " : "FAIL"} ${name.padEnd(24)} ${error.toExponential(1).padStart(8)} of ${limit.toExponential(1)}  ${where}`,
+    );
   return checks.every(({ error, limit }) => error <= limit) ? 0 : 1;
 }
 

@@ -27,7 +27,11 @@ export class ByteMap<T> {
       if (segment.start >= start && segment.end <= end) found.push(segment);
       else {
         const from = Math.max(segment.start, start);
-        found.push({ start: from, end: Math.min(segment.end, end), value: this.#shift(segment.value, from - segment.start) });
+        found.push({
+          start: from,
+          end: Math.min(segment.end, end),
+          value: this.#shift(segment.value, from - segment.start),
+        });
       }
     }
     return found;

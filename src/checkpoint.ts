@@ -47,7 +47,10 @@ export async function saveCheckpoint(
   try {
     mkdirSync(directory, { recursive: true });
     mkdirSync(temporary);
-    const files = await writeTensors(model.engine, temporary, stateFiles(model), source(trainer), { step, phase: "save" });
+    const files = await writeTensors(model.engine, temporary, stateFiles(model), source(trainer), {
+      step,
+      phase: "save",
+    });
     const manifest: Manifest = { format, step, model: identity(model), data, config, files };
     await writeFileAtomic(join(temporary, manifestName), sealed(manifest));
     await replaceDirectory(temporary, path); // there already: the run was resumed from an older one
@@ -60,7 +63,9 @@ export async function saveCheckpoint(
 
 function explained(cause: unknown, path: string): unknown {
   if (cause instanceof SluiceError)
-    return new CheckpointError(`cannot save ${path}: ${cause.message}; free some space, the run can be resumed from the checkpoint before`);
+    return new CheckpointError(
+      `cannot save ${path}: ${cause.message}; free some space, the run can be resumed from the checkpoint before`,
+    );
   return fileError(cause, "write", path);
 }
 
@@ -77,7 +82,8 @@ export async function restoreCheckpoint(trainer: Trainer, path: string): Promise
     const file = join(path, name);
     if (!existsSync(file)) throw new CheckpointError(`${file} is missing; resume from another checkpoint`);
     const { size } = statSync(file);
-    if (size !== fileBytes) throw new CheckpointError(`${file} has ${size} bytes, ${fileBytes} were written; it is cut off`);
+    if (size !== fileBytes)
+      throw new CheckpointError(`${file} has ${size} bytes, ${fileBytes} were written; it is cut off`);
   }
   await trainer.drain();
   await readTensors(model.engine, path, files, source(trainer), manifest.files);
@@ -118,10 +124,11 @@ export function checkpointsToDelete(paths: readonly string[], keep: number): str
 
 /** Deletes old checkpoints, and what interrupted writers left behind. */
 export function pruneCheckpoints(directory: string, keep: number): void {
-  for (const path of checkpointsToDelete(listCheckpoints(directory), keep)) rmSync(path, { recursive: true, force: true });
+  for (const path of checkpointsToDelete(listCheckpoints(directory), keep))
+    rmSync(path, { recursive: true, force: true });
   if (!existsSync(directory)) return;
   for (const name of readdirSync(directory))
-    if (/\.tmp$/.test(name)) rmSync(join(directory, name), { recursive: true, force: true });
+    if (name.endsWith(".tmp")) rmSync(join(directory, name), { recursive: true, force: true });
 }
 
 const stepName = (step: number): string => `step-${String(step).padStart(6, "0")}`;
@@ -130,12 +137,17 @@ const stepOf = (path: string): number => Number(/step-(\d+)$/.exec(path)![1]);
 function sealed(manifest: Manifest): string {
   return `${JSON.stringify({ ...manifest, digest: digestOf(manifest) }, null, 1)}\n`;
 }
-const digestOf = (manifest: object): string => new Bun.CryptoHasher("sha256").update(JSON.stringify(manifest)).digest("hex");
+const digestOf = (manifest: object): string =>
+  new Bun.CryptoHasher("sha256").update(JSON.stringify(manifest)).digest("hex");
 
 /** Architecture and parameter layout in one line: state of one fits no other. */
 function identity(model: Model): string {
   const { modelType, layers, hidden, vocabulary } = model.config;
-  const layout = model.blocks.map(({ name, length, tensors }) => [name, length, tensors.map((t) => [t.name, t.shape, t.offset])]);
+  const layout = model.blocks.map(({ name, length, tensors }) => [
+    name,
+    length,
+    tensors.map((t) => [t.name, t.shape, t.offset]),
+  ]);
   const digest = new Bun.CryptoHasher("sha256").update(JSON.stringify(layout)).digest("hex").slice(0, 12);
   return `${modelType} ${layers}x${hidden} vocabulary ${vocabulary} ${digest}`;
 }

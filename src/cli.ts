@@ -34,13 +34,17 @@ async function main(args: string[]): Promise<void> {
   if (command === "generate") return generate(rest);
   const { closest } = await import("./suggest.ts");
   const near = closest(command, ["train", "evaluate", "generate"]);
-  throw new ConfigError(`sluice has no command "${command}"${near ? ` (did you mean ${near}?)` : ""}; see sluice --help`);
+  throw new ConfigError(
+    `sluice has no command "${command}"${near ? ` (did you mean ${near}?)` : ""}; see sluice --help`,
+  );
 }
 
 async function train(args: string[]): Promise<void> {
   const { train } = await import("./train.ts");
   const summary = await train((await trainConfig(args)) as Parameters<typeof train>[0]);
-  console.log(`model: ${summary.model}${summary.interrupted ? " was not written: the run was interrupted, resume it" : ""}`);
+  console.log(
+    `model: ${summary.model}${summary.interrupted ? " was not written: the run was interrupted, resume it" : ""}`,
+  );
   if (summary.interrupted) process.exitCode = 130;
 }
 
@@ -68,7 +72,9 @@ async function configFile(path: string): Promise<Record<string, unknown>> {
   } catch (cause) {
     throw new ConfigError(`--config ${path}: ${(cause as Error).message}`);
   }
-  throw new ConfigError(`--config ${path} has no config; JSON, or a TypeScript file with a default export, was expected`);
+  throw new ConfigError(
+    `--config ${path} has no config; JSON, or a TypeScript file with a default export, was expected`,
+  );
 }
 
 /** Numbers, true, false and null are what they look like; everything else is text. */
@@ -91,14 +97,19 @@ function setPath(config: Record<string, unknown>, path: string, value: unknown, 
 
 function mergeInto(config: Record<string, unknown>, more: Record<string, unknown>): void {
   for (const [key, value] of Object.entries(more)) {
-    const both = [config[key], value].every((side) => typeof side === "object" && side !== null && !Array.isArray(side));
+    const both = [config[key], value].every(
+      (side) => typeof side === "object" && side !== null && !Array.isArray(side),
+    );
     if (both) mergeInto(config[key] as Record<string, unknown>, value as Record<string, unknown>);
     else config[key] ??= structuredClone(value);
   }
 }
 
 /** The model that `evaluate` and `generate` look at. */
-async function open(name: string | undefined, flags: { dtype?: string | undefined; deviceMemory?: string | undefined }) {
+async function open(
+  name: string | undefined,
+  flags: { dtype?: string | undefined; deviceMemory?: string | undefined },
+) {
   const [{ load }, { resolveModel }, { parseSize }] = await Promise.all([
     import("./model.ts"),
     import("./io/hub.ts"),
@@ -106,7 +117,8 @@ async function open(name: string | undefined, flags: { dtype?: string | undefine
   ]);
   if (name === undefined) throw new ConfigError("MODEL is missing; give a Hugging Face directory or hub id");
   const { dtype = "float32", deviceMemory } = flags;
-  if (dtype !== "float32" && dtype !== "bfloat16") throw new ConfigError(`--dtype must be float32 or bfloat16 (was ${dtype})`);
+  if (dtype !== "float32" && dtype !== "bfloat16")
+    throw new ConfigError(`--dtype must be float32 or bfloat16 (was ${dtype})`);
   const bytes = deviceMemory === undefined ? undefined : parseSize(deviceMemory);
   if (deviceMemory !== undefined && bytes === undefined)
     throw new ConfigError(`--deviceMemory must be a size such as "24GiB" or "512MiB" (was "${deviceMemory}")`);
@@ -128,7 +140,10 @@ async function evaluate(args: string[]): Promise<void> {
   using model = await open(name, values);
   const result = await evaluate(model, files, { loss, ...(sequenceLength === undefined ? {} : { sequenceLength }) });
   if (values.json) console.log(JSON.stringify(result));
-  else console.log(`loss ${result.loss.toFixed(4)}  perplexity ${result.perplexity.toFixed(3)}  ${result.validTokens} tokens`);
+  else
+    console.log(
+      `loss ${result.loss.toFixed(4)}  perplexity ${result.perplexity.toFixed(3)}  ${result.validTokens} tokens`,
+    );
 }
 
 async function generate(args: string[]): Promise<void> {
@@ -163,7 +178,8 @@ async function generate(args: string[]): Promise<void> {
 function number(flag: string, text: string | undefined, least: number): number | undefined {
   if (text === undefined) return undefined;
   const value = Number(text);
-  if (!(text.trim() !== "" && value >= least)) throw new ConfigError(`${flag} must be a number >= ${least} (was ${text})`);
+  if (!(text.trim() !== "" && value >= least))
+    throw new ConfigError(`${flag} must be a number >= ${least} (was ${text})`);
   return value;
 }
 

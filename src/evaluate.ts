@@ -45,7 +45,10 @@ export async function exactMatch(
       throw new DataError(`${sample.where}: exact match needs conversations that end with the assistant's answer`);
     asked.push({ prompt: sample.messages.slice(0, -1), expected: String(last.content) });
   }
-  const texts = await model.generate(asked.map(({ prompt }) => prompt), options);
+  const texts = await model.generate(
+    asked.map(({ prompt }) => prompt),
+    options,
+  );
   const answers = asked.map(({ prompt, expected }, index) => ({
     question: String(prompt.at(-1)!.content),
     expected,

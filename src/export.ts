@@ -17,7 +17,8 @@ export interface ExportOptions {
 }
 
 /** Files of a model directory that are passed on as they are. */
-const companions = /^(tokenizer.*\.json|tokenizer\.model|special_tokens_map\.json|chat_template\.jinja|vocab\.json|merges\.txt|generation_config\.json|added_tokens\.json|LICENSE.*)$/;
+const companions =
+  /^(tokenizer.*\.json|tokenizer\.model|special_tokens_map\.json|chat_template\.jinja|vocab\.json|merges\.txt|generation_config\.json|added_tokens\.json|LICENSE.*)$/;
 
 /** Writes the model's current weights. An existing directory of that name is replaced. Drain a trainer first. */
 export async function exportModel(model: Model, directory: string, options: ExportOptions = {}): Promise<void> {
@@ -25,7 +26,11 @@ export async function exportModel(model: Model, directory: string, options: Expo
   const temporary = temporaryPath(directory);
   const tensors = model.blocks.flatMap((block) => block.tensors.map((tensor) => ({ ...tensor, block })));
   const layout = layoutSafetensors(
-    tensors.map(({ name, shape }) => ({ name, shape, dtype: dtype === "bfloat16" ? ("BF16" as const) : ("F32" as const) })),
+    tensors.map(({ name, shape }) => ({
+      name,
+      shape,
+      dtype: dtype === "bfloat16" ? ("BF16" as const) : ("F32" as const),
+    })),
     { format: "pt" },
     { shardBytesMax },
   );
@@ -53,7 +58,9 @@ async function writeWeights(
   dtype: "bfloat16" | "float32",
 ): Promise<void> {
   const label = { step: 0, phase: "save" } as const;
-  const place = new Map(model.blocks.flatMap((block) => block.tensors.map((tensor) => [tensor.name, { block, tensor }])));
+  const place = new Map(
+    model.blocks.flatMap((block) => block.tensors.map((tensor) => [tensor.name, { block, tensor }])),
+  );
   const half = (name: string, part: "hi" | "lo") => {
     const { block, tensor } = place.get(name)!;
     return model.state.get(`${block.name}.${part}`)!.range(tensor.offset * 2, tensor.count * 2);
@@ -67,10 +74,21 @@ async function writeWeights(
     using joined = new Joined(model, Math.max(...file.tensors.map(({ offset, bytes }) => offset + bytes)));
     const plan = new Plan(label);
     for (const { name, offset, bytes } of file.tensors)
-      plan.record("host", "joinWeights", { to: joined.range(offset, bytes), hi: half(name, "hi"), lo: half(name, "lo"), count: bytes / 4 });
+      plan.record("host", "joinWeights", {
+        to: joined.range(offset, bytes),
+        hi: half(name, "hi"),
+        lo: half(name, "lo"),
+        count: bytes / 4,
+      });
     await model.engine.play(plan);
     const byName = new Map(file.tensors.map((tensor) => [tensor.name, tensor]));
-    await writeTensors(model.engine, directory, [file], (name) => joined.range(byName.get(name)!.offset, byName.get(name)!.bytes), label);
+    await writeTensors(
+      model.engine,
+      directory,
+      [file],
+      (name) => joined.range(byName.get(name)!.offset, byName.get(name)!.bytes),
+      label,
+    );
   }
 }
 

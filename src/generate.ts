@@ -68,12 +68,14 @@ export async function generate(model: Model, prompts: readonly Prompt[], options
     const room = model.config.maxPositions - pending.length;
     if (pending.length === 0) throw new ModelError(`prompt ${index} has no tokens`);
     if (room < 1)
-      throw new ModelError(`prompt ${index} has ${pending.length} tokens, the model has ${model.config.maxPositions} positions; shorten it`);
+      throw new ModelError(
+        `prompt ${index} has ${pending.length} tokens, the model has ${model.config.maxPositions} positions; shorten it`,
+      );
     return { index, pending, cached: 0, answer: [], told: 0, random: new Random(seed, index), done: false };
   });
   // Sequences of like length share a batch, so that the cache is not made for the longest of all.
   const order = [...sequences].sort((a, b) => a.pending.length - b.pending.length);
-  for (let first = 0; first < order.length; ) {
+  for (let first = 0; first < order.length;) {
     const wanted = order.slice(first, first + batchSize);
     const { shape, count, capacity } = shapeFor(model, wanted, maxTokens);
     using generator = new Generator(model, shape, count, capacity);
@@ -107,14 +109,29 @@ function stopIds(model: Model, eosId: number | undefined): Set<number> {
 }
 
 /** As many sequences, and then as many slots, as fit on the device beside each other. */
-function shapeFor(model: Model, wanted: readonly Sequence[], maxTokens: number): { shape: StepShape; count: number; capacity: number } {
+function shapeFor(
+  model: Model,
+  wanted: readonly Sequence[],
+  maxTokens: number,
+): { shape: StepShape; count: number; capacity: number } {
   const { layers, maxPositions } = model.config;
   const limit = model.engine.deviceBytesMax - model.engine.held().device;
   for (let count = wanted.length; ; count = Math.floor(count / 2)) {
     const longest = Math.max(...wanted.slice(0, count).map(({ pending }) => pending.length));
     const capacity = Math.min(longest + maxTokens, maxPositions);
-    const tokens = Math.max(count, Math.min(prefillTokens, wanted.slice(0, count).reduce((sum, { pending }) => sum + pending.length, 0)));
-    const batch = { sequenceLength: capacity, batchSize: 1, microBatchTokens: Math.max(tokens, capacity), gradientAccumulation: 1 };
+    const tokens = Math.max(
+      count,
+      Math.min(
+        prefillTokens,
+        wanted.slice(0, count).reduce((sum, { pending }) => sum + pending.length, 0),
+      ),
+    );
+    const batch = {
+      sequenceLength: capacity,
+      batchSize: 1,
+      microBatchTokens: Math.max(tokens, capacity),
+      gradientAccumulation: 1,
+    };
     const shape = { ...inferenceShape(model, batch), tokensMax: Math.ceil(tokens / 32) * 32 };
     const needed = (slots: number): number => {
       const bill = memoryBill({ ...shape, slots }).filter(({ name }) => !model.state.has(name));
@@ -168,7 +185,11 @@ class Generator implements Disposable {
       staging: make("pinned", alignBytes(sequences * 4), "cached lengths staging"),
       resource: new Resource(),
     };
-    this.#logits = { device: make("device", logits, "logits"), pinned: make("pinned", logits, "logits"), resource: new Resource() };
+    this.#logits = {
+      device: make("device", logits, "logits"),
+      pinned: make("pinned", logits, "logits"),
+      resource: new Resource(),
+    };
   }
 
   /** Runs until every sequence is done; `next` is given the logits (V) of a sequence whose pending tokens are all in. */
@@ -184,14 +205,20 @@ class Generator implements Disposable {
         sequence.pending.splice(0, counts[b]!);
       }
       const { vocabulary } = this.#session.shape.config;
-      for (const [row, sequence] of ready.entries()) next(sequence, logits.subarray(row * vocabulary, (row + 1) * vocabulary));
+      for (const [row, sequence] of ready.entries())
+        next(sequence, logits.subarray(row * vocabulary, (row + 1) * vocabulary));
     }
   }
 
   /** What each sequence brings this time, and which of them bring their last pending token. */
   #round(sequences: readonly Sequence[]): { batch: MicroBatch; ready: Sequence[] } {
     let left = this.#session.shape.tokensMax;
-    const [tokens, targets, positions, starts]: number[][] = [[], [], [], [0]] as [number[], number[], number[], number[]];
+    const [tokens, targets, positions, starts]: number[][] = [[], [], [], [0]] as [
+      number[],
+      number[],
+      number[],
+      number[],
+    ];
     const ready: Sequence[] = [];
     for (const sequence of sequences) {
       const count = sequence.done ? 0 : Math.min(left, sequence.pending.length);
@@ -206,7 +233,12 @@ class Generator implements Disposable {
       starts!.push(tokens!.length);
     }
     const ints = (values: number[]): Int32Array => Int32Array.from(values);
-    const batch = { tokens: ints(tokens!), targets: ints(targets!), positions: ints(positions!), starts: ints(starts!) };
+    const batch = {
+      tokens: ints(tokens!),
+      targets: ints(targets!),
+      positions: ints(positions!),
+      starts: ints(starts!),
+    };
     return { batch, ready };
   }
 
@@ -228,7 +260,10 @@ class Generator implements Disposable {
     for (let layer = 0; layer < layers; layer++) {
       plan.label = { step: 0, phase: "generate", block: layer };
       const weights = window.acquire(plan, layer);
-      window.fetch(plan, Array.from({ length: layers - layer - 1 }, (_, i) => layer + 1 + i));
+      window.fetch(
+        plan,
+        Array.from({ length: layers - layer - 1 }, (_, i) => layer + 1 + i),
+      );
       const context = blockContext(recorder, plan, layer, weights, 0);
       const [x, y] = [boundaries.input(plan, 0), boundaries.output(plan, layer, 0)];
       forwardBlock(context, x, y, device, {
@@ -267,12 +302,19 @@ class Generator implements Disposable {
 }
 
 /** The next token: the largest logit, or a sample from the nucleus. */
-export function choose(logits: Float32Array, options: Pick<GenerateOptions, "temperature" | "topP">, random: Random): number {
+export function choose(
+  logits: Float32Array,
+  options: Pick<GenerateOptions, "temperature" | "topP">,
+  random: Random,
+): number {
   const { temperature = 0, topP = 1 } = options;
   let best = 0;
   for (let token = 1; token < logits.length; token++) if (logits[token]! > logits[best]!) best = token;
   if (temperature === 0) return best;
-  const weights = Array.from(logits, (logit, token) => ({ token, weight: Math.exp((logit - logits[best]!) / temperature) }));
+  const weights = Array.from(logits, (logit, token) => ({
+    token,
+    weight: Math.exp((logit - logits[best]!) / temperature),
+  }));
   weights.sort((a, b) => b.weight - a.weight);
   const total = weights.reduce((sum, { weight }) => sum + weight, 0);
   let kept = 0;

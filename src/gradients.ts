@@ -107,7 +107,11 @@ export class Gradients {
     this.#accumulators = places("gradient.");
     this.#casts = places("gradientCast.");
     this.#ring = places("ring ");
-    this.#head = { accumulator: place("head.gradient"), cast: optional("head.gradientCast"), landing: place("head.landing") };
+    this.#head = {
+      accumulator: place("head.gradient"),
+      cast: optional("head.gradientCast"),
+      landing: place("head.landing"),
+    };
     if (shape.config.tied)
       this.#matrix = {
         accumulator: place("head.matrixGradient"),
@@ -115,7 +119,11 @@ export class Gradients {
         landing: place("head.matrixLanding"),
       };
     for (const parameters of window.parameters) {
-      if (shape.passes > 1) this.#sums.set(parameters, parameters.chunks.map(() => new Resource()));
+      if (shape.passes > 1)
+        this.#sums.set(
+          parameters,
+          parameters.chunks.map(() => new Resource()),
+        );
       const kept = optional(`${parameters.block.name}.gradient`);
       if (kept && isResident(shape, parameters.block.layer)) this.#kept.set(parameters, kept);
     }
@@ -165,7 +173,13 @@ export class Gradients {
     assert(cast, `no place for the cast gradient of ${block.name}`);
     const to = cast.range.slice(0, block.length * 2);
     plan.acquire(cast.resource, "write");
-    plan.record("compute", "cast", { to, from: gradient, count: block.length, toDtype: "bfloat16", fromDtype: "float32" });
+    plan.record("compute", "cast", {
+      to,
+      from: gradient,
+      count: block.length,
+      toDtype: "bfloat16",
+      fromDtype: "float32",
+    });
     plan.settle(cast.resource, "write");
     return { range: to, resource: cast.resource };
   }
@@ -207,7 +221,10 @@ export class Gradients {
     plan.wait("download", ...landing.resource.toWrite(), ...from.resource.toRead());
     const events = chunks.map(({ offset, count }) => {
       const [start, length] = [offset * bytes, count * bytes];
-      return plan.record("download", "copy", { to: landing.range.slice(start, length), from: from.range.slice(start, length) });
+      return plan.record("download", "copy", {
+        to: landing.range.slice(start, length),
+        from: from.range.slice(start, length),
+      });
     });
     from.resource.read(events.at(-1)!, "download");
     landing.resource.wrote(events.at(-1)!);
@@ -263,7 +280,14 @@ export class Gradients {
     this.#measureOnHost(plan, "squaredNorm", args, resources);
     for (const [index, chunk] of chunks.entries()) {
       const gradient = sum.slice(chunk.offset * 4, chunk.count * 4);
-      this.#landed.push({ parameters, chunk, gradient, dtype: "float32", resource: resources[index]!, event: undefined });
+      this.#landed.push({
+        parameters,
+        chunk,
+        gradient,
+        dtype: "float32",
+        resource: resources[index]!,
+        event: undefined,
+      });
     }
   }
 
@@ -293,7 +317,13 @@ export class Gradients {
   // ---- embedding ------------------------------------------------------------------------------------------------------
 
   /** Sums the gradients of one pass's embedding rows by token. `order` and `starts` say where each token occurs. */
-  scatterRows(plan: Plan, pass: number, rows: TouchedRows, args: { dRows: Range; order: Range; starts: Range }, reads: readonly Resource[]): void {
+  scatterRows(
+    plan: Plan,
+    pass: number,
+    rows: TouchedRows,
+    args: { dRows: Range; order: Range; starts: Range },
+    reads: readonly Resource[],
+  ): void {
     const { config, dtype } = this.shape;
     const { distinct } = rows;
     const gradient = this.#touchedGradient(distinct);
@@ -318,7 +348,12 @@ export class Gradients {
     if (this.#matrix) {
       const { range: head, resource } = this.#tiedLanding();
       const rows = { tokens, distinct, width };
-      plan.record("host", "embeddingAddTied", { ...rows, gradient, head, headDtype: dtype }, { reads: [resource], writes: [touched] });
+      plan.record(
+        "host",
+        "embeddingAddTied",
+        { ...rows, gradient, head, headDtype: dtype },
+        { reads: [resource], writes: [touched] },
+      );
       const others = { ...rows, sum: this.#norm(layers + 2), x: head, vocabulary, dtype };
       this.#measureOnHost(plan, "squaredNormOtherRows", others, [resource]);
     }
@@ -392,7 +427,11 @@ export class Gradients {
       "host",
       "adamwOtherRows",
       { ...common, gradient: landing?.range ?? null, gradientDtype: gradientDtype(this.shape) },
-      { reads: [resource, ...(landing ? [landing.resource] : [])], writes: embedding.resources, waits: this.#lossChecks },
+      {
+        reads: [resource, ...(landing ? [landing.resource] : [])],
+        writes: embedding.resources,
+        waits: this.#lossChecks,
+      },
     );
     const event = plan.record(
       "host",

@@ -127,6 +127,7 @@ export function bucketsOf(
   const next = starts.slice();
   const order = new Int32Array(starts.at(-1)!);
   for (const [j, { tokens }] of pass.entries())
-    for (const [t, token] of tokens.entries()) if (token !== padId) order[next[place.get(token)!]!++] = j * rowStride + t;
+    for (const [t, token] of tokens.entries())
+      if (token !== padId) order[next[place.get(token)!]!++] = j * rowStride + t;
   return { order, starts };
 }

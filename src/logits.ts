@@ -22,7 +22,12 @@ export async function logits(session: Session, batch: MicroBatch): Promise<Float
     recorder.inputs.upload(plan, recorder.parity);
     forward(recorder, plan, { step: 0, pass: 0 }, [everyRow], inputs, { store: false });
     plan.label = { step: 0, phase: "loss", block: "head" };
-    const event = headLogits(headContext(recorder, plan), recorder.boundaries.input(plan, 0), device.range(), inputs.batches[0]![0]!);
+    const event = headLogits(
+      headContext(recorder, plan),
+      recorder.boundaries.input(plan, 0),
+      device.range(),
+      inputs.batches[0]![0]!,
+    );
     recorder.boundaries.finished(plan, 0);
     recorder.window.releaseHead(plan);
     plan.settle(recorder.inputs.resource, "read");

@@ -122,8 +122,14 @@ export function memoryBill(shape: StepShape): BillLine[] {
   for (let slot = 0; slot < slots; slot++) add("window slots", "device", `slot ${slot}`, longest(sliding) * E);
   add("head weights", "device", "head.weights", head.length * E);
   if (config.tied) add("head weights", "device", "head.matrix", embedding.length * E);
-  const block = totalBytes(activationSizes(config, tokensMax, dtype)) + totalBytes(scratchSizes(config, tokensMax, dtype));
-  add("workspace", "device", "workspace", Math.max(block, totalBytes(headSizes(config, tokensMax, shape.logitsChunk, dtype))));
+  const block =
+    totalBytes(activationSizes(config, tokensMax, dtype)) + totalBytes(scratchSizes(config, tokensMax, dtype));
+  add(
+    "workspace",
+    "device",
+    "workspace",
+    Math.max(block, totalBytes(headSizes(config, tokensMax, shape.logitsChunk, dtype))),
+  );
   add("rope table", "device", "rope table", alignBytes(shape.positions * config.headDim * 4));
   const perBatch = passes * microBatches * totalBytes(batchSizes(shape));
   add("token ids, positions, targets", "device", "batch", perBatch);
@@ -137,7 +143,8 @@ export function memoryBill(shape: StepShape): BillLine[] {
   if (shape.boundary === "pinned" || !training) add("hidden states", "device", "hidden", (microBatches + 2) * hidden);
   if (!training) return lines;
 
-  if (shape.boundary === "device") add("boundaries", "device", "boundaries", (config.layers + 1) * microBatches * hidden);
+  if (shape.boundary === "device")
+    add("boundaries", "device", "boundaries", (config.layers + 1) * microBatches * hidden);
   else add("boundaries", "pinned", "boundaries", (config.layers - 1) * microBatches * hidden);
   add("gradient of hidden states", "device", "dHidden", microBatches * hidden);
   const kept = shape.keepBlocks * microBatches * totalBytes(activationSizes(config, tokensMax, dtype));
@@ -148,7 +155,8 @@ export function memoryBill(shape: StepShape): BillLine[] {
   const longestDecoder = longest(decoderBlocks(shape));
   for (let index = 0; index < (G === 4 ? 2 : 1); index++)
     add("gradient accumulators", "device", `gradient.${index}`, longestDecoder * 4);
-  if (G !== 4) for (const index of [0, 1]) add("gradients cast to bf16", "device", `gradientCast.${index}`, longestDecoder * G);
+  if (G !== 4)
+    for (const index of [0, 1]) add("gradients cast to bf16", "device", `gradientCast.${index}`, longestDecoder * G);
   add("gradient accumulators", "device", "head.gradient", head.length * 4);
   if (config.tied) add("gradient accumulators", "device", "head.matrixGradient", embedding.length * 4);
   if (G !== 4) {
@@ -169,7 +177,8 @@ export function memoryBill(shape: StepShape): BillLine[] {
   add("embedding gradient", "pinned", "embedding.dRows", microBatches * hidden);
   add("embedding gradient", "host", "embedding.gradient", distinctMax(shape) * config.hidden * 4);
   if (passes > 1)
-    for (const { name, length } of streaming) add("gradient sums over passes", "host", `${name}.gradientSum`, length * 4);
+    for (const { name, length } of streaming)
+      add("gradient sums over passes", "host", `${name}.gradientSum`, length * 4);
   if (!shape.clips) add("losses and norms", "host", "unit factor", 64);
   return lines;
 }
@@ -203,7 +212,9 @@ export function printBill(bill: readonly BillLine[], parameters: number): string
     const own = rows.filter((row) => row.place === place);
     if (own.length === 0) continue;
     const total = own.reduce((sum, row) => sum + row.bytes, 0);
-    text.push(`${place.padEnd(width + 2)} ${formatBytes(total).padStart(10)}  ${(total / parameters).toFixed(2)} B/parameter`);
+    text.push(
+      `${place.padEnd(width + 2)} ${formatBytes(total).padStart(10)}  ${(total / parameters).toFixed(2)} B/parameter`,
+    );
     for (const row of own) text.push(`  ${row.purpose.padEnd(width)} ${formatBytes(row.bytes).padStart(10)}`);
   }
   return text.join("\n");

@@ -22,7 +22,12 @@ export interface CheckOptions {
 export function checkPlans(steps: readonly RecordedStep[], { shape, recorder }: CheckOptions): Violation[] {
   const contents = new Contents(shape);
   for (const { plan } of steps) contents.play(plan);
-  return [...checkOrder(steps), ...contents.violations, ...checkPlaces(steps, shape), ...(recorder ? checkHeld(recorder) : [])];
+  return [
+    ...checkOrder(steps),
+    ...contents.violations,
+    ...checkPlaces(steps, shape),
+    ...(recorder ? checkHeld(recorder) : []),
+  ];
 }
 
 /** Rule 9: what the commands touch is what the bill lists, to the byte. */
@@ -46,12 +51,20 @@ function checkPlaces(steps: readonly RecordedStep[], shape: StepShape): Violatio
   for (const { name, bytes, place } of bill.values()) {
     const [, parity] = /^(?:batch|embed|results)\.([01])$/.exec(name) ?? [];
     if (touched.has(name) || (parity !== undefined && !parities.has(parity === "0" ? 0 : 1))) continue;
-    violations.push({ rule: 9, message: `the bill has ${bytes} bytes of ${place} for ${name}, which no command touches`, commands: [] });
+    violations.push({
+      rule: 9,
+      message: `the bill has ${bytes} bytes of ${place} for ${name}, which no command touches`,
+      commands: [],
+    });
   }
   return violations;
 }
 
 /** Rule 9: nothing is held at the end. */
 function checkHeld({ window, boundaries }: StepRecorder): Violation[] {
-  return [...window.held(), ...boundaries.held()].map((what) => ({ rule: 9, message: `${what} is still held after the last plan`, commands: [] }));
+  return [...window.held(), ...boundaries.held()].map((what) => ({
+    rule: 9,
+    message: `${what} is still held after the last plan`,
+    commands: [],
+  }));
 }

@@ -142,7 +142,8 @@ export class Contents {
     for (const { field, access, range } of accesses(command)) {
       if (weightFields.has(field)) this.#checkWeights(command, range, this.#version);
       else if (gradientFields.has(field)) this.#addGradient(command, range, values["accumulate"] === 1);
-      else if (access === "write") this.#map(range).write(range.offset, range.offset + range.bytes, { kind: "data", from: command });
+      else if (access === "write")
+        this.#map(range).write(range.offset, range.offset + range.bytes, { kind: "data", from: command });
       else if (hiddenBuffers.has(range.buffer.name)) this.#checkInput(command, range);
       else if (range.buffer.name === "dHidden") this.#checkHiddenGradient(command, range);
       else if (activationBuffers.has(range.buffer.name)) this.#checkActivations(command, range);
@@ -156,11 +157,16 @@ export class Contents {
     const { block: wanted } = command.label;
     const first = this.#at(range);
     for (const { start, value } of this.#read(range)) {
-      if (value?.kind !== "weights") return this.#report(2, command, `reads ${range}, where no weights were put (${describe(value)})`);
+      if (value?.kind !== "weights")
+        return this.#report(2, command, `reads ${range}, where no weights were put (${describe(value)})`);
       const { block } = value;
       const fits = block.kind === "decoder" ? block.layer === wanted : wanted === "head" || wanted === block.kind;
       if (!fits) return this.#report(2, command, `reads ${range}, which holds ${describe(value)}`);
-      if (first?.kind !== "weights" || first.block !== block || value.at - first.at !== (start - range.offset) / value.elementBytes)
+      if (
+        first?.kind !== "weights" ||
+        first.block !== block ||
+        value.at - first.at !== (start - range.offset) / value.elementBytes
+      )
         return this.#report(2, command, `reads ${range}, which is not one stretch of ${block.name}`);
       if (value.version !== version || value.half !== undefined)
         return this.#report(4, command, `reads ${range}, which holds ${describe(value)} instead of version ${version}`);
@@ -176,8 +182,12 @@ export class Contents {
     for (const { value } of this.#read(range)) {
       const from = value?.kind === "data" && this.#plan.has(value.from.id) ? value.from : undefined;
       const made = from && from.label.pass === pass && from.label.microBatch === microBatch;
-      const fits = layer === 0 ? from?.op === "embeddingGather" : from?.label.phase === "forward" && from.label.block === layer - 1;
-      if (!made || !fits) return this.#report(8, command, `reads ${range} as the input of layer ${layer}, which is ${describe(value)}`);
+      const fits =
+        layer === 0
+          ? from?.op === "embeddingGather"
+          : from?.label.phase === "forward" && from.label.block === layer - 1;
+      if (!made || !fits)
+        return this.#report(8, command, `reads ${range} as the input of layer ${layer}, which is ${describe(value)}`);
       if (phase === "backward" && this.#inputs.get(key) !== from)
         return this.#report(8, command, `reads ${range}, which is not what forward read`);
       if (phase !== "backward") this.#inputs.set(key, from);
@@ -200,8 +210,13 @@ export class Contents {
     const above = block === this.shape.config.layers - 1 ? "head" : Number(block) + 1;
     for (const { value } of this.#read(range)) {
       const label = value?.kind === "data" && this.#plan.has(value.from.id) ? value.from.label : undefined;
-      const fits = label && label.pass === pass && label.microBatch === microBatch && (label.block === block || label.block === above);
-      if (!fits) return this.#report(5, command, `reads the hidden states' gradient in ${range}, which is ${describe(value)}`);
+      const fits =
+        label &&
+        label.pass === pass &&
+        label.microBatch === microBatch &&
+        (label.block === block || label.block === above);
+      if (!fits)
+        return this.#report(5, command, `reads the hidden states' gradient in ${range}, which is ${describe(value)}`);
     }
   }
 
@@ -213,7 +228,12 @@ export class Contents {
     const part = partOf(command);
     const { blocks } = this.shape;
     const layer = command.label.block;
-    const block = typeof layer === "number" ? blocks[layer + 1]! : range.buffer.name === "head.matrixGradient" ? blocks[0]! : blocks.at(-1)!;
+    const block =
+      typeof layer === "number"
+        ? blocks[layer + 1]!
+        : range.buffer.name === "head.matrixGradient"
+          ? blocks[0]!
+          : blocks.at(-1)!;
     this.#map(range).update(range.offset, range.offset + range.bytes, (value, start) => {
       const started: Gradient = { kind: "gradient", plan, block, at: start / 4, elementBytes: 4, parts: [part] };
       if (!accumulate) return started;
@@ -221,7 +241,8 @@ export class Contents {
         this.#report(5, command, `adds to ${range}, which holds ${describe(value)}`);
         return started;
       }
-      if (block.kind === "decoder" && value.parts.includes(part)) this.#report(5, command, `adds ${partName(part)} to ${range} twice`);
+      if (block.kind === "decoder" && value.parts.includes(part))
+        this.#report(5, command, `adds ${partName(part)} to ${range} twice`);
       return { ...value, parts: merged(value.parts, [part]) };
     });
   }
@@ -236,8 +257,12 @@ export class Contents {
       this.#map(to).update(start, end, (added, begin) => {
         if (added === undefined && old === undefined) return undefined; // the padding between groups
         const fits =
-          old?.kind === "gradient" && added?.kind === "gradient" && old.plan === added.plan && old.block === added.block &&
-          old.at + (begin - start) / old.elementBytes === added.at && !old.parts.some((part) => added.parts.includes(part));
+          old?.kind === "gradient" &&
+          added?.kind === "gradient" &&
+          old.plan === added.plan &&
+          old.block === added.block &&
+          old.at + (begin - start) / old.elementBytes === added.at &&
+          !old.parts.some((part) => added.parts.includes(part));
         if (fits) return { ...added, parts: merged(old.parts, added.parts) };
         this.#report(5, command, `adds ${describe(added)} to ${describe(old)} in ${to}`);
         return added;
@@ -256,7 +281,8 @@ export class Contents {
       }
       const last = element + (end - start) / elementBytes;
       for (const [name, group] of block.groups)
-        if (group.offset < last && group.offset + group.count > element) return `holds ${describe(value)} where it needs the gradient of ${name}`;
+        if (group.offset < last && group.offset + group.count > element)
+          return `holds ${describe(value)} where it needs the gradient of ${name}`;
     }
     return undefined;
   }
@@ -288,16 +314,26 @@ export class Contents {
     }
     const wanted = new Map([...this.#expected.parts].filter(([part]) => Math.floor(part / 1000) === pass));
     for (const [part, length] of wanted)
-      if (bytes.get(part) !== length) this.#report(5, command, `finds ${bytes.get(part) ?? 0} of ${length} bytes of ${partName(part)} in ${dRows}`);
+      if (bytes.get(part) !== length)
+        this.#report(5, command, `finds ${bytes.get(part) ?? 0} of ${length} bytes of ${partName(part)} in ${dRows}`);
     const [before] = this.#read(gradient);
     let parts: readonly number[] = [...wanted.keys()];
     if (accumulate === 1) {
       const value = before?.value;
-      const fits = value?.kind === "rows gradient" && value.plan === this.#plan && !value.tied && !parts.some((part) => value.parts.includes(part));
+      const fits =
+        value?.kind === "rows gradient" &&
+        value.plan === this.#plan &&
+        !value.tied &&
+        !parts.some((part) => value.parts.includes(part));
       if (!fits) this.#report(5, command, `adds to ${gradient}, which holds ${describe(value)}`);
       else parts = merged(value.parts, parts);
     }
-    this.#map(gradient).write(gradient.offset, gradient.offset + gradient.bytes, { kind: "rows gradient", plan: this.#plan, parts, tied: false });
+    this.#map(gradient).write(gradient.offset, gradient.offset + gradient.bytes, {
+      kind: "rows gradient",
+      plan: this.#plan,
+      parts,
+      tied: false,
+    });
   }
 
   /** Rule 7: the head's gradient is complete and joins the rows' gradient once. */
@@ -308,15 +344,20 @@ export class Contents {
       if (value?.kind === "rows gradient" && value.plan === this.#plan && !value.tied) continue;
       return this.#report(7, command, `adds the head's gradient to ${gradient}, which holds ${describe(value)}`);
     }
-    this.#map(gradient).update(gradient.offset, gradient.offset + gradient.bytes, (value) => ({ ...(value as RowsGradient), tied: true }));
+    this.#map(gradient).update(gradient.offset, gradient.offset + gradient.bytes, (value) => ({
+      ...(value as RowsGradient),
+      tied: true,
+    }));
   }
 
   /** What is missing from the touched rows' gradient. */
   #missingRows(range: Range): { rule: number; what: string } | undefined {
     for (const { value } of this.#read(range)) {
-      if (value?.kind !== "rows gradient" || value.plan !== this.#plan) return { rule: 5, what: `holds ${describe(value)}` };
+      if (value?.kind !== "rows gradient" || value.plan !== this.#plan)
+        return { rule: 5, what: `holds ${describe(value)}` };
       const wanted = [...this.#expected.parts.keys()];
-      if (value.parts.join() !== wanted.join()) return { rule: 5, what: `has ${value.parts.map(partName)} where it needs ${wanted.map(partName)}` };
+      if (value.parts.join() !== wanted.join())
+        return { rule: 5, what: `has ${value.parts.map(partName)} where it needs ${wanted.map(partName)}` };
       if (value.tied !== this.shape.config.tied) return { rule: 7, what: "lacks the tied head's share" };
     }
     return undefined;
@@ -338,7 +379,8 @@ export class Contents {
       const count = this.#count(x, first.block, first.at);
       const wanted = command.op === "squaredNorm" ? first.block.length : first.block.count;
       if (missing) this.#report(6, command, `measures ${x}, which ${missing}`);
-      else if (first.at !== 0 || count < wanted) this.#report(6, command, `measures ${count} of ${wanted} elements of ${of}`);
+      else if (first.at !== 0 || count < wanted)
+        this.#report(6, command, `measures ${count} of ${wanted} elements of ${of}`);
     } else this.#report(6, command, `measures ${x}, which holds ${describe(first)}`);
     this.#map(sum).write(sum.offset, sum.offset + sum.bytes, { kind: "norm", plan: this.#plan, of });
   }
@@ -365,7 +407,8 @@ export class Contents {
     if (scale?.kind !== "factor" || scale.plan !== (clips ? this.#plan : undefined))
       this.#report(6, command, `scales by ${factor}, which holds ${describe(scale)}`);
     const first = this.#at(args.hi);
-    if (first?.kind !== "weights") return this.#report(5, command, `updates ${args.hi}, which holds ${describe(first)}`);
+    if (first?.kind !== "weights")
+      return this.#report(5, command, `updates ${args.hi}, which holds ${describe(first)}`);
     const { block, at } = first;
     const tied = config.tied && block.kind === "embedding";
     if (command.op === "adamwRows") {
@@ -381,12 +424,20 @@ export class Contents {
 
   #updateRange(command: Command, range: Range, block: ParameterBlock, at: number, half: Weights["half"]): void {
     this.#map(range).update(range.offset, range.offset + range.bytes, (value, start) => {
-      if (value?.kind !== "weights" || value.block !== block || value.at !== at + (start - range.offset) / value.elementBytes) {
+      if (
+        value?.kind !== "weights" ||
+        value.block !== block ||
+        value.at !== at + (start - range.offset) / value.elementBytes
+      ) {
         this.#report(5, command, `updates ${range}, which holds ${describe(value)}`);
         return value;
       }
       if (value.version !== this.#version || (half !== undefined && value.half === half))
-        this.#report(this.shape.config.tied && block.kind === "embedding" ? 7 : 5, command, `updates ${range} a second time`);
+        this.#report(
+          this.shape.config.tied && block.kind === "embedding" ? 7 : 5,
+          command,
+          `updates ${range} a second time`,
+        );
       const other = half !== undefined && value.half === undefined;
       return { ...value, version: value.version + (other ? 0 : 1), half: other ? half : undefined };
     });
@@ -397,9 +448,15 @@ export class Contents {
     const name = `${block.name}.${part}`;
     const elementBytes = part === "hi" || part === "lo" ? 2 : 4;
     for (const { offset, count } of block.groups.values())
-      for (const { start, end, value } of this.#maps.get(name)!.read(offset * elementBytes, (offset + count) * elementBytes))
+      for (const { start, end, value } of this.#maps
+        .get(name)!
+        .read(offset * elementBytes, (offset + count) * elementBytes))
         if (value?.kind !== "weights" || value.version !== this.#version || value.half !== undefined)
-          this.violations.push({ rule: 5, message: `the step ends and ${name}[${start}..${end}] holds ${describe(value)}`, commands: [] });
+          this.violations.push({
+            rule: 5,
+            message: `the step ends and ${name}[${start}..${end}] holds ${describe(value)}`,
+            commands: [],
+          });
   }
 
   // ---- bytes ----------------------------------------------------------------------------------------------------------
@@ -416,7 +473,13 @@ export class Contents {
   /** `hi` and `lo` are the two halves of the same elements. */
   #checkPair(command: Command, hi: Range, lo: Range): void {
     const [a, b] = [this.#at(hi), this.#at(lo)];
-    if (a?.kind !== "weights" || b?.kind !== "weights" || a.block !== b.block || a.at !== b.at || a.version !== b.version)
+    if (
+      a?.kind !== "weights" ||
+      b?.kind !== "weights" ||
+      a.block !== b.block ||
+      a.at !== b.at ||
+      a.version !== b.version
+    )
       this.#report(4, command, `joins ${describe(a)} and ${describe(b)}`);
   }
 
@@ -451,7 +514,8 @@ function expectedOf(plan: Plan): Expected {
   const parts = new Map<number, number>();
   const logits: number[] = [];
   for (const command of plan.commands) {
-    if (command.op === "embeddingGather") parts.set(partOf(command), (command.arguments as Ops<Range>["embeddingGather"]).rows.bytes);
+    if (command.op === "embeddingGather")
+      parts.set(partOf(command), (command.arguments as Ops<Range>["embeddingGather"]).rows.bytes);
     if (command.op === "crossEntropy") logits.push(partOf(command));
   }
   return { parts, logits: logits.sort((a, b) => a - b) };

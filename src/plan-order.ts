@@ -87,7 +87,12 @@ export class Order {
   }
 
   /** JavaScript comes after these nodes and touches the whole of these buffers (bytes by name). */
-  javascript(lane: keyof typeof lanes, after: readonly number[], touched: ReadonlyMap<string, number>, text: string): number {
+  javascript(
+    lane: keyof typeof lanes,
+    after: readonly number[],
+    touched: ReadonlyMap<string, number>,
+    text: string,
+  ): number {
     const node = this.#add(lanes[lane], after, undefined, text);
     for (const [buffer, bytes] of touched) this.#touch(node, buffer, bytes, 0, bytes, lane === "staging");
     return node;
@@ -105,12 +110,23 @@ export class Order {
       const node = this.#byEvent.get(event);
       if (node !== undefined && event < command.id) waits.push(node);
       else if (event >= command.id)
-        this.violations.push({ rule: 3, message: `waits for ${event}, which is not recorded before it: ${describeCommand(command)}`, commands: [command] });
+        this.violations.push({
+          rule: 3,
+          message: `waits for ${event}, which is not recorded before it: ${describeCommand(command)}`,
+          commands: [command],
+        });
     }
     const node = this.#add(lanes[command.stream], waits, command, "");
     this.#byEvent.set(command.id, node);
     for (const { access, range } of accesses(command))
-      this.#touch(node, range.buffer.name, range.buffer.bytes, range.offset, range.offset + range.bytes, access !== "read");
+      this.#touch(
+        node,
+        range.buffer.name,
+        range.buffer.bytes,
+        range.offset,
+        range.offset + range.bytes,
+        access !== "read",
+      );
   }
 
   #touch(node: number, buffer: string, bytes: number, start: number, end: number, write: boolean): void {
@@ -119,7 +135,9 @@ export class Order {
     for (const segment of map.read(start, end)) {
       const { writer, readers } = segment.value;
       if (writer >= 0 && writer !== node && !this.isBefore(writer, node)) this.#report(buffer, segment, writer, node);
-      if (write) for (const reader of readers) if (reader !== node && !this.isBefore(reader, node)) this.#report(buffer, segment, reader, node);
+      if (write)
+        for (const reader of readers)
+          if (reader !== node && !this.isBefore(reader, node)) this.#report(buffer, segment, reader, node);
     }
     if (write) map.write(start, end, { writer: node, readers: [] });
     else map.update(start, end, (access) => this.#withReader(access, node));
@@ -137,7 +155,11 @@ export class Order {
     const nodes = [this.#nodes[first]!, this.#nodes[second]!];
     const commands = nodes.flatMap(({ command }) => command ?? []);
     const [a, b] = nodes.map(({ command, text }) => (command ? describeCommand(command) : text));
-    this.violations.push({ rule: 1, message: `nothing orders these two on ${buffer}[${start}..${end}]:\n  ${a}\n  ${b}`, commands });
+    this.violations.push({
+      rule: 1,
+      message: `nothing orders these two on ${buffer}[${start}..${end}]:\n  ${a}\n  ${b}`,
+      commands,
+    });
   }
 }
 
@@ -168,8 +190,17 @@ export function checkOrder(steps: readonly RecordedStep[]): Violation[] {
   const over = new Map<number, number[]>();
   for (const { plan, parity, measured, inputsFree } of steps) {
     const { label } = plan.commands[0]!;
-    const touched = (...names: string[]) => buffersOf(plan.commands, names.map((name) => `${name}.${parity}`));
-    const staged = order.javascript("staging", over.get(parity) ?? [], touched("batch", "embed"), `JavaScript writes the inputs of step ${label.step}`);
+    const touched = (...names: string[]) =>
+      buffersOf(
+        plan.commands,
+        names.map((name) => `${name}.${parity}`),
+      );
+    const staged = order.javascript(
+      "staging",
+      over.get(parity) ?? [],
+      touched("batch", "embed"),
+      `JavaScript writes the inputs of step ${label.step}`,
+    );
     for (const command of plan.commands) order.command(command, staged);
     if (![measured, inputsFree].every((event) => plan.has(event))) {
       const message = `the step's events ${measured} (measured) and ${inputsFree} (inputs free) are not of its plan`;
@@ -187,6 +218,7 @@ export function checkOrder(steps: readonly RecordedStep[]): Violation[] {
 function buffersOf(commands: readonly Command[], names: readonly string[]): Map<string, number> {
   const bytes = new Map<string, number>();
   for (const command of commands)
-    for (const { range } of accesses(command)) if (names.includes(range.buffer.name)) bytes.set(range.buffer.name, range.buffer.bytes);
+    for (const { range } of accesses(command))
+      if (names.includes(range.buffer.name)) bytes.set(range.buffer.name, range.buffer.bytes);
   return bytes;
 }

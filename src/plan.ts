@@ -7,7 +7,16 @@
 // `window.ts` and its neighbours `gradients.ts` and `boundary.ts` decide what waits for what; nobody else orders streams.
 
 import { assert } from "./errors.ts";
-import { ops, streams, type Access, type OpName, type Ops, type Place, type Stream, type Writer } from "./native/abi.gen.ts";
+import {
+  ops,
+  streams,
+  type Access,
+  type OpName,
+  type Ops,
+  type Place,
+  type Stream,
+  type Writer,
+} from "./native/abi.gen.ts";
 
 /** What a plan needs to know of a buffer; the native ones and the simulator's have more. */
 export interface BufferLike {

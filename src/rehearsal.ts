@@ -39,7 +39,17 @@ export const publishedModels: Record<string, ModelSizes> = {
 };
 
 function qwen3Sizes(layers: number, hidden: number, intermediate: number, heads: number, tied: boolean): ModelSizes {
-  return { modelType: "qwen3", layers, vocabulary: 151936, hidden, intermediate, heads, kvHeads: 8, headDim: 128, tied };
+  return {
+    modelType: "qwen3",
+    layers,
+    vocabulary: 151936,
+    hidden,
+    intermediate,
+    heads,
+    kvHeads: 8,
+    headDim: 128,
+    tied,
+  };
 }
 
 /** The config of a model that is nowhere but in these sizes. */
@@ -67,13 +77,20 @@ export function publishedModel(name: string): DecoderConfig {
   if (sizes) return describeModel(sizes);
   const names = Object.keys(publishedModels);
   const near = closest(name, names);
-  throw new ConfigError(`no shape is called "${name}"${near ? `, did you mean "${near}"?` : ""}; known: ${names.join(", ")}`);
+  throw new ConfigError(
+    `no shape is called "${name}"${near ? `, did you mean "${near}"?` : ""}; known: ${names.join(", ")}`,
+  );
 }
 
 /** A recorder over buffers that are not there. */
 export function rehearse(shape: StepShape): StepRecorder {
   let handle = 0;
-  const buffers = Buffers.make<BufferLike>(memoryBill(shape), ({ name, place, bytes }) => ({ handle: ++handle, name, place, bytes }));
+  const buffers = Buffers.make<BufferLike>(memoryBill(shape), ({ name, place, bytes }) => ({
+    handle: ++handle,
+    name,
+    place,
+    bytes,
+  }));
   return new StepRecorder(shape, buffers, rehearsedDecays(shape), () => {});
 }
 

@@ -20,7 +20,12 @@ export function logitsChunkFor(tokensMax: number, vocabulary: number): number {
 export const tokensMaxFor = (microBatchTokens: number): number => Math.ceil(microBatchTokens / 32) * 32;
 
 /** The most micro-batches of a pass: whole rows, greedily laid end to end. */
-export function microBatchesFor({ batchSize, gradientAccumulation, microBatchTokens, sequenceLength }: BatchShape): number {
+export function microBatchesFor({
+  batchSize,
+  gradientAccumulation,
+  microBatchTokens,
+  sequenceLength,
+}: BatchShape): number {
   return Math.ceil(batchSize / gradientAccumulation / Math.floor(microBatchTokens / sequenceLength));
 }
 

@@ -94,13 +94,19 @@ export function recordStep(recorder: StepRecorder, batch: StepBatch, settings: S
     plan.acquire(recorder.losses, "write");
     for (const microBatch of microBatches.keys()) {
       plan.label = { step, phase: "loss", pass, block: "head", microBatch };
-      headLoss(head, boundaries.input(plan, microBatch), lossRows(recorder, pass, microBatch), inputs.batches[pass]![microBatch]!, {
-        dHidden: boundaries.gradient(plan, microBatch),
-        dMatrix: accumulators.matrix,
-        dNorm: accumulators.norm,
-        scale: 1 / batch.validTokens,
-        accumulate: headStarted,
-      });
+      headLoss(
+        head,
+        boundaries.input(plan, microBatch),
+        lossRows(recorder, pass, microBatch),
+        inputs.batches[pass]![microBatch]!,
+        {
+          dHidden: boundaries.gradient(plan, microBatch),
+          dMatrix: accumulators.matrix,
+          dNorm: accumulators.norm,
+          scale: 1 / batch.validTokens,
+          accumulate: headStarted,
+        },
+      );
       headStarted ||= inputs.batches[pass]![microBatch]!.validRows > 0;
       boundaries.finished(plan, microBatch);
       summed = sumLosses(recorder, plan, pass, microBatch, inputs, { check: true, after: summed });
@@ -140,7 +146,11 @@ export function recordStep(recorder: StepRecorder, batch: StepBatch, settings: S
 }
 
 /** Records the loss of micro-batches without changing anything: one forward pass. */
-export function recordEvaluation(recorder: StepRecorder, step: number, microBatches: readonly MicroBatch[]): RecordedStep {
+export function recordEvaluation(
+  recorder: StepRecorder,
+  step: number,
+  microBatches: readonly MicroBatch[],
+): RecordedStep {
   const { boundaries, parity } = recorder;
   const plan = new Plan({ step, phase: "embed" });
   const inputs = recorder.inputs.stage(parity, [microBatches]);
@@ -151,7 +161,12 @@ export function recordEvaluation(recorder: StepRecorder, step: number, microBatc
   plan.acquire(recorder.losses, "write");
   for (const microBatch of microBatches.keys()) {
     plan.label = { step, phase: "loss", pass: 0, block: "head", microBatch };
-    headLoss(head, boundaries.input(plan, microBatch), lossRows(recorder, 0, microBatch), inputs.batches[0]![microBatch]!);
+    headLoss(
+      head,
+      boundaries.input(plan, microBatch),
+      lossRows(recorder, 0, microBatch),
+      inputs.batches[0]![microBatch]!,
+    );
     boundaries.finished(plan, microBatch);
     summed = sumLosses(recorder, plan, 0, microBatch, inputs, { check: false, after: summed });
   }
@@ -176,7 +191,14 @@ export function forward(
   boundaries.begin({ tokens: microBatches.map(({ tokens }) => tokens.length), store });
   for (const [microBatch, { tokens }] of microBatches.entries()) {
     plan.label = { step, phase: "embed", pass, block: "embedding", microBatch };
-    gatherRows(recorder, plan, boundaries.rowsOf(microBatch), inputs.tokens[pass]![microBatch]!, tokens.length, microBatch);
+    gatherRows(
+      recorder,
+      plan,
+      boundaries.rowsOf(microBatch),
+      inputs.tokens[pass]![microBatch]!,
+      tokens.length,
+      microBatch,
+    );
     boundaries.embed(plan, microBatch);
   }
   for (let layer = 0; layer < layers; layer++) {
@@ -211,7 +233,10 @@ export function gatherRows(
   const hi = window.embedding.range("hi", whole);
   const lo = dtype === "float32" ? window.embedding.range("lo", whole) : null;
   // Where nothing is trained nobody writes the embedding, and its readers need not be remembered.
-  const order = { reads: shape.training ? window.embedding.resources : [], writes: [boundaries.rows[microBatch]!.resource] };
+  const order = {
+    reads: shape.training ? window.embedding.resources : [],
+    writes: [boundaries.rows[microBatch]!.resource],
+  };
   plan.record("host", "embeddingGather", { rows, hi, lo, tokens, tokenCount, width, vocabulary, dtype }, order);
 }
 
@@ -248,7 +273,9 @@ export function blockContext(
     dtype,
     tokensMax,
     weights,
-    activations: keeps(shape, layer) ? buffers.range("kept", kept * bytes, bytes) : buffers.range("workspace", 0, bytes),
+    activations: keeps(shape, layer)
+      ? buffers.range("kept", kept * bytes, bytes)
+      : buffers.range("workspace", 0, bytes),
     scratch: buffers.range("workspace", bytes, scratch),
     ropeTable: buffers.range("rope table", 0, shape.positions * config.headDim * 4),
   };

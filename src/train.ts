@@ -91,13 +91,18 @@ function announce(model: Model, trainer: Trainer, { report }: Dataset, config: C
   console.log(
     `${config.model}: ${model.config.modelType}, ${formatCount(parameters)} parameters, ${formatBytes(bytes)} in ${config.dtype}`,
   );
-  const lost = [report.truncated && `${report.truncated} truncated`, report.dropped && `${report.dropped} dropped`].filter(Boolean);
+  const lost = [
+    report.truncated && `${report.truncated} truncated`,
+    report.dropped && `${report.dropped} dropped`,
+  ].filter(Boolean);
   console.log(
     `data: ${formatCount(report.samples)} samples, ${formatCount(report.tokens)} tokens, ${formatCount(report.validTokens)} count` +
       `${lost.length > 0 ? ` (${lost.join(", ")})` : ""}; ${steps} steps of ${config.batchSize} rows of at most ${config.sequenceLength}`,
   );
   const limit = config.deviceMemory === undefined ? "" : ` of ${formatBytes(config.deviceMemory)}`;
-  console.log(`memory bill: ${formatBytes(device)}${limit} on the device, ${((100 * device) / bytes).toFixed(0)} % of the model's weights`);
+  console.log(
+    `memory bill: ${formatBytes(device)}${limit} on the device, ${((100 * device) / bytes).toFixed(0)} % of the model's weights`,
+  );
   console.log(printBill(trainer.bill, parameters));
 }
 
@@ -214,7 +219,9 @@ class Run {
     const { loss, validTokens } = await this.#trainer.evaluate(evaluationBatches(heldOut, this.config));
     const perplexity = Math.exp(loss);
     this.#log!.evaluation({ step: this.#trainer.steps, loss, perplexity, validTokens });
-    this.#status.print(`evaluation after step ${this.#trainer.steps}: loss ${loss.toFixed(4)}, perplexity ${perplexity.toFixed(2)}`);
+    this.#status.print(
+      `evaluation after step ${this.#trainer.steps}: loss ${loss.toFixed(4)}, perplexity ${perplexity.toFixed(2)}`,
+    );
     return loss;
   }
 
@@ -231,4 +238,3 @@ class Run {
     this.#log?.[Symbol.dispose]();
   }
 }
-

@@ -70,7 +70,8 @@ export class Window {
     this.shape = shape;
     this.#buffers = buffers;
     this.parameters = shape.blocks.map((block) => new BlockParameters(block, buffers, shape.chunkParameters));
-    for (let index = 0; buffers.has(`slot ${index}`); index++) this.#slots.push(new Slot(buffers.range(`slot ${index}`)));
+    for (let index = 0; buffers.has(`slot ${index}`); index++)
+      this.#slots.push(new Slot(buffers.range(`slot ${index}`)));
     this.#head = new Slot(buffers.range("head.weights"));
     if (shape.config.tied) this.#tiedMatrix = new Slot(buffers.range("head.matrix"));
   }
@@ -145,7 +146,9 @@ export class Window {
 
   /** Slots in use; none between two plans. */
   held(): string[] {
-    return this.#slots.filter(({ state }) => state !== "idle").map(({ range, state }) => `${range.buffer.name} (${state})`);
+    return this.#slots
+      .filter(({ state }) => state !== "idle")
+      .map(({ range, state }) => `${range.buffer.name} (${state})`);
   }
 
   /** Parameters were changed from outside: nothing on the device is of use. */
@@ -166,7 +169,8 @@ export class Window {
       const hi = parameters.range("hi", chunk);
       const order = { reads: [chunk.resource] };
       if (this.shape.dtype === "bfloat16") plan.record("upload", "copy", { to, from: hi }, order);
-      else plan.record("upload", "joinWeights", { to, hi, lo: parameters.range("lo", chunk), count: chunk.count }, order);
+      else
+        plan.record("upload", "joinWeights", { to, hi, lo: parameters.range("lo", chunk), count: chunk.count }, order);
     }
     slot.resource.wrote(plan.last("upload"));
     slot.holds = { parameters, version: parameters.version };

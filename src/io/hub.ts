@@ -1,120 +1,88 @@
 // A model by its name on the Hugging Face hub: `OWNER/NAME[@REVISION]` becomes a directory on this machine.
 //
 // Files are kept where all Hugging Face tools keep them (`models--OWNER--NAME/{blobs,refs,snapshots}` under HF_HUB_CACHE
-// or HF_HOME), so a model that Python has downloaded is not downloaded again, nor the other way round. Only what Sluice
-// reads is fetched: configs, tokenizer, safetensors; nothing that could run, nothing from subfolders.
+// or HF_HOME), so what Python has downloaded is not downloaded again, nor the other way round. Only what Sluice reads is
+// fetched: configs, tokenizer and safetensors of the root folder; nothing that could run when it is loaded.
 //
-// A file appears under its final name after its size and checksum are right and its bytes are on the disk. A broken
-// transfer leaves `*.sluice.incomplete`, and the next attempt, in this run or a later one, continues it. The branch's
-// ref is written last: without a network it leads to the newest snapshot that is complete.
-//
-// @huggingface/hub knows the hub's addresses, listings and redirects. Storing is done here, because its own
-// `downloadFileToCacheDir` compares neither size nor checksum, starts a broken file again from its first byte, and
-// writes to stdout.
+// The branch's ref is written last: without a network it leads to the newest snapshot that was complete. How a single
+// file arrives whole or not at all is in hub-download.ts, what is said when the hub refuses in hub-connection.ts.
 
-import { createHash } from "node:crypto";
-import { constants, existsSync, statSync } from "node:fs";
-import { type FileHandle, mkdir, open, readFile, rename, rm, statfs, symlink } from "node:fs/promises";
-import { homedir } from "node:os";
-import { dirname, join, relative } from "node:path";
+import { existsSync } from "node:fs";
+import { mkdir, readFile } from "node:fs/promises";
+import { dirname, join } from "node:path";
 import { ModelError } from "../errors.ts";
-import { formatBytes, formatDuration } from "../format.ts";
 import { readDecoderConfig } from "../models/config.ts";
 import type { StatusStream } from "../status.ts";
-import { explainFileError, syncDirectory, temporaryPath, writeFileAtomic } from "./atomic.ts";
+import { explainFileError, writeFileAtomic } from "./atomic.ts";
+import { Connection, HubError, hubEndpoint, isOffline, readToken } from "./hub-connection.ts";
+import { downloadMissing, type RemoteFile, type Repository } from "./hub-download.ts";
 import { isObject, parseJson } from "./json.ts";
 import { openModelTensors } from "./safetensors.ts";
 
 export interface ResolveOptions {
-  /** Gets a line per downloaded file, live on a terminal. Default stderr, as stdout may belong to a machine. */
+  /** Gets a line per downloaded file, a live one on a terminal. Default stderr: stdout may belong to a machine. */
   output?: StatusStream;
   /** How long the hub may send nothing before the connection counts as broken. Default 30,000. */
   silenceMsMax?: number;
 }
 
-/** One model on the hub, and how to reach it. */
-interface Repository {
-  id: string;
-  revision: string;
-  /** Where the cache keeps it. */
-  folder: string;
-  endpoint: string;
-  token: string | undefined;
-  output: StatusStream;
-  silenceMsMax: number;
-}
-
-interface RemoteFile {
-  name: string;
-  bytes: number;
-  /** SHA-256 of the content for large files, git's blob id (SHA-1) for small ones; also the blob's name in the cache. */
-  etag: string;
-}
-
 const idPattern = /^(\w(?:[\w.-]*\w)?\/\w(?:[\w.-]*\w)?)(?:@(\w[\w./-]*))?$/;
 const commitPattern = /^[0-9a-f]{40}$/;
-const smallNames = /^(config|generation_config|special_tokens_map|tokenizer[\w.-]*)\.json$|^chat_template\.jinja$/;
+const etagPattern = /^([0-9a-f]{40}|[0-9a-f]{64})$/;
+const smallNames = /^((config|generation_config|special_tokens_map|tokenizer[\w.-]*)\.json|chat_template\.jinja)$/;
 const singleName = "model.safetensors";
 const indexName = "model.safetensors.index.json";
-/** Attempts in a row that bring no new byte before a file is given up. */
-const attemptsMax = 3;
 
-/** The directory of `model`: a path is returned as it is, whether it exists or not; a hub id is downloaded first. */
+/** The directory of `model`: a path comes back as it is, existing or not; a hub id is downloaded first. */
 export async function resolveModel(model: string, options: ResolveOptions = {}): Promise<string> {
   const [, id, revision = "main"] = idPattern.exec(model) ?? [];
-  // No `..` may climb out of the cache; with `--` in a name, two models could share a folder.
+  // A `..` could climb out of the cache, and with `--` in their names two models could share a folder.
   if (existsSync(model) || id === undefined || /\.\.|--/.test(id) || /\.\.|\/\/|\/$/.test(revision)) return model;
   const { getHFHubCachePath, getRepoFolderName } = await import("@huggingface/hub");
   const folder = join(getHFHubCachePath(), getRepoFolderName({ type: "model", name: id }));
+  const { output = process.stderr, silenceMsMax = 30_000 } = options;
   try {
-    return await findSnapshot({
-      id,
-      revision,
-      folder,
-      endpoint: (process.env["HF_ENDPOINT"] || "https://huggingface.co").replace(/\/+$/, ""),
-      token: await readToken(),
-      output: options.output ?? process.stderr,
-      silenceMsMax: options.silenceMsMax ?? 30_000,
-    });
+    const token = await readToken();
+    return await findSnapshot({ id, revision, endpoint: hubEndpoint(), token, silenceMsMax, folder, output });
   } catch (cause) {
-    if (!(cause as NodeJS.ErrnoException).code) throw cause;
+    if (cause instanceof ModelError || !(cause as NodeJS.ErrnoException).code) throw cause;
     throw new ModelError(
-      `${id}: cannot be stored in ${folder}: ${explainFileError(cause, "write")} (HF_HOME says where models are kept)`,
+      `${id}: cannot be kept in ${folder}: ${explainFileError(cause, "write")} (HF_HOME says where models are kept)`,
     );
   }
 }
 
 async function findSnapshot(repository: Repository): Promise<string> {
   const { id, revision, folder, output } = repository;
-  const offline = /^(1|on|yes|true)$/i.test(process.env["HF_HUB_OFFLINE"] ?? "");
-  if (offline || commitPattern.test(revision)) {
+  if (isOffline() || commitPattern.test(revision)) {
     const cached = await completeSnapshot(repository);
     if (cached !== undefined) return cached; // a commit never changes, so there is nothing to ask
-    if (offline)
+    if (isOffline())
       throw new ModelError(
-        `${id}: HF_HUB_OFFLINE is set and ${folder} has no complete snapshot of ${revision}; unset it to download the model, or give a model directory`,
+        `${id}: HF_HUB_OFFLINE is set and ${folder} has no complete snapshot of ${JSON.stringify(revision)}; unset it to download the model, or give a model directory`,
       );
   }
-  let listing: { commit: string; files: Map<string, RemoteFile> };
+  let listing: Listing;
   try {
     listing = await list(repository);
   } catch (cause) {
-    const cached = cause instanceof HubError && cause.mayPass ? await completeSnapshot(repository) : undefined;
+    const cached = cause instanceof HubError && cause.isOutage ? await completeSnapshot(repository) : undefined;
     if (cached === undefined) throw cause;
-    output.write(`${(cause as HubError).message}; until then the snapshot in ${cached} is used\n`);
+    output.write(`${(cause as HubError).message}; until then the copy in ${cached} is used\n`);
     return cached;
   }
-  const snapshot = join(folder, "snapshots", listing.commit);
-  await downloadFiles(repository, listing.files, snapshot);
-  if (revision !== listing.commit) {
+  const { commit, files } = listing;
+  const snapshot = join(folder, "snapshots", commit);
+  await downloadFiles({ ...repository, revision: commit }, files, snapshot);
+  if (revision !== commit) {
     const ref = join(folder, "refs", revision);
     await mkdir(dirname(ref), { recursive: true });
-    await writeFileAtomic(ref, listing.commit);
+    await writeFileAtomic(ref, commit);
   }
   return snapshot;
 }
 
-/** The cached snapshot of the revision, if its config and all its weights are there; they are always stored last. */
+/** The cached snapshot, if config and weights are all there. Weights come last, so then the rest is there too. */
 async function completeSnapshot({ folder, revision }: Repository): Promise<string | undefined> {
   const isCommit = commitPattern.test(revision);
   const commit = isCommit ? revision : await readFile(join(folder, "refs", revision), "utf8").catch(() => "");
@@ -129,56 +97,76 @@ async function completeSnapshot({ folder, revision }: Repository): Promise<strin
   }
 }
 
-/** The commit of the revision and the files in its root folder. */
-async function list(repository: Repository): Promise<{ commit: string; files: Map<string, RemoteFile> }> {
+// ---- what the hub has -----------------------------------------------------------------------------------------------
+
+interface Listing {
+  /** The commit that the revision stands for. */
+  commit: string;
+  /** The files of the root folder, by name. */
+  files: Map<string, RemoteFile>;
+}
+
+async function list(repository: Repository): Promise<Listing> {
   const { modelInfo, listFiles } = await import("@huggingface/hub");
   using connection = new Connection(repository);
-  const { id, revision } = repository;
+  const { id, revision, endpoint } = repository;
+  const ask = connection.parameters;
   const files = new Map<string, RemoteFile>();
   try {
-    const ask = connection.parameters;
     const { sha: commit } = await modelInfo({ ...ask, name: id, revision, additionalFields: ["sha"] });
-    if (!commitPattern.test(commit)) throw new Error(`the commit ${JSON.stringify(commit)}`);
-    for await (const { type, path: name, size, oid, lfs } of listFiles({ ...ask, revision: commit })) {
-      if (!/^[^/\\\0]+$/.test(name) || name === "." || name === "..") throw new Error(`the file ${JSON.stringify(name)}`);
-      const etag = lfs?.oid ?? oid ?? "";
+    if (!commitPattern.test(commit)) throw new Error(`as commit ${JSON.stringify(commit)}`);
+    for await (const entry of listFiles({ ...ask, repo: { type: "model", name: id }, revision: commit })) {
+      const { type, path: name, size: bytes, oid } = entry;
+      const etag = entry.lfs?.oid ?? oid ?? "";
       if (type !== "file") continue;
-      if (!/^([0-9a-f]{40}|[0-9a-f]{64})$/.test(etag) || !Number.isSafeInteger(size) || size < 0)
-        throw new Error(`${JSON.stringify(name)} with checksum ${JSON.stringify(etag)} and ${size} bytes`);
-      files.set(name, { name, bytes: size, etag });
+      // The name becomes a path in the cache: in a root folder it has no business to contain another folder's.
+      if (!/^[^/\\\0]+$/.test(name) || /^\.\.?$/.test(name) || !etagPattern.test(etag) || !(bytes >= 0))
+        throw new Error(`in its file list ${JSON.stringify({ name, bytes, etag })}`);
+      files.set(name, { name, bytes, etag });
     }
     return { commit, files };
   } catch (cause) {
     if (cause instanceof ModelError) throw cause;
     throw new ModelError(
-      `${id}: ${repository.endpoint} answered what no hub should (${(cause as Error).message}); check HF_ENDPOINT, or give a model directory`,
+      `${id}: ${endpoint} answered what no hub should (${(cause as Error).message}); check HF_ENDPOINT, and do not use the model if it stays so`,
     );
   }
 }
 
-/** Makes `snapshot` whole: small files, then a look at the config, then the weights. */
-async function downloadFiles(repository: Repository, files: Map<string, RemoteFile>, snapshot: string): Promise<void> {
-  const { id, folder, output } = repository;
-  const names = [...files.keys()].sort();
-  const weightsName = [singleName, indexName].find((name) => files.has(name));
-  if (weightsName === undefined || !files.has("config.json"))
-    throw new ModelError(
-      `${id}: has no ${weightsName ? "config.json" : `${singleName} or ${indexName}`} (it has ${names.slice(0, 8).join(", ") || "no files"}); choose a model saved by transformers as safetensors`,
-    );
-  const isStored = ({ name, bytes }: RemoteFile) => fileBytes(join(snapshot, name)) === bytes;
-  const download = async (wanted: RemoteFile[]) => {
-    for (const file of wanted.filter((file) => !isStored(file))) {
-      const blob = join(folder, "blobs", file.etag);
-      if (fileBytes(blob) !== file.bytes) await downloadBlob(repository, listing(file), blob);
-      await linkFile(join(snapshot, file.name), blob);
-    }
-  };
-  const listing = (file: RemoteFile) => ({ ...file, commit: snapshot.slice(-40) });
+// ---- from the hub to the snapshot -----------------------------------------------------------------------------------
 
+/** Makes `snapshot` whole: the small files, a look at the config, then the weights. `revision` is a commit. */
+async function downloadFiles(repository: Repository, files: Listing["files"], snapshot: string): Promise<void> {
+  const { id } = repository;
+  const names = [...files.keys()].sort();
+  const missing = ["config.json", singleName].find((name) => !files.has(name));
+  const isSharded = missing === singleName && files.has(indexName);
+  if (missing !== undefined && !isSharded)
+    throw new ModelError(
+      `${id}: has no ${missing} (it has ${names.slice(0, 8).join(", ") || "no files"}); choose a model that transformers saved as safetensors`,
+    );
   await mkdir(snapshot, { recursive: true });
-  await mkdir(join(folder, "blobs"), { recursive: true });
-  const small = names.filter((name) => smallNames.test(name) || name === (weightsName === indexName ? indexName : ""));
-  await download(small.map((name) => files.get(name)!));
+  const download = (wanted: string[]) =>
+    downloadMissing(
+      repository,
+      wanted.map((name) => files.get(name)!),
+      snapshot,
+    );
+
+  await download(names.filter((name) => smallNames.test(name) || (isSharded && name === indexName)));
   readDecoderConfig(join(snapshot, "config.json")); // an unsupported model is refused before its gigabytes arrive
-  void output;
+  const weights = isSharded ? await shardNames(join(snapshot, indexName)) : [singleName];
+  const absent = weights.find((name) => !files.has(name));
+  if (absent !== undefined)
+    throw new ModelError(
+      `${id}: its ${indexName} names ${JSON.stringify(absent)}, which is not among its files; tell its owner`,
+    );
+  await download(weights);
+}
+
+/** Which files an index names; what else is wrong with it, the model's opener will say. */
+async function shardNames(indexPath: string): Promise<string[]> {
+  const index = parseJson(await readFile(indexPath, "utf8"));
+  const map = isObject(index) && isObject(index["weight_map"]) ? index["weight_map"] : {};
+  return [...new Set(Object.values(map).map(String))].sort();
 }

@@ -40,14 +40,22 @@ export async function loadTensors(engine: Engine, model: ModelTensors, targets: 
       const from = range.slice(0, piece * bytes);
       const source = file.range(tensor.offset + first * bytes, piece * bytes);
       plan.record("disk", "fileRead", { to: from, file: source, checksum }, { writes: [resource] });
-      const split = { hi: hi.slice(first * 2, piece * 2), lo: lo.slice(first * 2, piece * 2), from, count: piece, dtype };
+      const split = {
+        hi: hi.slice(first * 2, piece * 2),
+        lo: lo.slice(first * 2, piece * 2),
+        from,
+        count: piece,
+        dtype,
+      };
       plan.record("host", "splitWeights", split, { reads: [resource] });
     }
   }
   try {
     await engine.play(plan);
   } catch (cause) {
-    throw cause instanceof StepError ? new ModelError(`${model.directory}: cannot load the weights: ${cause.message}`) : cause;
+    throw cause instanceof StepError
+      ? new ModelError(`${model.directory}: cannot load the weights: ${cause.message}`)
+      : cause;
   }
 }
 
@@ -73,10 +81,18 @@ export async function writeTensors(
     const file = scope.file(join(directory, name), "write", fileBytes);
     const head = scope.buffer("host", header.length, `header of ${name}`);
     new Uint8Array(head.window()).set(header);
-    plan.record("disk", "fileWrite", { file: file.range(0, header.length), from: head.range(), checksum: sums.at(index, 0) });
+    plan.record("disk", "fileWrite", {
+      file: file.range(0, header.length),
+      from: head.range(),
+      checksum: sums.at(index, 0),
+    });
     for (const [position, tensor] of tensors.entries()) {
       const target = file.range(tensor.offset, tensor.bytes);
-      plan.record("disk", "fileWrite", { file: target, from: source(tensor.name), checksum: sums.at(index, position + 1) });
+      plan.record("disk", "fileWrite", {
+        file: target,
+        from: source(tensor.name),
+        checksum: sums.at(index, position + 1),
+      });
     }
     plan.record("disk", "fileSync", { file: file.range() });
   }
@@ -116,7 +132,9 @@ export async function readTensors(
     for (const [position, found] of sums.of(index).entries())
       if (found !== expected[index]!.checksums[position]) {
         const what = position === 0 ? "its header" : `tensor ${tensors[position - 1]!.name}`;
-        throw new CheckpointError(`${join(directory, name)}: ${what} is damaged (checksum ${found}, expected ${expected[index]!.checksums[position]})`);
+        throw new CheckpointError(
+          `${join(directory, name)}: ${what} is damaged (checksum ${found}, expected ${expected[index]!.checksums[position]})`,
+        );
       }
 }
 

@@ -108,7 +108,10 @@ type ScratchName = "projected" | "dQkv" | "delta";
 export const totalBytes = (sizes: Record<string, number>): number => Object.values(sizes).reduce((a, b) => a + b, 0);
 
 /** Names the parts of one range, in order; parts of no bytes are absent. */
-export function carve<Name extends string>(range: Range, sizes: Record<Name, number>): (name: Name, bytes?: number) => Range {
+export function carve<Name extends string>(
+  range: Range,
+  sizes: Record<Name, number>,
+): (name: Name, bytes?: number) => Range {
   const offsets = new Map<Name, number>();
   let offset = 0;
   for (const name in sizes) {
@@ -201,10 +204,24 @@ export function forwardBlock(
     table: context.ropeTable,
     epsilon,
   });
-  const attention = { ...shape, out: a.attention, qk: a.qk, qkv: a.qkv, starts: batch.starts, ...attentionShape(context) };
+  const attention = {
+    ...shape,
+    out: a.attention,
+    qk: a.qk,
+    qkv: a.qkv,
+    starts: batch.starts,
+    ...attentionShape(context),
+  };
   if (cache) run("attentionCached", { ...attention, ...cache, sequences: batch.documents });
   else run("attentionForward", { ...attention, lse: a.lse, documents: batch.documents });
-  run("linearForward", { ...linear, y: a.projected, x: a.attention, weight: w.group("o"), inputs: heads * headDim, outputs: C });
+  run("linearForward", {
+    ...linear,
+    y: a.projected,
+    x: a.attention,
+    weight: w.group("o"),
+    inputs: heads * headDim,
+    outputs: C,
+  });
   run("addRmsnormForward", {
     ...norm,
     sum: a.residual,
@@ -259,7 +276,16 @@ export function backwardBlock(
     outputs: number,
     dBias: Range | null = null,
   ): void => {
-    run("linearBackwardWeight", { ...add, dWeight: gradients.group(group), dBias, dy, x: input, tokens, inputs, outputs });
+    run("linearBackwardWeight", {
+      ...add,
+      dWeight: gradients.group(group),
+      dBias,
+      dy,
+      x: input,
+      tokens,
+      inputs,
+      outputs,
+    });
     run("linearBackwardInput", { dx, dy, weight: w.group(group), tokens, inputs, outputs, dtype });
   };
 
@@ -367,8 +393,7 @@ export function headLoss(
   const { validRows, tokens } = batch;
   const gathered = validRows > 0 ? part("rows", validRows * C * e) : null; // (R, C)
 
-  if (gathered)
-    run("gatherRows", { y: gathered, x, index: batch.rowIndex!, rows: validRows, width: C, dtype });
+  if (gathered) run("gatherRows", { y: gathered, x, index: batch.rowIndex!, rows: validRows, width: C, dtype });
   for (let first = 0; gathered && first < validRows; first += chunk) {
     const rows = Math.min(chunk, validRows - first);
     const hidden = gathered.slice(first * C * e, rows * C * e); // (rows, C)
@@ -391,7 +416,14 @@ export function headLoss(
     });
     if (!backward) continue;
     const accumulate = backward.accumulate || first > 0 ? 1 : 0;
-    run("linearBackwardWeight", { ...linear, dWeight: backward.dMatrix, dBias: null, dy: logits, x: normed, accumulate });
+    run("linearBackwardWeight", {
+      ...linear,
+      dWeight: backward.dMatrix,
+      dBias: null,
+      dy: logits,
+      x: normed,
+      accumulate,
+    });
     run("linearBackwardInput", { ...linear, dx: normed, dy: logits, weight: context.matrix });
     run("rmsnormBackward", {
       ...norm,

@@ -77,7 +77,9 @@ export class Engine implements Disposable {
     this.device = options.device;
     this.workers = options.workers;
     this.deviceBytesMax = options.deviceBytesMax ?? Number.MAX_SAFE_INTEGER;
-    this.#check(this.#native.sluice_engine_create(deviceKinds[options.device], options.workers, this.deviceBytesMax, this.#out));
+    this.#check(
+      this.#native.sluice_engine_create(deviceKinds[options.device], options.workers, this.deviceBytesMax, this.#out),
+    );
     this.#handle = Number(this.#out[0]! & 0xffffffffn);
     engines.add(this);
   }
@@ -140,7 +142,8 @@ export class Engine implements Disposable {
 
   /** Blocks until the event is there. For tests and the REPL: timers and Ctrl-C wait too. */
   doneSync(event: Event, timeoutMs = 600_000): void {
-    if (this.#native.sluice_command_wait(this.#handle, event, timeoutMs) !== 0) throw new NativeError(this.#lastError());
+    if (this.#native.sluice_command_wait(this.#handle, event, timeoutMs) !== 0)
+      throw new NativeError(this.#lastError());
     if (this.#native.sluice_command_state(this.#handle, event) === 1) return;
     for (;;) {
       const failure = this.#takeFailure();
@@ -176,7 +179,10 @@ export class Engine implements Disposable {
   spans(plan: Plan): { start: number; end: number }[] {
     const raw = new BigUint64Array(new ArrayBuffer(plan.commands.length * 16));
     this.#check(this.#native.sluice_plan_spans(this.#handle, plan.base, plan.commands.length, raw));
-    return plan.commands.map((_, index) => ({ start: Number(raw[index * 2]) || NaN, end: Number(raw[index * 2 + 1]) || NaN }));
+    return plan.commands.map((_, index) => ({
+      start: Number(raw[index * 2]) || NaN,
+      end: Number(raw[index * 2 + 1]) || NaN,
+    }));
   }
 
   /** Seconds each stream has been busy since the engine was made. */
@@ -281,6 +287,7 @@ function listen(): void {
 /** The last command of each in-order stream and every host command: when these are there, the plan is done. */
 function lastEvents(plan: Plan): Event[] {
   const last = new Map<string, Event>();
-  for (const command of plan.commands) last.set(command.stream === "host" ? `host ${command.id}` : command.stream, command.id);
+  for (const command of plan.commands)
+    last.set(command.stream === "host" ? `host ${command.id}` : command.stream, command.id);
   return [...last.values()];
 }
