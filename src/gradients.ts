@@ -1,10 +1,8 @@
-// How gradients leave the device and parameters are updated.
+// How gradients leave the device, and how their norm is measured. `updates.ts` does what follows: AdamW.
 //
 // `accumulators` hands out float32 gradient buffers that their last reader has left; `land` sends a block's finished
 // gradient to the host, chunk by chunk, into a slot of the ring. Without clipping each chunk is updated as it lands. With
-// clipping all gradients are kept until the norm is known, and every update runs underneath the next step's forward pass.
-// Either way the host takes the earliest deadline first: the embedding, then layer 0, 1, … in the order in which the next
-// forward pass needs them (DESIGN: deadline order). Resident blocks never leave: compute updates them on the device.
+// clipping all gradients are kept until the norm is known. Gradients of resident blocks never leave the device.
 //
 // With several passes, a pass's gradients are added up on the host in float32 and updated after the last pass.
 
@@ -22,26 +20,10 @@ import {
 import { Weights, bytesOf } from "./models/decoder.ts";
 import type { ParameterBlock } from "./models/parameters.ts";
 import type { Dtype, Ops } from "./native/abi.gen.ts";
-import { updateRuns, type AdamwStep, type Chunk } from "./optimizer.ts";
+import type { AdamwStep } from "./optimizer.ts";
 import { Resource, type Event, type Plan, type Range } from "./plan.ts";
-import { headParts, labelOf, type BlockParameters, type Window } from "./window.ts";
-
-/** A buffer and who touched it last. */
-interface Place {
-  range: Range;
-  resource: Resource;
-}
-
-/** A chunk of a gradient that waits for its update. */
-interface Landed {
-  parameters: BlockParameters;
-  chunk: Chunk & { resource: Resource };
-  gradient: Range;
-  dtype: Dtype;
-  resource: Resource;
-  /** The command that brought this chunk; undefined: whatever wrote the resource. */
-  event: Event | undefined;
-}
+import { Updates, type Place, type TouchedRows } from "./updates.ts";
+import { headParts, type BlockParameters, type Window } from "./window.ts";
 
 /** A gradient on the host, and the event at which each chunk is there. */
 interface Landing extends Place {
@@ -56,18 +38,11 @@ export interface StepResults {
   factor: Range;
 }
 
-/** The embedding's part of a step: distinct tokens and where each occurs, pass by pass. */
-export interface TouchedRows {
-  /** Distinct tokens of the step, increasing (U i32). */
-  tokens: Range;
-  distinct: number;
-}
-
 export class Gradients {
   readonly shape: StepShape;
   #window: Window;
   #buffers: Buffers;
-  #decays: ReadonlyMap<string, number>;
+  #updates: Updates;
   #accumulators: Place[];
   #casts: Place[];
   #ring: Place[];
@@ -77,26 +52,20 @@ export class Gradients {
   #kept = new Map<BlockParameters, Place>();
   #deviceNorms: Place;
   #rowsGradient: Place;
-  #unit: Range | undefined;
-  #deviceFactor: Place | undefined;
-  #factors = [new Resource(), new Resource()] as const;
   #norms = [new Resource(), new Resource()] as const;
 
   // What the step in hand has gathered.
-  #landed: Landed[] = [];
   /** Parts of the norm that compute measures, and the events after which each part is in the results. */
   #onDevice: number[] = [];
   #normEvents: Event[] = [];
-  #lossChecks: Event[] = [];
   #results!: StepResults;
   #parity: 0 | 1 = 0;
-  #update!: AdamwStep;
 
   constructor(shape: StepShape, buffers: Buffers, window: Window, decays: ReadonlyMap<string, number>) {
     this.shape = shape;
     this.#window = window;
     this.#buffers = buffers;
-    this.#decays = decays;
+    this.#updates = new Updates(shape, buffers, window, decays);
     const place = (name: string): Place => ({ range: buffers.range(name), resource: new Resource() });
     const places = (name: string): Place[] => {
       const found: Place[] = [];
@@ -129,23 +98,19 @@ export class Gradients {
     }
     this.#deviceNorms = place("norms");
     this.#rowsGradient = place("embedding.gradient");
-    this.#unit = shape.clips ? undefined : buffers.range("unit factor", 0, 16);
-    this.#deviceFactor = optional("factor");
   }
 
   /** Starts a step: where its results go, and what its updates do. */
   begin(parity: 0 | 1, results: StepResults, update: AdamwStep): void {
-    assert(this.#landed.length === 0, "gradients of the last step were not updated");
     this.#parity = parity;
     this.#results = results;
-    this.#update = update;
-    this.#lossChecks = [];
+    this.#updates.begin(parity, results.factor, update);
     this.#onDevice = [];
   }
 
   /** Nothing may be updated before this event: it fails the step when the loss is not finite. */
   afterLossCheck(event: Event): void {
-    this.#lossChecks.push(event);
+    this.#updates.afterLossCheck(event);
   }
 
   // ---- accumulators ---------------------------------------------------------------------------------------------------
@@ -198,7 +163,7 @@ export class Gradients {
       this.#push(parameters, this.#download(plan, parameters, finished, this.#ring[0]!), gradientDtype(this.shape));
     } else this.#sumOnHost(plan, parameters, this.#download(plan, parameters, finished, this.#ring[0]!), pass);
     if (!isResident(this.shape, layer)) rotate(this.#ring);
-    if (!this.shape.clips) this.#updateLanded(plan);
+    if (!this.shape.clips) this.#updates.record(plan);
   }
 
   /** The head's gradient is complete for the step. */
@@ -212,7 +177,7 @@ export class Gradients {
       const matrix = this.#finish(plan, embeddingBlock(this.shape), this.#matrix.accumulator, this.#matrix.cast);
       this.#download(plan, embedding, matrix, this.#matrix.landing);
     }
-    if (!this.shape.clips) this.#updateLanded(plan);
+    if (!this.shape.clips) this.#updates.record(plan);
   }
 
   /** Chunk by chunk to the host; a chunk can be updated while the next is on its way. */
@@ -236,7 +201,7 @@ export class Gradients {
     const bytes = bytesOf(dtype);
     for (const [index, chunk] of parameters.chunks.entries()) {
       const gradient = range.slice(chunk.offset * bytes, chunk.count * bytes);
-      this.#landed.push({ parameters, chunk, gradient, dtype, resource, event: events?.[index] });
+      this.#updates.add({ parameters, chunk, gradient, dtype, resource, event: events?.[index] });
     }
   }
 
@@ -280,7 +245,7 @@ export class Gradients {
     this.#measureOnHost(plan, "squaredNorm", args, resources);
     for (const [index, chunk] of chunks.entries()) {
       const gradient = sum.slice(chunk.offset * 4, chunk.count * 4);
-      this.#landed.push({
+      this.#updates.add({
         parameters,
         chunk,
         gradient,
@@ -393,114 +358,16 @@ export class Gradients {
       "host",
       "clipFactor",
       { factor, sums, parts, maxNorm: maxGradNorm ?? 0 },
-      { waits: [...this.#normEvents, ...this.#lossChecks], writes: [this.#factors[parity]] },
+      { waits: [...this.#normEvents, ...this.#updates.lossChecks], writes: [this.#updates.factor] },
     );
     this.#norms[parity].wrote(norm);
     this.#normEvents = [];
     plan.label = { step: plan.label.step, phase: "update", block: "embedding" };
-    const rowsEvent = this.#updateEmbedding(plan, rows);
-    this.#updateLanded(plan);
+    const gradient = { range: this.#touchedGradient(rows.distinct), resource: this.#rowsGradient.resource };
+    const rowsEvent = this.#updates.recordEmbedding(plan, rows, gradient, this.#matrix && this.#tiedLanding());
+    this.#updates.record(plan);
     return { norm, rows: rowsEvent };
   }
-
-  /** Rows that no token touched need no scatter, so theirs comes first; touched rows follow. */
-  #updateEmbedding(plan: Plan, { tokens, distinct }: TouchedRows): Event {
-    const { embedding } = this.#window;
-    const { vocabulary, hidden: width, tied } = this.shape.config;
-    const whole = { offset: 0, count: vocabulary * width };
-    const { range: factor, resource } = this.#hostFactor();
-    const common = {
-      hi: embedding.range("hi", whole),
-      lo: embedding.range("lo", whole),
-      m: embedding.range("m", whole),
-      v: embedding.range("v", whole),
-      tokens,
-      factor,
-      distinct,
-      width,
-      vocabulary,
-      ...this.#update,
-      weightDecay: this.#decays.get(embedding.block.tensors[0]!.name)!,
-    };
-    const landing = tied ? this.#tiedLanding() : undefined;
-    plan.record(
-      "host",
-      "adamwOtherRows",
-      { ...common, gradient: landing?.range ?? null, gradientDtype: gradientDtype(this.shape) },
-      {
-        reads: [resource, ...(landing ? [landing.resource] : [])],
-        writes: embedding.resources,
-        waits: this.#lossChecks,
-      },
-    );
-    const event = plan.record(
-      "host",
-      "adamwRows",
-      { ...common, gradient: this.#touchedGradient(distinct) },
-      { reads: [resource, this.#rowsGradient.resource], writes: embedding.resources, waits: this.#lossChecks },
-    );
-    embedding.version++;
-    return event;
-  }
-
-  /** Updates what has landed. The order of recording does not matter: the host goes by deadline. */
-  #updateLanded(plan: Plan): void {
-    const landed = this.#landed.sort((a, b) => a.parameters.block.index - b.parameters.block.index);
-    this.#landed = [];
-    const { label } = plan;
-    for (const { parameters, chunk, gradient, dtype, resource, event: landedAt } of landed) {
-      const { block } = parameters;
-      const resident = isResident(this.shape, block.layer);
-      plan.label = { step: label.step, phase: "update", block: labelOf(block) };
-      const factor = resident ? this.#factorOnDevice(plan) : this.#hostFactor();
-      const bytes = bytesOf(dtype);
-      for (const run of updateRuns(block, chunk, this.#decays)) {
-        const event = plan.record(
-          resident ? "compute" : "host",
-          "adamw",
-          {
-            hi: parameters.range("hi", run),
-            lo: parameters.range("lo", run),
-            m: parameters.range("m", run),
-            v: parameters.range("v", run),
-            gradient: gradient.slice((run.offset - chunk.offset) * bytes, run.count * bytes),
-            factor: factor.range,
-            count: run.count,
-            gradientDtype: dtype,
-            ...this.#update,
-            weightDecay: run.weightDecay,
-          },
-          {
-            reads: [factor.resource],
-            writes: [chunk.resource],
-            waits: [...this.#lossChecks, ...(landedAt === undefined ? resource.toRead() : [landedAt])],
-            deadline: block.index,
-          },
-        );
-        resource.read(event, resident ? "compute" : "host");
-      }
-    }
-    plan.label = label;
-    for (const parameters of new Set(landed.map((entry) => entry.parameters))) parameters.version++;
-  }
-
-  /** The factor by which gradients are multiplied: this step's, or 1, which nobody ever writes, when nothing is clipped. */
-  #hostFactor(): Place {
-    if (this.#unit) return { range: this.#unit, resource: new Resource() };
-    return { range: this.#results.factor, resource: this.#factors[this.#parity] };
-  }
-
-  #factorOnDevice(plan: Plan): Place {
-    const device = this.#deviceFactor!;
-    const to = device.range.slice(0, 16);
-    const from = this.#hostFactor();
-    if (this.#deviceFactorPlan !== plan) {
-      this.#deviceFactorPlan = plan;
-      plan.record("upload", "copy", { to, from: from.range }, { reads: [from.resource], writes: [device.resource] });
-    }
-    return { range: to, resource: device.resource };
-  }
-  #deviceFactorPlan: Plan | undefined;
 }
 
 /** The first becomes the last. */
