@@ -36,8 +36,8 @@ const indexName = "model.safetensors.index.json";
 /** The directory of `model`: a path comes back as it is, existing or not; a hub id is downloaded first. */
 export async function resolveModel(model: string, options: ResolveOptions = {}): Promise<string> {
   const [, id, revision = "main"] = idPattern.exec(model) ?? [];
-  // A `..` could climb out of the cache, and with `--` in their names two models could share a folder.
-  if (existsSync(model) || id === undefined || /\.\.|--/.test(id) || /\.\.|\/\/|\/$/.test(revision)) return model;
+  // With `--` in their names two models could share a folder, and a `..` in the revision could climb out of it.
+  if (existsSync(model) || id === undefined || id.includes("--") || /\.\.|\/\/|\/$/.test(revision)) return model;
   const { getHFHubCachePath, getRepoFolderName } = await import("@huggingface/hub");
   const folder = join(getHFHubCachePath(), getRepoFolderName({ type: "model", name: id }));
   const { output = process.stderr, silenceMsMax = 30_000 } = options;
@@ -66,9 +66,10 @@ async function findSnapshot(repository: Repository): Promise<string> {
   try {
     listing = await list(repository);
   } catch (cause) {
-    const cached = cause instanceof HubError && cause.isOutage ? await completeSnapshot(repository) : undefined;
+    if (!(cause instanceof HubError && (cause.isOutage || cause.status === 429))) throw cause;
+    const cached = await completeSnapshot(repository);
     if (cached === undefined) throw cause;
-    output.write(`${(cause as HubError).message}; until then the copy in ${cached} is used\n`);
+    output.write(`${cause.message}; until then the copy in ${cached} is used\n`);
     return cached;
   }
   const { commit, files } = listing;
@@ -82,7 +83,7 @@ async function findSnapshot(repository: Repository): Promise<string> {
   return snapshot;
 }
 
-/** The cached snapshot, if config and weights are all there. Weights come last, so then the rest is there too. */
+/** The cached snapshot, if config and all weights are there. Weights are fetched last, so then the rest is there too. */
 async function completeSnapshot({ folder, revision }: Repository): Promise<string | undefined> {
   const isCommit = commitPattern.test(revision);
   const commit = isCommit ? revision : await readFile(join(folder, "refs", revision), "utf8").catch(() => "");
@@ -120,7 +121,7 @@ async function list(repository: Repository): Promise<Listing> {
       const etag = entry.lfs?.oid ?? oid ?? "";
       if (type !== "file") continue;
       // The name becomes a path in the cache: in a root folder it has no business to contain another folder's.
-      if (!/^[^/\\\0]+$/.test(name) || /^\.\.?$/.test(name) || !etagPattern.test(etag) || !(bytes >= 0))
+      if (!/^[^/\\\0]+$/.test(name) || /^\.\.?$/.test(name) || !etagPattern.test(etag) || !isSize(bytes))
         throw new Error(`in its file list ${JSON.stringify({ name, bytes, etag })}`);
       files.set(name, { name, bytes, etag });
     }
@@ -131,6 +132,10 @@ async function list(repository: Repository): Promise<Listing> {
       `${id}: ${endpoint} answered what no hub should (${(cause as Error).message}); check HF_ENDPOINT, and do not use the model if it stays so`,
     );
   }
+}
+
+function isSize(bytes: number): boolean {
+  return Number.isSafeInteger(bytes) && bytes >= 0;
 }
 
 // ---- from the hub to the snapshot -----------------------------------------------------------------------------------
@@ -146,27 +151,27 @@ async function downloadFiles(repository: Repository, files: Listing["files"], sn
       `${id}: has no ${missing} (it has ${names.slice(0, 8).join(", ") || "no files"}); choose a model that transformers saved as safetensors`,
     );
   await mkdir(snapshot, { recursive: true });
-  const download = (wanted: string[]) =>
-    downloadMissing(
-      repository,
-      wanted.map((name) => files.get(name)!),
-      snapshot,
-    );
-
-  await download(names.filter((name) => smallNames.test(name) || (isSharded && name === indexName)));
+  const filesOf = (wanted: string[]) => wanted.flatMap((name) => files.get(name) ?? []);
+  const small = names.filter((name) => smallNames.test(name) || (isSharded && name === indexName));
+  await downloadMissing(repository, filesOf(small), snapshot);
   readDecoderConfig(join(snapshot, "config.json")); // an unsupported model is refused before its gigabytes arrive
   const weights = isSharded ? await shardNames(join(snapshot, indexName)) : [singleName];
-  const absent = weights.find((name) => !files.has(name));
-  if (absent !== undefined)
+  const stray = weights.find((name) => !files.has(name) || !name.endsWith(".safetensors"));
+  if (stray !== undefined)
     throw new ModelError(
-      `${id}: its ${indexName} names ${JSON.stringify(absent)}, which is not among its files; tell its owner`,
+      `${id}: its ${indexName} names ${JSON.stringify(stray)}, which is none of its safetensors files; choose another revision or model`,
     );
-  await download(weights);
+  await downloadMissing(repository, filesOf(weights), snapshot);
 }
 
-/** Which files an index names; what else is wrong with it, the model's opener will say. */
+/** Which files an index names. */
 async function shardNames(indexPath: string): Promise<string[]> {
-  const index = parseJson(await readFile(indexPath, "utf8"));
-  const map = isObject(index) && isObject(index["weight_map"]) ? index["weight_map"] : {};
-  return [...new Set(Object.values(map).map(String))].sort();
+  let index: unknown;
+  try {
+    index = parseJson(await readFile(indexPath, "utf8"));
+  } catch (cause) {
+    throw new ModelError(`${indexPath}: ${(cause as Error).message}`);
+  }
+  if (!isObject(index) || !isObject(index["weight_map"])) throw new ModelError(`${indexPath}: has no weight_map`);
+  return [...new Set(Object.values(index["weight_map"]).map(String))].sort();
 }
