@@ -14,7 +14,6 @@ import { readSafetensors } from "../src/io/safetensors.ts";
 import { logits, toFloat32 } from "../src/logits.ts";
 import { load, type Model } from "../src/model.ts";
 import { Session, inferenceShape } from "../src/session.ts";
-import type { Dtype } from "../src/native/abi.gen.ts";
 import { Trainer, type TrainerConfig } from "../src/trainer.ts";
 
 export interface Check {
@@ -42,7 +41,7 @@ interface Reference {
 
 export interface ParityOptions {
   device?: "cpu";
-  dtype?: Dtype;
+  dtype?: keyof typeof limits;
   configPath?: string;
   workers?: number;
 }
@@ -192,7 +191,7 @@ function compareGradients(
   trainer: Trainer,
   batch: StepBatch,
   tensors: ReadonlyMap<string, Float32Array>,
-  dtype: Dtype,
+  dtype: keyof typeof limits,
 ): void {
   for (const [name, found] of gradientsOf(model, trainer, batch)) {
     const expected = tensors.get(`grad.packed.${name}`)!;

@@ -7,7 +7,7 @@ import type { Model } from "../../src/model.ts";
 import type { Buffer } from "../../src/native/runtime.ts";
 import { Plan } from "../../src/plan.ts";
 import type { Trainer, TrainerConfig } from "../../src/trainer.ts";
-import { cumulative, Draw } from "./tensors.ts";
+import { cumulative, type Draw } from "./tensors.ts";
 
 export interface Rows {
   sequenceLength: number;
