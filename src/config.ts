@@ -147,16 +147,6 @@ function schema({ type }: Ark) {
     loss: type("'assistant' | 'all'").default("assistant"),
   });
 
-  const generation = type({
-    "+": "reject",
-    /** The most tokens that one answer may have. */
-    maxTokens: count.default(256),
-    /** 0 is greedy. */
-    temperature: notNegative.default(0),
-    /** Sample from the smallest set of tokens with this much probability. */
-    topP: type("0 < number <= 1").describe("a number > 0 and <= 1").default(1),
-  });
-
   const root = type({
     "+": "reject",
     /** A Hugging Face model directory or hub id. */
@@ -175,7 +165,7 @@ function schema({ type }: Ark) {
     "deviceMemory?": size,
     /** Host threads for the optimizer, casts and the cpu device. */
     workers: count.default(navigator.hardwareConcurrency),
-    /** Drives the order of the data and sampling. */
+    /** Drives the order of the data. */
     seed: type("0 <= number.integer <= 4294967295").describe("a whole number from 0 to 4294967295").default(1),
     /** The longest row, in tokens. */
     sequenceLength: type("number.integer >= 2").describe("a whole number >= 2").default(1024),
@@ -198,10 +188,9 @@ function schema({ type }: Ark) {
     evaluation: evaluation.default(() => ({})),
     logging: logging.default(() => ({})),
     chat: chat.default(() => ({})),
-    generation: generation.default(() => ({})),
   });
 
-  const groups = { optimizer, schedule, window, checkpoint, evaluation, logging, chat, generation };
+  const groups = { optimizer, schedule, window, checkpoint, evaluation, logging, chat };
   return { root, groups: { ...groups, "optimizer.weightDecayGroups": weightDecayGroup } };
 }
 
@@ -259,10 +248,6 @@ function contradictions(config: Config, written: TrainConfig): string[] {
     );
   if (written.schedule?.minRatio !== undefined && config.schedule.type === "constant")
     problems.push(`schedule.minRatio has no effect on schedule.type "constant"; remove it or change the type`);
-  if (config.generation.temperature === 0 && config.generation.topP < 1)
-    problems.push(
-      `generation.topP (${config.generation.topP}) has no effect at temperature 0, which is greedy; set a temperature`,
-    );
   if (config.steps !== undefined) problems.push(...scheduleProblems(config.schedule, config.steps));
   return problems;
 }

@@ -116,10 +116,6 @@ const configs: [wrong: unknown, message: string][] = [
     { ...minimal, evaluation: { every: 5 } },
     "evaluation.every (5) needs evaluationData, which is missing; give it a held-out file",
   ],
-  [
-    { ...minimal, generation: { topP: 0.9 } },
-    "generation.topP (0.9) has no effect at temperature 0, which is greedy; set a temperature",
-  ],
   [{ ...minimal, chat: { loss: "user" } }, 'chat.loss must be "all" or "assistant" (was "user")'],
   [
     { ...minimal, workers: 0, chat: { los: "all" } },
