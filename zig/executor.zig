@@ -24,6 +24,7 @@ const Memory = @import("memory.zig").Memory;
 const workers = @import("workers.zig");
 
 const plans_max = 4;
+const failure_waits = 2;
 const stream_count = @typeInfo(abi.Stream).@"enum".fields.len;
 const allocator = std.heap.c_allocator;
 
@@ -124,11 +125,15 @@ pub const Executor = struct {
         allocator.destroy(executor);
     }
 
-    /// Takes an encoded plan whose commands get the ids base, base + 1, …; checks all of it before anything runs.
+    /// Takes an encoded plan whose commands get the ids base, base + 1, …; checks all of it before anything runs. Returns 1
+    /// when the plan is refused, and `failure_waits` when a failure has to be taken first.
     pub fn submit(executor: *Executor, base: u64, count: u32, words: []const u32) i32 {
         executor.mutex.lock();
         defer executor.mutex.unlock();
-        if (executor.failing.load(.acquire)) return last_error.fail("a plan failed and its failure was not taken yet", .{});
+        if (executor.failing.load(.acquire)) {
+            last_error.set("a plan failed and its failure was not taken yet", .{});
+            return failure_waits;
+        }
         if (base < executor.submitted_below) return last_error.fail("plan starts at command {d}, the last one ended at {d}", .{ base, executor.submitted_below });
         const slot = for (&executor.plans) |*slot| {
             if (slot.* == null) break slot;
