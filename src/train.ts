@@ -4,9 +4,16 @@
 // In the run directory: config.json, metrics.jsonl, loss.csv, checkpoints/, model/. Ctrl-C once finishes the step in hand
 // and saves a checkpoint, twice stops between two commands. Read next: `trainer.ts`, `step.ts`.
 
-import { mkdirSync } from "node:fs";
+import { existsSync, mkdirSync } from "node:fs";
 import { join } from "node:path";
-import { listCheckpoints, pruneCheckpoints, restoreCheckpoint, saveCheckpoint, type Manifest } from "./checkpoint.ts";
+import {
+  listCheckpoints,
+  pruneCheckpoints,
+  restoreCheckpoint,
+  saveCheckpoint,
+  setAside,
+  type Manifest,
+} from "./checkpoint.ts";
 import { parseConfig, type Config, type TrainConfig } from "./config.ts";
 import { Loader, evaluationBatches, type StepBatch } from "./data/loader.ts";
 import type { Dataset } from "./data/dataset.ts";
@@ -14,7 +21,7 @@ import { CheckpointError, ConfigError } from "./errors.ts";
 import { exportModel } from "./export.ts";
 import { stepFlops } from "./flops.ts";
 import { formatBytes, formatCount } from "./format.ts";
-import { writeFileAtomic } from "./io/atomic.ts";
+import { fileError, removeLeftovers, writeFileAtomic } from "./io/atomic.ts";
 import { resolveModel } from "./io/hub.ts";
 import { learningRate, scheduleProblems } from "./lr.ts";
 import { bytesIn, printBill } from "./memory.ts";
@@ -42,7 +49,7 @@ export interface TrainSummary {
 /** Trains as the config says and exports the model. Throws a `SluiceError` with what to change. */
 export async function train(input: TrainConfig): Promise<TrainSummary> {
   const config = await parseConfig(input);
-  mkdirSync(config.output, { recursive: true });
+  openOutput(config.output);
   using model = await load(await resolveModel(config.model), {
     device: config.device,
     dtype: config.dtype,
@@ -56,7 +63,6 @@ export async function train(input: TrainConfig): Promise<TrainSummary> {
   const steps = stepCount(config, loader);
   const trainer = await Trainer.open(model, config);
   announce(model, trainer, dataset, config, steps);
-  await writeFileAtomic(join(config.output, "config.json"), `${JSON.stringify(config, null, 2)}\n`);
 
   const run = new Run(config, model, trainer, loader, steps);
   try {
@@ -72,6 +78,16 @@ export async function train(input: TrainConfig): Promise<TrainSummary> {
     return { output, model: exported, steps: trainer.steps, loss, evaluationBefore, evaluationAfter, interrupted };
   } finally {
     run.end();
+  }
+}
+
+/** The run directory, without what a killed run left half written. */
+function openOutput(output: string): void {
+  try {
+    mkdirSync(output, { recursive: true });
+    removeLeftovers(output);
+  } catch (cause) {
+    throw fileError(cause, "write", output);
   }
 }
 
@@ -141,7 +157,10 @@ class Run {
     return join(this.config.output, "checkpoints");
   }
 
-  /** Continues from a checkpoint if the config says so. A damaged newest one gives way to the one before, and says so. */
+  /**
+   * Continues from a checkpoint if the config says so. A damaged newest one gives way to the one before, and says so.
+   * Nothing in the run directory changes before the state is there.
+   */
   async resume(): Promise<void> {
     const { resume } = this.config.checkpoint;
     const manifest = await this.#restore(resume);
@@ -150,7 +169,12 @@ class Run {
       this.#saved = manifest.step;
       this.#status.print(`resumed after step ${manifest.step}`);
     }
-    this.#log = new MetricsLog(this.config.output, manifest?.step ?? 0);
+    const { steps } = this.#trainer;
+    const aside = setAside(this.#checkpoints, steps);
+    if (aside) this.#status.print(`checkpoints past step ${steps} are of another course and were moved to ${aside}`);
+    if (existsSync(this.#checkpoints)) pruneCheckpoints(this.#checkpoints, this.config.checkpoint.keep);
+    await writeFileAtomic(join(this.config.output, "config.json"), `${JSON.stringify(this.config, null, 2)}\n`);
+    this.#log = new MetricsLog(this.config.output, steps);
   }
 
   async #restore(resume: Config["checkpoint"]["resume"]): Promise<Manifest | undefined> {
@@ -190,8 +214,8 @@ class Run {
       const evaluates = heldOut && evaluation.every !== null && steps % evaluation.every === 0 && steps < this.#steps;
       if (!saves && !evaluates) continue;
       await settle();
+      if (evaluates) await this.evaluate(heldOut); // before the checkpoint, which says that everything up to it was written
       if (saves) await this.save();
-      if (evaluates) await this.evaluate(heldOut);
       this.#stepEnded = performance.now();
     }
     await settle();
