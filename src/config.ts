@@ -158,7 +158,7 @@ function schema({ type }: Ark) {
     /** The run directory: metrics, checkpoints and the exported model. */
     output: text,
     /** Where a step is computed. */
-    device: type("'cpu' | 'null'").default("cpu"),
+    device: type("'cpu'").default("cpu"),
     /** The type that the device computes in. */
     dtype: type("'float32' | 'bfloat16'").default("float32"),
     /** The most bytes the device may hold; without it, as many as it has. */
@@ -236,8 +236,6 @@ function contradictions(config: Config, written: TrainConfig): string[] {
       `window.ring (${window.ring}) cannot be smaller than "all" while maxGradNorm is ${config.maxGradNorm}: exact clipping keeps every ` +
         `gradient until the norm is known; set maxGradNorm to null or window.ring to "all"`,
     );
-  if (config.device === "null" && config.dtype === "bfloat16")
-    problems.push(`dtype "bfloat16" has no meaning on the null device, which computes nothing; use "float32"`);
   if (config.evaluation.every !== null && config.evaluationData === undefined)
     problems.push(
       `evaluation.every (${config.evaluation.every}) needs evaluationData, which is missing; give it a held-out file`,
@@ -257,6 +255,7 @@ const REMEDIES: Record<string, Record<string, string>> = {
   device: {
     cuda: 'device "cuda" is not available in this build, which has no GPU kernels yet; use "cpu"',
     hip: 'device "hip" is not available in this build, which has no GPU kernels yet; use "cpu"',
+    null: 'device "null" computes nothing and keeps no weights, it is there to test plans; use "cpu"',
   },
   dtype: {
     float16: 'dtype "float16" is not supported (its gradients need loss scaling); use "bfloat16" or "float32"',

@@ -17,7 +17,7 @@ import {
 import { parseConfig, type Config, type TrainConfig } from "./config.ts";
 import { Loader, evaluationBatches, type StepBatch } from "./data/loader.ts";
 import type { Dataset } from "./data/dataset.ts";
-import { CheckpointError, ConfigError } from "./errors.ts";
+import { CancelledError, CheckpointError, ConfigError } from "./errors.ts";
 import { exportModel } from "./export.ts";
 import { stepFlops } from "./flops.ts";
 import { formatBytes, formatCount } from "./format.ts";
@@ -42,11 +42,12 @@ export interface TrainSummary {
   /** On `evaluationData`, when there is any. */
   evaluationBefore: number | undefined;
   evaluationAfter: number | undefined;
-  /** Ctrl-C ended the run early; a checkpoint was saved. */
-  interrupted: boolean;
 }
 
-/** Trains as the config says and exports the model. Throws a `SluiceError` with what to change. */
+/**
+ * Trains as the config says and exports the model. Throws a `SluiceError` with what to change; after Ctrl-C, and a
+ * checkpoint, a `CancelledError`.
+ */
 export async function train(input: TrainConfig): Promise<TrainSummary> {
   const config = await parseConfig(input);
   openOutput(config.output);
@@ -70,12 +71,15 @@ export async function train(input: TrainConfig): Promise<TrainSummary> {
     const evaluationBefore = heldOut && trainer.steps === 0 ? await run.evaluate(heldOut) : undefined;
     await run.loop(heldOut);
     await run.save();
-    const evaluationAfter = heldOut && !run.stopping ? await run.evaluate(heldOut) : undefined;
+    if (run.stopping)
+      throw new CancelledError(
+        `interrupted after step ${trainer.steps} of ${steps}, which is saved in ${run.checkpoints}; go on with checkpoint.resume: true`,
+      );
+    const evaluationAfter = heldOut && (await run.evaluate(heldOut));
     const exported = join(config.output, "model");
-    if (!run.stopping) await exportModel(model, exported);
+    await exportModel(model, exported);
     const { output } = config;
-    const { loss, stopping: interrupted } = run;
-    return { output, model: exported, steps: trainer.steps, loss, evaluationBefore, evaluationAfter, interrupted };
+    return { output, model: exported, steps: trainer.steps, loss: run.loss, evaluationBefore, evaluationAfter };
   } finally {
     run.end();
   }
@@ -153,7 +157,7 @@ class Run {
     this.#status.print("finishing the step in hand and saving; Ctrl-C again stops at once");
   };
 
-  get #checkpoints(): string {
+  get checkpoints(): string {
     return join(this.config.output, "checkpoints");
   }
 
@@ -170,9 +174,9 @@ class Run {
       this.#status.print(`resumed after step ${manifest.step}`);
     }
     const { steps } = this.#trainer;
-    const aside = setAside(this.#checkpoints, steps);
+    const aside = setAside(this.checkpoints, steps);
     if (aside) this.#status.print(`checkpoints past step ${steps} are of another course and were moved to ${aside}`);
-    if (existsSync(this.#checkpoints)) pruneCheckpoints(this.#checkpoints, this.config.checkpoint.keep);
+    if (existsSync(this.checkpoints)) pruneCheckpoints(this.checkpoints, this.config.checkpoint.keep);
     await writeFileAtomic(join(this.config.output, "config.json"), `${JSON.stringify(this.config, null, 2)}\n`);
     this.#log = new MetricsLog(this.config.output, steps);
   }
@@ -180,7 +184,7 @@ class Run {
   async #restore(resume: Config["checkpoint"]["resume"]): Promise<Manifest | undefined> {
     if (resume === false) return undefined;
     if (typeof resume === "string" && resume !== "auto") return restoreCheckpoint(this.#trainer, resume);
-    const found = listCheckpoints(this.#checkpoints);
+    const found = listCheckpoints(this.checkpoints);
     for (const path of found) {
       try {
         return await restoreCheckpoint(this.#trainer, path);
@@ -189,7 +193,7 @@ class Run {
         this.#status.print(`${error.message}\ntrying the checkpoint before`);
       }
     }
-    if (resume === true) throw new CheckpointError(`${this.#checkpoints} has no checkpoint to resume from`);
+    if (resume === true) throw new CheckpointError(`${this.checkpoints} has no checkpoint to resume from`);
     return undefined;
   }
 
@@ -240,7 +244,9 @@ class Run {
   }
 
   async evaluate(heldOut: Dataset): Promise<number> {
-    const { loss, validTokens } = await this.#trainer.evaluate(evaluationBatches(heldOut, this.config));
+    const { batchSize, gradientAccumulation: passes } = this.config;
+    const batch = { ...this.config, batchSize: batchSize / passes }; // the trainer has room for the rows of one pass
+    const { loss, validTokens } = await this.#trainer.evaluate(evaluationBatches(heldOut, batch));
     const perplexity = Math.exp(loss);
     this.#log!.evaluation({ step: this.#trainer.steps, loss, perplexity, validTokens });
     this.#status.print(
@@ -251,9 +257,9 @@ class Run {
 
   async save(): Promise<void> {
     if (this.#saved === this.#trainer.steps) return;
-    await saveCheckpoint(this.#trainer, this.#checkpoints, { data: this.#loader.state(), config: this.config });
+    await saveCheckpoint(this.#trainer, this.checkpoints, { data: this.#loader.state(), config: this.config });
     this.#saved = this.#trainer.steps;
-    pruneCheckpoints(this.#checkpoints, this.config.checkpoint.keep);
+    pruneCheckpoints(this.checkpoints, this.config.checkpoint.keep);
   }
 
   end(): void {

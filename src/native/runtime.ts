@@ -106,7 +106,9 @@ export class Engine implements Disposable {
   }
 
   windowInto(buffer: Buffer, offset: number, bytes: number): ArrayBuffer {
-    assert(offset + bytes <= buffer.bytes, `window ${offset}+${bytes} is outside ${buffer.name}`);
+    // The null device keeps a digest of 8 bytes for every 64.
+    const bytesKept = this.device === "null" ? Math.ceil(buffer.bytes / 64) * 8 : buffer.bytes;
+    assert(offset + bytes <= bytesKept, `window ${offset}+${bytes} is outside ${buffer.name}`);
     this.#check(this.#native.sluice_buffer_address(this.#handle, buffer.handle, this.#out));
     return windowInto(this.#out[0]!, offset, bytes);
   }
