@@ -154,6 +154,8 @@ describe("options", () => {
     expect(await sampled({ seed: 7 })).toEqual(first);
     expect(await sampled({ seed: 7, batchSize: 1 })).toEqual(first);
     expect(await sampled({ seed: 8 })).not.toEqual(first);
+    const [one, other] = await model.generate(["A", "A"], { maxTokens: 12, temperature: 1 });
+    expect(one).not.toBe(other!);
     expect(await sampled({ seed: 7, topP: 1e-9 })).toEqual(await model.generate(prompts, { maxTokens: 12 }));
   });
 
