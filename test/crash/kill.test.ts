@@ -5,7 +5,7 @@
 // The moments are seen from outside, in the run directory: a state file of a temporary checkpoint appears, its manifest, the
 // published name, a line of the metrics, a file of the export. What a kill really hit is read off what it left behind.
 
-import { afterAll, beforeAll, expect, test } from "bun:test";
+import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import { statSync } from "node:fs";
 import { basename, join } from "node:path";
 import { listCheckpoints, readManifest } from "../../src/checkpoint.ts";
@@ -23,6 +23,8 @@ import {
   type Run,
 } from "../support/crash.ts";
 import { temporaryDirectory } from "../support/models.ts";
+
+setDefaultTimeout(200_000); // a minute on a busy machine
 
 const seed = 20;
 const killsWanted = 20;
@@ -181,7 +183,7 @@ test(`killed at ${killsWanted} moments (seed ${seed}), a run ends as if nothing 
     inside("writing a checkpoint's state", "writing a manifest", "publishing a checkpoint"),
   ).toBeGreaterThanOrEqual(4);
   expect(inside("exporting")).toBeGreaterThanOrEqual(2);
-}, 120_000);
+});
 
 function newestStep(output: string): number {
   const [newest] = listCheckpoints(checkpointsOf(output));
