@@ -1,7 +1,7 @@
 // What a model says: greedy answers are the words that transformers answers with (fixtures/generation.json says how they
 // were made), whatever the batch, the device limit and the window; samples are drawn from the right tokens and reproducible.
 
-import { afterAll, describe, expect, test } from "bun:test";
+import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { cpSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { ConfigError, MemoryError, ModelError } from "../../src/errors.ts";
@@ -28,6 +28,7 @@ const smallest: Record<string, number> = {
 };
 const answersOf = (model: string): string[] => models[model]!.map(({ answer }) => answer);
 
+setDefaultTimeout(30_000); // other processes may want the cores too
 const scope = new DisposableStack();
 afterAll(() => scope.dispose());
 

@@ -1,7 +1,7 @@
 // The command line as a person meets it, in processes of its own: exit codes, messages, what is printed into a pipe, what
 // lies in the run directory afterwards, and Ctrl-C.
 
-import { afterAll, describe, expect, test } from "bun:test";
+import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { listCheckpoints } from "../../src/checkpoint.ts";
@@ -20,6 +20,7 @@ import {
 } from "../support/crash.ts";
 import { fixtures, temporaryDirectory } from "../support/models.ts";
 
+setDefaultTimeout(30_000); // other processes may want the cores too
 const scope = new DisposableStack();
 afterAll(() => scope.dispose());
 const directory = scope.use(temporaryDirectory()).path;
@@ -217,7 +218,7 @@ describe("Ctrl-C", () => {
     expect(rest.output).toContain(`\nresumed after step ${step}\n`);
     expect((await undisturbed).code).toBe(0);
     expect(outcome(config.output)).toEqual(outcome(join(directory, "whole")));
-  }, 30_000);
+  });
 });
 
 describe("sluice evaluate", () => {

@@ -1,7 +1,7 @@
 // An exported model is the model: bit for bit in float32, the rounded weights in bfloat16, in one file or in many, with
 // head and embedding tied or not, in the dialect of config.json that it came in.
 
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { cpSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { SluiceError } from "../../src/errors.ts";
@@ -12,6 +12,7 @@ import { fixtures, readJson, temporaryDirectory } from "../support/models.ts";
 import { Draw } from "../support/tensors.ts";
 import { masterWeights, plainConfig, randomStep } from "../support/training.ts";
 
+setDefaultTimeout(30_000); // other processes may want the cores too
 const models = ["qwen3-tiny", "llama-tiny"]; // the first ties its head
 const rows = { sequenceLength: 40, passes: 1, microBatches: 2 };
 

@@ -1,7 +1,7 @@
 // What a run says that only a run can know: limits that depend on the model, memory that is too small, numbers that are no
 // longer finite. Each message word for word, and nothing is saved that could not be trusted.
 
-import { afterAll, beforeAll, describe, expect, mock, spyOn, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, mock, setDefaultTimeout, spyOn, test } from "bun:test";
 import { cpSync, existsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { TrainConfig } from "../../src/config.ts";
@@ -10,6 +10,7 @@ import { train } from "../../src/train.ts";
 import { ended, filesIn, lines, makeRecipe, startTraining, tinyModel } from "../support/crash.ts";
 import { fixtures, readJson, readRaw, temporaryDirectory } from "../support/models.ts";
 
+setDefaultTimeout(30_000); // other processes may want the cores too
 const scope = new DisposableStack();
 const directory = scope.use(temporaryDirectory()).path;
 const recipe: TrainConfig = { ...makeRecipe(directory), steps: 4, checkpoint: {}, evaluation: {} };
