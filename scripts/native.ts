@@ -9,6 +9,7 @@ import { join } from "node:path";
 export const root = join(import.meta.dir, "..");
 const buildDirectory = join(root, "build");
 const bindingsPath = join(root, "src/native/abi.gen.ts");
+const kernelStructsPath = join(root, "cuda/abi.gen.cuh");
 
 /** What `zig build` is told per platform. glibc 2.28 is Debian 10, Ubuntu 20.04 and RHEL 8. */
 const targets = {
@@ -86,20 +87,29 @@ export async function testKernels(): Promise<void> {
   await zigBuild(["test"]);
 }
 
-/** The bindings as the Zig declarations want them now, formatted like every other file. */
-export async function generateBindings(): Promise<string> {
-  const text = await zigBuild(["abi"]);
-  return run([process.execPath, "fmt", `--stdin-filepath=${bindingsPath}`], text);
+/** A file that follows from the Zig declarations: TypeScript's bindings, or the structs that kernels take. */
+export interface Generated {
+  path: string;
+  /** What it should say now. */
+  generate(): Promise<string>;
 }
 
-export function readBindings(): string {
-  return existsSync(bindingsPath) ? readFileSync(bindingsPath, "utf8") : "";
+export const generatedFiles: readonly Generated[] = [
+  {
+    path: bindingsPath,
+    generate: async () => run([process.execPath, "fmt", `--stdin-filepath=${bindingsPath}`], await zigBuild(["abi"])),
+  },
+  { path: kernelStructsPath, generate: () => zigBuild(["cuda-abi"]) },
+];
+
+export function readGenerated({ path }: Generated): string {
+  return existsSync(path) ? readFileSync(path, "utf8") : "";
 }
 
 /** Written beside and renamed, because a test may be importing the file. */
-export function writeBindings(text: string): void {
-  writeFileSync(`${bindingsPath}.tmp`, text);
-  renameSync(`${bindingsPath}.tmp`, bindingsPath);
+export function writeGenerated({ path }: Generated, text: string): void {
+  writeFileSync(`${path}.tmp`, text);
+  renameSync(`${path}.tmp`, path);
 }
 
 /** Caches stay in build/, so that nothing outside the clone is written or needed, not even a home directory. */

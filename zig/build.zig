@@ -2,6 +2,7 @@
 //! file. `scripts/native.ts` runs this; a cold build takes about 20 s on two cores, nearly all of it in the kernels.
 //!   zig build -Doptimize=ReleaseFast [-Dtarget=aarch64-linux-gnu.2.28]
 //!   zig build abi               prints src/native/abi.gen.ts, unformatted
+//!   zig build cuda-abi          prints cuda/abi.gen.cuh
 //!   zig build test              the tests in zig/, kernels compiled for the CPU it runs on
 
 const std = @import("std");
@@ -61,6 +62,9 @@ pub fn build(b: *std.Build) void {
         }),
     });
     b.step("abi", "print the TypeScript bindings").dependOn(&b.addRunArtifact(generate).step);
+    const cuda_abi = b.addRunArtifact(generate);
+    cuda_abi.addArg("cuda");
+    b.step("cuda-abi", "print the structs that kernels take").dependOn(&cuda_abi.step);
 
     const tests = b.addTest(.{ .root_module = hostKernels(b) });
     b.step("test", "run the tests in zig/").dependOn(&b.addRunArtifact(tests).step);

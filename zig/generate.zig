@@ -1,11 +1,54 @@
-//! Writes the TypeScript side of the boundary: enums, a type and an encoder per op, and the symbols of the exports. Run by
-//! `zig build abi`; the hash of the text is compiled into the library and compared at load.
+//! Writes the TypeScript side of the boundary (enums, a type and an encoder per op, the symbols of the exports), and with
+//! the argument `cuda` the structs that kernels take. Run by `zig build abi` and `zig build cuda-abi`; a hash of the
+//! declarations is compiled into the library and compared at load.
 
 const std = @import("std");
 const abi = @import("abi.zig");
 const root = @import("root.zig");
 
-pub fn main() void {
+pub fn main(init: std.process.Init.Minimal) void {
+    var arguments = init.args.iterate();
+    _ = arguments.skip();
+    if (arguments.next()) |_| emitCuda() else emitTypeScript();
+}
+
+/// A struct per op, laid out as the compiler lays out the extern struct: what a kernel takes as its first parameter.
+fn emitCuda() void {
+    emit(
+        \\// Generated from zig/abi.zig by `bun run build`. Do not edit.
+        \\#pragma once
+        \\
+        \\namespace sluice {
+        \\
+        \\typedef unsigned int u32;
+        \\typedef unsigned long long u64;
+        \\typedef float f32;
+        \\typedef double f64;
+        \\
+        \\/** Bytes of device memory; null and 0 where an optional range is absent. */
+        \\struct Range {
+        \\  void* address;
+        \\  u64 bytes;
+        \\  template <typename T> __device__ T* as() const { return static_cast<T*>(address); }
+        \\  __device__ bool present() const { return bytes != 0; }
+        \\};
+        \\
+        \\
+    );
+    inline for (@typeInfo(abi.Dtype).@"enum".fields) |field| emit(std.fmt.comptimePrint("constexpr u32 {s} = {d};\n", .{ field.name, field.value }));
+    emit("\n");
+    inline for (@typeInfo(abi.ops).@"struct".decls) |declaration| {
+        emit("struct " ++ comptime pascal(declaration.name) ++ " {\n");
+        inline for (comptime fieldsOf(declaration.name)) |field| {
+            const kind = comptime if (abi.isRange(field.type)) "Range" else if (field.type == abi.Dtype) "u32" else @typeName(field.type);
+            emit("  " ++ kind ++ " " ++ field.name ++ ";\n");
+        }
+        emit("};\n");
+    }
+    emit("\n}  // namespace sluice\n");
+}
+
+fn emitTypeScript() void {
     emit(std.fmt.comptimePrint(
         \\// Generated from zig/abi.zig and zig/root.zig by `bun run build`. Do not edit.
         \\
