@@ -1,5 +1,6 @@
 // The public API. `train` for most; `load`, `Trainer` and the pieces below for a loop of one's own.
 
+export type { Callbacks, CheckpointSaved, Verdict } from "./callbacks.ts";
 export type { Config, TrainConfig } from "./config.ts";
 export * from "./errors.ts";
 export { evaluate, exactMatch, type Answer, type EvaluateOptions } from "./evaluate.ts";
@@ -10,5 +11,6 @@ export type { Dataset } from "./data/dataset.ts";
 export { run } from "./main.ts";
 export { load, Model, type LoadOptions } from "./model.ts";
 export { restoreCheckpoint, saveCheckpoint, listCheckpoints } from "./checkpoint.ts";
+export type { EvaluationMetrics, StepMetrics } from "./metrics.ts";
 export { train, type TrainSummary } from "./train.ts";
 export { Trainer, type StepResult, type TrainerConfig } from "./trainer.ts";

@@ -6,6 +6,7 @@
 
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
+import { CallbackRunner, type Callbacks } from "./callbacks.ts";
 import { listCheckpoints, pruneCheckpoints, restoreCheckpoint, saveCheckpoint, type Manifest } from "./checkpoint.ts";
 import { parseConfig, type Config, type TrainConfig } from "./config.ts";
 import { Loader, evaluationBatches, type StepBatch } from "./data/loader.ts";
@@ -37,10 +38,12 @@ export interface TrainSummary {
   evaluationAfter: number | undefined;
   /** Ctrl-C ended the run early; a checkpoint was saved. */
   interrupted: boolean;
+  /** A callback ended the run early with "stop"; everything else is as if that had been the last step. */
+  stopped: boolean;
 }
 
 /** Trains as the config says and exports the model. Throws a `SluiceError` with what to change. */
-export async function train(input: TrainConfig): Promise<TrainSummary> {
+export async function train(input: TrainConfig, callbacks: Callbacks = {}): Promise<TrainSummary> {
   const config = await parseConfig(input);
   mkdirSync(config.output, { recursive: true });
   using model = await load(await resolveModel(config.model), {
@@ -58,18 +61,21 @@ export async function train(input: TrainConfig): Promise<TrainSummary> {
   announce(model, trainer, dataset, config, steps);
   await writeFileAtomic(join(config.output, "config.json"), `${JSON.stringify(config, null, 2)}\n`);
 
-  const run = new Run(config, model, trainer, loader, steps);
+  const run = new Run(config, model, trainer, loader, steps, callbacks);
   try {
     await run.resume();
     const evaluationBefore = heldOut && trainer.steps === 0 ? await run.evaluate(heldOut) : undefined;
     await run.loop(heldOut);
     await run.save();
+    run.checkCallbacks();
     const evaluationAfter = heldOut && !run.stopping ? await run.evaluate(heldOut) : undefined;
+    run.checkCallbacks();
     const exported = join(config.output, "model");
     if (!run.stopping) await exportModel(model, exported);
     const { output } = config;
-    const { loss, stopping: interrupted } = run;
-    return { output, model: exported, steps: trainer.steps, loss, evaluationBefore, evaluationAfter, interrupted };
+    const { loss, stopping: interrupted, stopped } = run;
+    const ended = { steps: trainer.steps, loss, interrupted, stopped };
+    return { output, model: exported, ...ended, evaluationBefore, evaluationAfter };
   } finally {
     run.end();
   }
@@ -118,16 +124,19 @@ class Run {
   #steps: number;
   #log: MetricsLog | undefined;
   #status: StatusLine;
+  #callbacks: CallbackRunner;
   #saved = -1;
+  #savedAs = "the checkpoint it resumed from";
   #stepEnded = performance.now();
 
-  constructor(config: Config, model: Model, trainer: Trainer, loader: Loader, steps: number) {
+  constructor(config: Config, model: Model, trainer: Trainer, loader: Loader, steps: number, callbacks: Callbacks) {
     this.config = config;
     this.#model = model;
     this.#trainer = trainer;
     this.#loader = loader;
     this.#steps = steps;
     this.#status = new StatusLine({ steps, every: config.logging.every });
+    this.#callbacks = new CallbackRunner(callbacks, (text) => this.#status.print(text));
     process.on("SIGINT", this.#interrupt);
   }
 
@@ -136,6 +145,15 @@ class Run {
     this.stopping = true;
     this.#status.print("finishing the step in hand and saving; Ctrl-C again stops at once");
   };
+
+  get stopped(): boolean {
+    return this.#callbacks.stopped;
+  }
+
+  /** Throws what a callback threw; after `save`. */
+  checkCallbacks(): void {
+    this.#callbacks.check(this.#savedAs);
+  }
 
   get #checkpoints(): string {
     return join(this.config.output, "checkpoints");
@@ -174,11 +192,11 @@ class Run {
     const { checkpoint, evaluation, optimizer, schedule } = this.config;
     let inFlight: { result: Promise<StepResult>; batch: StepBatch; rate: number; epoch: number } | undefined;
     const settle = async (): Promise<void> => {
-      if (inFlight) this.#report(await inFlight.result, inFlight);
+      if (inFlight) await this.#report(await inFlight.result, inFlight);
       inFlight = undefined;
     };
     this.#stepEnded = performance.now();
-    while (this.#trainer.steps < this.#steps && !this.stopping) {
+    while (this.#trainer.steps < this.#steps && !this.stopping && !this.#callbacks.ends) {
       const batch = this.#loader.next();
       const rate = learningRate(optimizer.learningRate, schedule, this.#trainer.steps, this.#steps);
       const { result } = await this.#trainer.submit(batch, { learningRate: rate });
@@ -197,7 +215,10 @@ class Run {
     await settle();
   }
 
-  #report(result: StepResult, { batch, rate, epoch }: { batch: StepBatch; rate: number; epoch: number }): void {
+  async #report(
+    result: StepResult,
+    { batch, rate, epoch }: { batch: StepBatch; rate: number; epoch: number },
+  ): Promise<void> {
     const now = performance.now();
     const seconds = (now - this.#stepEnded) / 1000;
     this.#stepEnded = now;
@@ -213,23 +234,29 @@ class Run {
     };
     this.#log!.step(metrics);
     this.#status.step(metrics);
+    await this.#callbacks.tell("onStep", metrics);
   }
 
   async evaluate(heldOut: Dataset): Promise<number> {
     const { loss, validTokens } = await this.#trainer.evaluate(evaluationBatches(heldOut, this.config));
     const perplexity = Math.exp(loss);
-    this.#log!.evaluation({ step: this.#trainer.steps, loss, perplexity, validTokens });
+    const metrics = { step: this.#trainer.steps, loss, perplexity, validTokens };
+    this.#log!.evaluation(metrics);
     this.#status.print(
       `evaluation after step ${this.#trainer.steps}: loss ${loss.toFixed(4)}, perplexity ${perplexity.toFixed(2)}`,
     );
+    await this.#callbacks.tell("onEvaluate", metrics);
     return loss;
   }
 
   async save(): Promise<void> {
-    if (this.#saved === this.#trainer.steps) return;
-    await saveCheckpoint(this.#trainer, this.#checkpoints, { data: this.#loader.state(), config: this.config });
-    this.#saved = this.#trainer.steps;
+    const { steps: step } = this.#trainer;
+    if (this.#saved === step) return;
+    const contents = { data: this.#loader.state(), config: this.config };
+    this.#savedAs = await saveCheckpoint(this.#trainer, this.#checkpoints, contents);
+    this.#saved = step;
     pruneCheckpoints(this.#checkpoints, this.config.checkpoint.keep);
+    await this.#callbacks.tell("onCheckpoint", { step, path: this.#savedAs });
   }
 
   end(): void {
