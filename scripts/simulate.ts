@@ -6,7 +6,7 @@
 import { parseArgs, styleText } from "node:util";
 import { ConfigError } from "../src/errors.ts";
 import { stepFlops } from "../src/flops.ts";
-import { formatBytes, formatCount, formatDuration } from "../src/format.ts";
+import { formatBytes, formatCount } from "../src/format.ts";
 import { machineNamed, machines, type Machine } from "../src/machines.ts";
 import { run } from "../src/main.ts";
 import { checkBill, checkShape, memoryBill, printBill, type StepShape } from "../src/memory.ts";
@@ -181,22 +181,16 @@ function print(values: Values, found: Prediction, machine: Machine): void {
   console.log(
     styleText("bold", `${values.shape}, ${values.batch} × ${values.seq} tokens, ${values.dtype}, on ${found.machine}`),
   );
-  console.log(
-    Bun.inspect.table(
-      Object.entries({
-        "seconds per step": formatDuration(found.secondsPerStep),
-        "tokens per second": formatCount(found.tokensPerSecond),
-        "model TFLOP/s": found.teraflopsPerSecond.toFixed(1),
-        ...Object.fromEntries(Object.entries(found.busy).map(([stream, value]) => [`${stream} busy`, percent(value)])),
-        "busiest stream": found.binds,
-        ...Object.fromEntries(
-          ["device", "pinned", "host"].map((place) => [`${place} bytes`, formatBytes(found.bytes[place]!)]),
-        ),
-        "device limit": formatBytes(machine.deviceBytes),
-      }).map(([what, value]) => ({ what, value })),
-      ["what", "value"],
-    ),
-  );
+  const rows = {
+    "seconds per step": found.secondsPerStep.toFixed(2),
+    "tokens per second": formatCount(found.tokensPerSecond),
+    "model TFLOP/s": found.teraflopsPerSecond.toFixed(1),
+    ...Object.fromEntries(Object.entries(found.busy).map(([stream, value]) => [`${stream} busy`, percent(value)])),
+    "busiest stream": found.binds,
+    "device limit": formatBytes(machine.deviceBytes),
+  };
+  for (const [what, value] of Object.entries(rows)) console.log(`${what.padEnd(18)} ${value}`);
+  console.log("");
   console.log(printBill(found.bill, found.parameters));
 }
 

@@ -15,11 +15,8 @@ export; flags replace what it says. src/config.ts documents every key.`;
 
 async function run(args: string[]): Promise<void> {
   const { train } = await import("../train.ts");
-  const summary = await train(await trainConfig(args));
-  console.log(
-    `model: ${summary.model}${summary.interrupted ? " was not written: the run was interrupted, resume it" : ""}`,
-  );
-  if (summary.interrupted) process.exitCode = 130;
+  const { model } = await train(await trainConfig(args));
+  console.log(`model: ${model}`);
 }
 
 /**

