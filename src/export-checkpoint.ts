@@ -9,6 +9,7 @@ import { exportModel, type ExportOptions } from "./export.ts";
 import { resolveModel } from "./io/hub.ts";
 import { load } from "./model.ts";
 
+/** How `exportCheckpoint` writes, and where it finds config and tokenizer. */
 export interface ExportCheckpointOptions extends ExportOptions {
   /** Where the run's model is now, when that is not where its config says. */
   model?: string;
