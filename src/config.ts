@@ -320,3 +320,9 @@ function configError(problems: string[]): ConfigError {
     `${problems.length} problems in the config:\n${problems.map((line) => `  - ${line}`).join("\n")}`,
   );
 }
+
+/** What a config file may say, as JSON schema without words or defaults; `config-schema.ts` adds those. */
+export async function bareSchema(): Promise<unknown> {
+  const { root } = (compiled ??= schema(await import("arktype")));
+  return root.in.toJsonSchema({ fallback: ({ base }) => base });
+}

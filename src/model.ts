@@ -19,6 +19,7 @@ import { Engine, type Buffer } from "./native/runtime.ts";
 import { Plan } from "./plan.ts";
 import { Session, inferenceShape } from "./session.ts";
 
+/** Where and in which type a model computes. */
 export interface LoadOptions {
   /** Default "cpu". */
   device?: DeviceKind;
@@ -58,6 +59,7 @@ export async function load(directory: string, options: LoadOptions = {}): Promis
   }
 }
 
+/** A model in memory, from `load`. Owns native memory until `close` or the end of a `using` scope. */
 export class Model implements Disposable {
   readonly directory: string;
   readonly config: DecoderConfig;

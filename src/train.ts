@@ -31,6 +31,7 @@ import { load, type Model } from "./model.ts";
 import { StatusLine } from "./status.ts";
 import { Trainer, type StepResult } from "./trainer.ts";
 
+/** What a finished run has to say. */
 export interface TrainSummary {
   /** The run directory. */
   output: string;

@@ -16,5 +16,6 @@ export const commands: ReadonlyMap<string, Entry> = new Map<string, Entry>([
   ["plan", { summary: "memory bill and predicted step time, here or elsewhere", load: () => import("./plan.ts") }],
   ["inspect", { summary: "what a model directory or a checkpoint holds", load: () => import("./inspect.ts") }],
   ["export", { summary: "a checkpoint as a Hugging Face directory", load: () => import("./export.ts") }],
+  ["schema", { summary: "the config as a JSON schema, for editors", load: () => import("./schema.ts") }],
   ["doctor", { summary: "what this machine has, and what is missing", load: () => import("./doctor.ts") }],
 ]);

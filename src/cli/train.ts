@@ -44,7 +44,10 @@ export async function trainConfig(args: readonly string[], defaults: Partial<Tra
 async function configFile(path: string): Promise<Record<string, unknown>> {
   try {
     const module = (await import(pathToFileURL(resolve(path)).href)) as { default?: unknown };
-    if (typeof module.default === "object" && module.default !== null) return module.default as Record<string, unknown>;
+    if (typeof module.default === "object" && module.default !== null) {
+      const { $schema: _, ...config } = module.default as Record<string, unknown>; // that one is for editors
+      return config;
+    }
   } catch (cause) {
     throw new ConfigError(`--config ${path}: ${(cause as Error).message}`);
   }
@@ -77,8 +80,15 @@ function mergeInto(config: Record<string, unknown>, more: Record<string, unknown
       (side) => typeof side === "object" && side !== null && !Array.isArray(side),
     );
     if (both) mergeInto(config[key] as Record<string, unknown>, value as Record<string, unknown>);
-    else if (!(key in config)) config[key] = structuredClone(value);
+    else if (!(key in config)) config[key] = copyOf(value);
   }
+}
+
+/** Lists and groups anew, so that flags do not change what a file exports; anything else as it is. */
+function copyOf(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(copyOf);
+  if (typeof value !== "object" || value === null) return value;
+  return Object.fromEntries(Object.entries(value).map(([key, inside]) => [key, copyOf(inside)]));
 }
 
 export const command: Command = { help, run };

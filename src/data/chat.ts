@@ -16,6 +16,7 @@ import type { Tokenizer } from "./tokenizer.ts";
 /** The template engine, loaded at the first template: importing Sluice does not wait for it. */
 const jinja = () => require("@huggingface/jinja") as typeof import("@huggingface/jinja");
 
+/** One turn of a conversation. */
 export interface Message {
   role: string;
   content?: string | null;
