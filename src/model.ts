@@ -110,7 +110,7 @@ export class Model implements Disposable {
       throw new DataError(
         `sequenceLength (${sequenceLength}) is longer than the model's ${maxPositions} positions; use at most ${maxPositions}`,
       );
-    return loadDataset(paths, await this.tokenizer(), { sequenceLength, loss });
+    return shownShort(await loadDataset(paths, await this.tokenizer(), { sequenceLength, loss }));
   }
 
   /** Mean loss over all valid tokens of a dataset, nothing is changed. Needs no trainer and allocates its own buffers. */
@@ -167,6 +167,13 @@ export class Model implements Disposable {
 
   [Bun.inspect.custom](): string {
     const { layers, hidden, modelType } = this.config;
-    return `Model(${modelType}, ${formatCount(this.parameters)} parameters, ${layers} layers × ${hidden}, ${this.dtype} on ${this.engine.device})`;
+    return `Model(${modelType}, ${formatCount(this.parameters)} parameters, ${layers} layers × ${hidden}, ${this.dtype} on ${this.engine.device}${this.state.size > 0 ? "" : ", closed"})`;
   }
+}
+
+/** The dataset, which a REPL shows without its tokens. */
+function shownShort(dataset: Dataset): Dataset {
+  const { documents, tokens, validTokens } = dataset.report;
+  const text = `Dataset(${formatCount(documents)} documents, ${formatCount(tokens)} tokens, ${formatCount(validTokens)} count)`;
+  return Object.defineProperty(dataset, Bun.inspect.custom, { value: () => text });
 }

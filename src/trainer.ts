@@ -7,6 +7,7 @@ import { saveCheckpoint } from "./checkpoint.ts";
 import type { Config } from "./config.ts";
 import type { LoaderState, StepBatch } from "./data/loader.ts";
 import { ConfigError } from "./errors.ts";
+import { formatPlaces } from "./format.ts";
 import { checkBill, checkShape, isResident, memoryBill, type BillLine, type StepShape } from "./memory.ts";
 import type { Model } from "./model.ts";
 import type { Plan } from "./plan.ts";
@@ -142,6 +143,12 @@ export class Trainer implements Disposable {
   /** Saves a checkpoint as `directory/step-N` and returns its path; `data` is the loader's position, `loader.state()`. */
   save(directory: string, data: LoaderState): Promise<string> {
     return saveCheckpoint(this, directory, { data, config: { model: this.model.directory, ...this.config } });
+  }
+
+  [Bun.inspect.custom](): string {
+    const { passes, microBatches, tokensMax } = this.shape;
+    const size = `${passes} × ${microBatches} × ${tokensMax} tokens a step`;
+    return `Trainer(${this.model.config.modelType} after step ${this.steps}, ${size}, ${formatPlaces(this.bill)})`;
   }
 
   /** Frees the trainer's buffers; the model stays. Drain first, or what is in flight is lost. */

@@ -82,6 +82,12 @@ export class Loader {
     return this.#epoch + this.#row / this.rowsPerEpoch;
   }
 
+  [Bun.inspect.custom](): string {
+    const { batchSize, sequenceLength } = this.#shape;
+    const rows = `${batchSize} rows of at most ${sequenceLength} tokens a step, ${this.rowsPerEpoch} rows an epoch`;
+    return `Loader(${rows}, at epoch ${this.epochs.toFixed(2)})`;
+  }
+
   /** The next step's batch; moves the position. */
   next(): StepBatch {
     const rows: number[][] = [];

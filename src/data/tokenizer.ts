@@ -55,6 +55,11 @@ export class Tokenizer {
     return this.#engine.decode(known, { skip_special_tokens: skipSpecial, clean_up_tokenization_spaces: false });
   }
 
+  [Bun.inspect.custom](): string {
+    const special = Object.values(this.specialTokens).join(" ");
+    return `Tokenizer(${this.vocabularySize} tokens${special ? `, ${special}` : ""})`;
+  }
+
   #idOf(name: string): number | undefined {
     const token = this.specialTokens[name];
     if (token === undefined) return undefined;
