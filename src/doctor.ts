@@ -39,15 +39,15 @@ function packages(): Finding {
   const path = join(packageRoot, "package.json");
   const { dependencies } = JSON.parse(readFileSync(path, "utf8")) as { dependencies: Record<string, string> };
   const names = Object.keys(dependencies);
-  const lacking = names.filter((name) => {
-    try {
-      return Bun.resolveSync(name, packageRoot) === "";
-    } catch {
-      return true;
-    }
-  });
+  const lacking = names.filter((name) => !isInstalled(name, packageRoot));
   if (lacking.length === 0) return { what: "packages", value: `${names.length} installed`, state: "ok" };
   return { what: "packages", value: `not installed: ${lacking.join(", ")}`, state: "missing", remedy: "bun install" };
+}
+
+/** In a node_modules above; Bun alone would also find what its cache has from another project. */
+function isInstalled(name: string, from: string): boolean {
+  if (existsSync(join(from, "node_modules", name, "package.json"))) return true;
+  return dirname(from) !== from && isInstalled(name, dirname(from));
 }
 
 function library(): Finding {
