@@ -4,7 +4,7 @@ import { expect, setDefaultTimeout, test } from "bun:test";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { CallbackError, ConfigError, train, type Callbacks, type TrainConfig } from "../../src/index.ts";
-import { smallRun } from "../support/runs.ts";
+import { smallRun } from "../support/small-run.ts";
 
 setDefaultTimeout(30_000); // whole runs and processes, on a machine that may be busy
 

@@ -6,7 +6,7 @@ import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { Loader, Trainer, load, parseConfig, train } from "../../src/index.ts";
 import { fixtures, temporaryDirectory } from "../support/models.ts";
-import { conversations, smallRun } from "../support/runs.ts";
+import { conversations, smallRun } from "../support/small-run.ts";
 
 setDefaultTimeout(60_000);
 

@@ -7,7 +7,7 @@ import { Chat } from "../../src/cli/chat.ts";
 import { CancelledError, load } from "../../src/index.ts";
 import { sluice } from "../support/cli.ts";
 import { fixtures, temporaryDirectory } from "../support/models.ts";
-import { conversations } from "../support/runs.ts";
+import { conversations } from "../support/small-run.ts";
 
 setDefaultTimeout(30_000); // whole runs and processes, on a machine that may be busy
 

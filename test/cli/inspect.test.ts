@@ -8,7 +8,7 @@ import { inspect, type ModelInspection } from "../../src/inspect.ts";
 import { train } from "../../src/index.ts";
 import { sluice } from "../support/cli.ts";
 import { fixtures, temporaryDirectory } from "../support/models.ts";
-import { smallRun } from "../support/runs.ts";
+import { smallRun } from "../support/small-run.ts";
 
 setDefaultTimeout(30_000); // whole runs and processes, on a machine that may be busy
 

@@ -6,7 +6,7 @@ import { existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from 
 import { join } from "node:path";
 import { inspect } from "../../src/inspect.ts";
 import { fixtures, temporaryDirectory } from "../support/models.ts";
-import { conversations } from "../support/runs.ts";
+import { conversations } from "../support/small-run.ts";
 
 setDefaultTimeout(60_000);
 
