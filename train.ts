@@ -2,7 +2,7 @@
 // twelve blocks. Nothing is downloaded. On two cores it takes two minutes; expect 95 % or more of the held-out answers
 // right. `bun run train --model DIR|HUB_ID --data FILE` fine-tunes that instead; any key of the config may follow.
 import { makeQuickstart } from "./scripts/quickstart.ts";
-import { trainConfig } from "./src/cli.ts";
+import { trainConfig } from "./src/cli/train.ts";
 import { exactMatch, load, run, train } from "./src/index.ts";
 
 await run(async () => {

@@ -287,6 +287,8 @@ function problem(error: { path: Iterable<PropertyKey>; code: string; expected: s
       .map((key) => (typeof key === "number" ? `[${key}]` : `.${String(key)}`))
       .join("")
       .slice(1) || "the config";
+  if (error.expected === "removed" && /^on[A-Z]/.test(name))
+    return `${name} is no key of the config; callbacks are the second argument: train(config, { ${name} })`;
   if (error.expected === "removed") return `${name} is not a known key${suggestion(group, String(path.at(-1)), known)}`;
   const described = known.get(group)?.get(String(path.at(-1)));
   const expected = described === undefined || described.startsWith("{") ? error.expected : described;
@@ -317,4 +319,10 @@ function configError(problems: string[]): ConfigError {
   return new ConfigError(
     `${problems.length} problems in the config:\n${problems.map((line) => `  - ${line}`).join("\n")}`,
   );
+}
+
+/** What a config file may say, as JSON schema without words or defaults; `config-schema.ts` adds those. */
+export async function bareSchema(): Promise<unknown> {
+  const { root } = (compiled ??= schema(await import("arktype")));
+  return root.in.toJsonSchema({ fallback: ({ base }) => base });
 }

@@ -6,6 +6,7 @@ import { ConfigError, DataError } from "./errors.ts";
 import type { GenerateOptions } from "./generate.ts";
 import type { Model } from "./model.ts";
 
+/** What `evaluate` may be told. */
 export interface EvaluateOptions {
   /** The longest row, in tokens; default 1024, or the model's positions when it has fewer. */
   sequenceLength?: number;
@@ -28,6 +29,7 @@ export async function evaluate(
   return { loss, perplexity: Math.exp(loss), validTokens };
 }
 
+/** A question of a file with the answer written there and the one that the model gave. */
 export interface Answer {
   question: string;
   expected: string;

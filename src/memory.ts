@@ -5,7 +5,7 @@
 // `models/parameters.ts`; E is bytes per element of the compute dtype, G of a gradient on its way to the host.
 
 import { ConfigError, MemoryError } from "./errors.ts";
-import { formatBytes } from "./format.ts";
+import { formatBytes, formatPlaces } from "./format.ts";
 import { activationSizes, alignBytes, bytesOf, headSizes, scratchSizes, totalBytes } from "./models/decoder.ts";
 import type { DecoderConfig } from "./models/config.ts";
 import type { ParameterBlock } from "./models/parameters.ts";
@@ -241,6 +241,10 @@ export class Buffers<B extends BufferLike = BufferLike> {
   /** Makes every buffer of a bill; `make` allocates, or only describes (simulation). */
   static make<B extends BufferLike>(bill: readonly BillLine[], make: (line: BillLine) => B): Buffers<B> {
     return new Buffers(new Map(bill.map((line) => [line.name, make(line)])));
+  }
+
+  [Bun.inspect.custom](): string {
+    return `Buffers(${this.all.size}: ${formatPlaces(this.all.values())})`;
   }
 
   get(name: string): B {

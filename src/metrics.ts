@@ -8,6 +8,7 @@ import { closeSync, existsSync, mkdirSync, openSync, readFileSync, renameSync, r
 import { join } from "node:path";
 import { fileError, temporaryPath } from "./io/atomic.ts";
 
+/** One step, as metrics.jsonl and `onStep` have it. */
 export interface StepMetrics {
   step: number;
   /** Mean over the step's valid tokens. */
@@ -27,6 +28,7 @@ export interface StepMetrics {
   deviceBytes: number;
 }
 
+/** One evaluation of held-out data, as metrics.jsonl and `onEvaluate` have it. */
 export interface EvaluationMetrics {
   step: number;
   loss: number;

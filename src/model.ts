@@ -19,6 +19,7 @@ import { Engine, type Buffer } from "./native/runtime.ts";
 import { Plan } from "./plan.ts";
 import { Session, inferenceShape } from "./session.ts";
 
+/** Where and in which type a model computes. */
 export interface LoadOptions {
   /** Default "cpu". */
   device?: DeviceKind;
@@ -58,6 +59,7 @@ export async function load(directory: string, options: LoadOptions = {}): Promis
   }
 }
 
+/** A model in memory, from `load`. Owns native memory until `close` or the end of a `using` scope. */
 export class Model implements Disposable {
   readonly directory: string;
   readonly config: DecoderConfig;
@@ -108,7 +110,7 @@ export class Model implements Disposable {
       throw new DataError(
         `sequenceLength (${sequenceLength}) is longer than the model's ${maxPositions} positions; use at most ${maxPositions}`,
       );
-    return loadDataset(paths, await this.tokenizer(), { sequenceLength, loss });
+    return shownShort(await loadDataset(paths, await this.tokenizer(), { sequenceLength, loss }));
   }
 
   /** Mean loss over all valid tokens of a dataset, nothing is changed. Needs no trainer and allocates its own buffers. */
@@ -165,6 +167,13 @@ export class Model implements Disposable {
 
   [Bun.inspect.custom](): string {
     const { layers, hidden, modelType } = this.config;
-    return `Model(${modelType}, ${formatCount(this.parameters)} parameters, ${layers} layers × ${hidden}, ${this.dtype} on ${this.engine.device})`;
+    return `Model(${modelType}, ${formatCount(this.parameters)} parameters, ${layers} layers × ${hidden}, ${this.dtype} on ${this.engine.device}${this.state.size > 0 ? "" : ", closed"})`;
   }
+}
+
+/** The dataset, which a REPL shows without its tokens. */
+function shownShort(dataset: Dataset): Dataset {
+  const { documents, tokens, validTokens } = dataset.report;
+  const text = `Dataset(${formatCount(documents)} documents, ${formatCount(tokens)} tokens, ${formatCount(validTokens)} count)`;
+  return Object.defineProperty(dataset, Bun.inspect.custom, { value: () => text });
 }

@@ -6,6 +6,7 @@
 
 import { existsSync, mkdirSync } from "node:fs";
 import { join } from "node:path";
+import { CallbackRunner, type Callbacks } from "./callbacks.ts";
 import {
   listCheckpoints,
   pruneCheckpoints,
@@ -30,6 +31,7 @@ import { load, type Model } from "./model.ts";
 import { StatusLine } from "./status.ts";
 import { Trainer, type StepResult } from "./trainer.ts";
 
+/** What a finished run has to say. */
 export interface TrainSummary {
   /** The run directory. */
   output: string;
@@ -42,13 +44,15 @@ export interface TrainSummary {
   /** On `evaluationData`, when there is any. */
   evaluationBefore: number | undefined;
   evaluationAfter: number | undefined;
+  /** A callback ended the run early with "stop"; everything else is as if that had been the last step. */
+  stopped: boolean;
 }
 
 /**
  * Trains as the config says and exports the model. Throws a `SluiceError` with what to change; after Ctrl-C, and a
  * checkpoint, a `CancelledError`.
  */
-export async function train(input: TrainConfig): Promise<TrainSummary> {
+export async function train(input: TrainConfig, callbacks: Callbacks = {}): Promise<TrainSummary> {
   const config = await parseConfig(input);
   openOutput(config.output);
   using model = await load(await resolveModel(config.model), {
@@ -65,21 +69,24 @@ export async function train(input: TrainConfig): Promise<TrainSummary> {
   const trainer = await Trainer.open(model, config);
   announce(model, trainer, dataset, config, steps);
 
-  const run = new Run(config, model, trainer, loader, steps);
+  const run = new Run(config, model, trainer, loader, steps, callbacks);
   try {
     await run.resume();
     const evaluationBefore = heldOut && trainer.steps === 0 ? await run.evaluate(heldOut) : undefined;
     await run.loop(heldOut);
     await run.save();
+    run.checkCallbacks();
     if (run.stopping)
       throw new CancelledError(
         `interrupted after step ${trainer.steps} of ${steps}, which is saved in ${run.checkpoints}; go on with checkpoint.resume: true`,
       );
     const evaluationAfter = heldOut && (await run.evaluate(heldOut));
+    run.checkCallbacks();
     const exported = join(config.output, "model");
     await exportModel(model, exported);
     const { output } = config;
-    return { output, model: exported, steps: trainer.steps, loss: run.loss, evaluationBefore, evaluationAfter };
+    const { loss, stopped } = run;
+    return { output, model: exported, steps: trainer.steps, loss, evaluationBefore, evaluationAfter, stopped };
   } finally {
     run.end();
   }
@@ -138,16 +145,19 @@ class Run {
   #steps: number;
   #log: MetricsLog | undefined;
   #status: StatusLine;
+  #callbacks: CallbackRunner;
   #saved = -1;
+  #savedAs = "the checkpoint it resumed from";
   #stepEnded = performance.now();
 
-  constructor(config: Config, model: Model, trainer: Trainer, loader: Loader, steps: number) {
+  constructor(config: Config, model: Model, trainer: Trainer, loader: Loader, steps: number, callbacks: Callbacks) {
     this.config = config;
     this.#model = model;
     this.#trainer = trainer;
     this.#loader = loader;
     this.#steps = steps;
     this.#status = new StatusLine({ steps, every: config.logging.every });
+    this.#callbacks = new CallbackRunner(callbacks, (text) => this.#status.print(text));
     process.on("SIGINT", this.#interrupt);
   }
 
@@ -156,6 +166,15 @@ class Run {
     this.stopping = true;
     this.#status.print("finishing the step in hand and saving; Ctrl-C again stops at once");
   };
+
+  get stopped(): boolean {
+    return this.#callbacks.stopped;
+  }
+
+  /** Throws what a callback threw; after `save`. */
+  checkCallbacks(): void {
+    this.#callbacks.check(this.#savedAs);
+  }
 
   get checkpoints(): string {
     return join(this.config.output, "checkpoints");
@@ -202,11 +221,11 @@ class Run {
     const { checkpoint, evaluation, optimizer, schedule } = this.config;
     let inFlight: { result: Promise<StepResult>; batch: StepBatch; rate: number; epoch: number } | undefined;
     const settle = async (): Promise<void> => {
-      if (inFlight) this.#report(await inFlight.result, inFlight);
+      if (inFlight) await this.#report(await inFlight.result, inFlight);
       inFlight = undefined;
     };
     this.#stepEnded = performance.now();
-    while (this.#trainer.steps < this.#steps && !this.stopping) {
+    while (this.#trainer.steps < this.#steps && !this.stopping && !this.#callbacks.ends) {
       const batch = this.#loader.next();
       const rate = learningRate(optimizer.learningRate, schedule, this.#trainer.steps, this.#steps);
       const { result } = await this.#trainer.submit(batch, { learningRate: rate });
@@ -225,7 +244,10 @@ class Run {
     await settle();
   }
 
-  #report(result: StepResult, { batch, rate, epoch }: { batch: StepBatch; rate: number; epoch: number }): void {
+  async #report(
+    result: StepResult,
+    { batch, rate, epoch }: { batch: StepBatch; rate: number; epoch: number },
+  ): Promise<void> {
     const now = performance.now();
     const seconds = (now - this.#stepEnded) / 1000;
     this.#stepEnded = now;
@@ -241,6 +263,7 @@ class Run {
     };
     this.#log!.step(metrics);
     this.#status.step(metrics);
+    await this.#callbacks.tell("onStep", metrics);
   }
 
   async evaluate(heldOut: Dataset): Promise<number> {
@@ -248,18 +271,23 @@ class Run {
     const batch = { ...this.config, batchSize: batchSize / passes }; // the trainer has room for the rows of one pass
     const { loss, validTokens } = await this.#trainer.evaluate(evaluationBatches(heldOut, batch));
     const perplexity = Math.exp(loss);
-    this.#log!.evaluation({ step: this.#trainer.steps, loss, perplexity, validTokens });
+    const metrics = { step: this.#trainer.steps, loss, perplexity, validTokens };
+    this.#log!.evaluation(metrics);
     this.#status.print(
       `evaluation after step ${this.#trainer.steps}: loss ${loss.toFixed(4)}, perplexity ${perplexity.toFixed(2)}`,
     );
+    await this.#callbacks.tell("onEvaluate", metrics);
     return loss;
   }
 
   async save(): Promise<void> {
-    if (this.#saved === this.#trainer.steps) return;
-    await saveCheckpoint(this.#trainer, this.checkpoints, { data: this.#loader.state(), config: this.config });
-    this.#saved = this.#trainer.steps;
+    const { steps: step } = this.#trainer;
+    if (this.#saved === step) return;
+    const contents = { data: this.#loader.state(), config: this.config };
+    this.#savedAs = await saveCheckpoint(this.#trainer, this.checkpoints, contents);
+    this.#saved = step;
     pruneCheckpoints(this.checkpoints, this.config.checkpoint.keep);
+    await this.#callbacks.tell("onCheckpoint", { step, path: this.#savedAs });
   }
 
   end(): void {

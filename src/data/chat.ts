@@ -9,11 +9,14 @@
 // become one document per assistant turn, each rendered as the last one, because that is how the model will see it. A
 // template whose turns do not begin with its own generation prompt is refused.
 
-import { Environment, Interpreter, parse, tokenize } from "@huggingface/jinja";
 import { join } from "node:path";
 import { DataError, ModelError } from "../errors.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
+/** The template engine, loaded at the first template: importing Sluice does not wait for it. */
+const jinja = () => require("@huggingface/jinja") as typeof import("@huggingface/jinja");
+
+/** One turn of a conversation. */
 export interface Message {
   role: string;
   content?: string | null;
@@ -51,7 +54,7 @@ const DATE: Record<string, string> = {
 };
 
 export class ChatTemplate {
-  readonly #program: ReturnType<typeof parse>;
+  readonly #program: ReturnType<ReturnType<typeof jinja>["parse"]>;
   readonly #specialTokens: Record<string, string>;
   readonly directory: string;
 
@@ -64,6 +67,7 @@ export class ChatTemplate {
           `rendered; add the file or use "prompt" and "completion"`,
       );
     }
+    const { parse, tokenize } = jinja();
     try {
       this.#program = parse(tokenize(tokenizer.chatTemplate, { lstrip_blocks: true, trim_blocks: true }));
     } catch (error) {
@@ -73,6 +77,7 @@ export class ChatTemplate {
 
   /** The text of a conversation; with `generationPrompt`, up to where the assistant begins to speak. */
   render({ messages, tools }: Conversation, { generationPrompt }: { generationPrompt: boolean }): string {
+    const { Environment, Interpreter } = jinja();
     const environment = new Environment();
     const globals = {
       true: true,

@@ -14,6 +14,7 @@ import type { Tokenizer } from "./tokenizer.ts";
 /** The label of a position that does not count. */
 export const IGNORED = -100;
 
+/** Token documents laid end to end, as `Model.dataset` makes them. */
 export interface Dataset {
   /** All documents end to end. */
   tokens: Int32Array;
@@ -26,6 +27,7 @@ export interface Dataset {
   report: DatasetReport;
 }
 
+/** What became of the samples. */
 export interface DatasetReport {
   samples: number;
   documents: number;

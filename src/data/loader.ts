@@ -31,6 +31,7 @@ export interface StepBatch {
   tokens: number;
 }
 
+/** How rows of tokens become the passes and micro-batches of a step. */
 export interface BatchShape {
   /** The longest row, in tokens. */
   sequenceLength: number;
@@ -53,6 +54,7 @@ export interface LoaderState {
   row: number;
 }
 
+/** Batches for `Trainer.step`, one after another without end; `state` and `restore` keep the position. */
 export class Loader {
   readonly rowsPerEpoch: number;
   readonly #dataset: Dataset;
@@ -80,6 +82,12 @@ export class Loader {
     return this.#epoch + this.#row / this.rowsPerEpoch;
   }
 
+  [Bun.inspect.custom](): string {
+    const { batchSize, sequenceLength } = this.#shape;
+    const rows = `${batchSize} rows of at most ${sequenceLength} tokens a step, ${this.rowsPerEpoch} rows an epoch`;
+    return `Loader(${rows}, at epoch ${this.epochs.toFixed(2)})`;
+  }
+
   /** The next step's batch; moves the position. */
   next(): StepBatch {
     const rows: number[][] = [];
@@ -94,6 +102,7 @@ export class Loader {
     return stepBatch(this.#dataset, rows, this.#shape);
   }
 
+  /** The position, as JSON, for a checkpoint. */
   state(): LoaderState {
     const { sequenceLength } = this.#shape;
     return { seed: this.#seed, sequenceLength, data: this.#dataset.digest, epoch: this.#epoch, row: this.#row };

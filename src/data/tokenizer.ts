@@ -5,8 +5,11 @@
 
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { ByteFallbackDecoder, SequenceDecoder, Tokenizer as Engine } from "@huggingface/tokenizers";
+import type { Tokenizer as Engine } from "@huggingface/tokenizers";
 import { ModelError } from "../errors.ts";
+
+/** Loaded with the first tokenizer: importing Sluice does not wait for it. */
+const library = () => require("@huggingface/tokenizers") as typeof import("@huggingface/tokenizers");
 
 type Json = Record<string, unknown>;
 
@@ -27,6 +30,7 @@ export class Tokenizer {
     this.directory = directory;
     this.chatTemplate = chatTemplate;
     // Without a list of added tokens the library fails on `undefined`; the format says that it may be absent.
+    const { Tokenizer: Engine } = library();
     this.#engine = new Engine({ ...tokenizerJson, added_tokens: tokenizerJson["added_tokens"] ?? [] }, config);
     repairByteFallback(this.#engine.decoder);
     this.specialTokens = specialTokens(config);
@@ -49,6 +53,11 @@ export class Tokenizer {
     if (known.length === 0) return ""; // the library refuses an empty list
     // The clean-up of spaces before punctuation is for WordPiece; here it would change the text.
     return this.#engine.decode(known, { skip_special_tokens: skipSpecial, clean_up_tokenization_spaces: false });
+  }
+
+  [Bun.inspect.custom](): string {
+    const special = Object.values(this.specialTokens).join(" ");
+    return `Tokenizer(${this.vocabularySize} tokens${special ? `, ${special}` : ""})`;
   }
 
   #idOf(name: string): number | undefined {
@@ -132,6 +141,7 @@ function templateOf(config: Json): string | undefined {
  * run are not UTF-8, writes one replacement character for each.
  */
 function repairByteFallback(decoder: unknown): void {
+  const { ByteFallbackDecoder, SequenceDecoder } = library();
   if (decoder instanceof SequenceDecoder) for (const inner of decoder.decoders) repairByteFallback(inner);
   if (!(decoder instanceof ByteFallbackDecoder)) return;
   const strict = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
