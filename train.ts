@@ -3,7 +3,7 @@
 // right. `bun run train --model DIR|HUB_ID --data FILE` fine-tunes that instead, on the same few lines.
 import { parseArgs } from "node:util";
 import { makeQuickstart } from "./scripts/quickstart.ts";
-import { exactMatch, load, run, train, type TrainConfig } from "./src/index.ts";
+import { addAnswers, exactMatch, load, run, train, writeReport, type TrainConfig } from "./src/index.ts";
 
 const flags = { model: { type: "string" }, data: { type: "string" }, output: { type: "string" } } as const;
 
@@ -27,8 +27,10 @@ await run(async () => {
     logging: { every: 100 },
   };
   const before = await score(model);
-  const { model: finished } = await train(config);
+  const { model: finished, output: directory } = await train(config);
   const after = await score(finished); // the exported directory, loaded again
+  await addAnswers(directory, before.answers, after.answers);
+  console.log(`report: ${await writeReport(directory)}`);
   console.log(`held-out exact match: ${percent(before.share)} before, ${percent(after.share)} after`);
   for (const { question, answer } of after.answers.slice(0, 3)) console.log(`  ${question}\n  → ${answer}`);
 

@@ -9,6 +9,8 @@ export { Loader, evaluationBatches, type BatchShape, type MicroBatch, type StepB
 export type { Dataset } from "./data/dataset.ts";
 export { run } from "./main.ts";
 export { load, Model, type LoadOptions } from "./model.ts";
+export { writeComparison, writeReport } from "./report.ts";
+export { addAnswers } from "./run-folder.ts";
 export { restoreCheckpoint, saveCheckpoint, listCheckpoints } from "./checkpoint.ts";
 export { train, type TrainSummary } from "./train.ts";
 export { Trainer, type StepResult, type TrainerConfig } from "./trainer.ts";

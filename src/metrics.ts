@@ -31,8 +31,12 @@ export interface StepMetrics {
   seconds: number;
   tokensPerSecond: number;
   tflops: number;
-  /** Peak bytes in device memory so far. */
+  /** Bytes in buffers on the device; a step allocates nothing, so these are the most there were. */
   deviceBytes: number;
+  /** Bytes in buffers in pinned and plain host memory. */
+  hostBytes: number;
+  /** What the operating system counts for the whole process. */
+  residentBytes: number;
 }
 
 export interface EvaluationMetrics {

@@ -1,8 +1,8 @@
 // A training run, from config to exported model. `train({...})` is what recipes and the command line call.
 //
 // The loop submits a step, and while it computes prepares and submits the next; the losses come back one step behind.
-// In the run directory: config.json, metrics.jsonl, loss.csv, checkpoints/, model/. Ctrl-C once finishes the step in hand
-// and saves a checkpoint, twice stops between two commands. Read next: `trainer.ts`, `step.ts`.
+// In the run directory: config.json, run.json, metrics.jsonl, loss.csv, checkpoints/, model/, report.html, loss.svg. Ctrl-C
+// once finishes the step in hand and saves a checkpoint, twice stops between two commands. Read next: `trainer.ts`, `step.ts`.
 
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
@@ -20,6 +20,8 @@ import { learningRate, scheduleProblems } from "./lr.ts";
 import { bytesIn, printBill } from "./memory.ts";
 import { MetricsLog } from "./metrics.ts";
 import { load, type Model } from "./model.ts";
+import { writeReport } from "./report.ts";
+import { factsOf, writeFacts } from "./run-folder.ts";
 import { StatusLine } from "./status.ts";
 import { Trainer, type StepResult } from "./trainer.ts";
 
@@ -57,6 +59,8 @@ export async function train(input: TrainConfig): Promise<TrainSummary> {
   const trainer = await Trainer.open(model, config);
   announce(model, trainer, dataset, config, steps);
   await writeFileAtomic(join(config.output, "config.json"), `${JSON.stringify(config, null, 2)}\n`);
+  const facts = factsOf({ steps, model: aboutModel(model, config), data: dataset.report, bill: trainer.bill });
+  await writeFacts(config.output, facts);
 
   const run = new Run(config, model, trainer, loader, steps);
   try {
@@ -67,6 +71,8 @@ export async function train(input: TrainConfig): Promise<TrainSummary> {
     const evaluationAfter = heldOut && !run.stopping ? await run.evaluate(heldOut) : undefined;
     const exported = join(config.output, "model");
     if (!run.stopping) await exportModel(model, exported);
+    await writeFacts(config.output, { ...facts, seconds: (Date.now() - Date.parse(facts.started)) / 1000 });
+    await writeReport(config.output);
     const { output } = config;
     const { loss, stopping: interrupted } = run;
     return { output, model: exported, steps: trainer.steps, loss, evaluationBefore, evaluationAfter, interrupted };
@@ -84,9 +90,12 @@ function stepCount(config: Config, loader: Loader): number {
   return steps;
 }
 
+function aboutModel({ config: { modelType }, parameters }: Model, { dtype }: Config) {
+  return { type: modelType, parameters, weightBytes: parameters * (dtype === "float32" ? 4 : 2) };
+}
+
 function announce(model: Model, trainer: Trainer, { report }: Dataset, config: Config, steps: number): void {
-  const { parameters } = model;
-  const bytes = parameters * (config.dtype === "float32" ? 4 : 2);
+  const { parameters, weightBytes: bytes } = aboutModel(model, config);
   const device = bytesIn(trainer.bill, "device");
   console.log(
     `${config.model}: ${model.config.modelType}, ${formatCount(parameters)} parameters, ${formatBytes(bytes)} in ${config.dtype}`,
@@ -202,6 +211,7 @@ class Run {
     const seconds = (now - this.#stepEnded) / 1000;
     this.#stepEnded = now;
     this.loss = result.loss;
+    const held = this.#model.engine.held();
     const metrics = {
       ...result,
       learningRate: rate,
@@ -209,7 +219,9 @@ class Run {
       seconds,
       tokensPerSecond: result.tokens / seconds,
       tflops: stepFlops(this.#model.config, batch) / seconds / 1e12,
-      deviceBytes: this.#model.engine.held().device,
+      deviceBytes: held.device,
+      hostBytes: held.pinned + held.host,
+      residentBytes: process.memoryUsage.rss(),
     };
     this.#log!.step(metrics);
     this.#status.step(metrics);

@@ -16,6 +16,8 @@ const metrics = (step: number): StepMetrics => ({
   tokensPerSecond: 200,
   tflops: 0.1,
   deviceBytes: 1000,
+  hostBytes: 2000,
+  residentBytes: 5000,
 });
 
 function files(directory: string) {

@@ -14,6 +14,8 @@ const metrics = (step: number): StepMetrics => ({
   tokensPerSecond: 12_345,
   tflops: 0.4567,
   deviceBytes: 1.25 * 2 ** 30,
+  hostBytes: 0,
+  residentBytes: 0,
 });
 
 class Screen {
