@@ -197,6 +197,8 @@ function schema({ type }: Ark) {
     checkpoint: checkpoint.default(() => ({})),
     evaluation: evaluation.default(() => ({})),
     logging: logging.default(() => ({})),
+    /** Write the curves as TensorBoard event files too, into `tensorboard/` of the run directory. */
+    tensorboard: type("boolean").default(false),
     chat: chat.default(() => ({})),
     generation: generation.default(() => ({})),
   });

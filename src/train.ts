@@ -23,6 +23,7 @@ import { load, type Model } from "./model.ts";
 import { writeReport } from "./report.ts";
 import { factsOf, writeFacts } from "./run-folder.ts";
 import { StatusLine } from "./status.ts";
+import { TensorBoardLog } from "./tensorboard.ts";
 import { Trainer, type StepResult } from "./trainer.ts";
 
 export interface TrainSummary {
@@ -126,6 +127,7 @@ class Run {
   #loader: Loader;
   #steps: number;
   #log: MetricsLog | undefined;
+  #tensorboard: TensorBoardLog | undefined;
   #status: StatusLine;
   #saved = -1;
   #stepEnded = performance.now();
@@ -159,7 +161,9 @@ class Run {
       this.#saved = manifest.step;
       this.#status.print(`resumed after step ${manifest.step}`);
     }
-    this.#log = new MetricsLog(this.config.output, manifest?.step ?? 0);
+    const { output, tensorboard } = this.config;
+    this.#log = new MetricsLog(output, manifest?.step ?? 0);
+    if (tensorboard) this.#tensorboard = new TensorBoardLog(output, manifest?.step ?? 0);
   }
 
   async #restore(resume: Config["checkpoint"]["resume"]): Promise<Manifest | undefined> {
@@ -224,13 +228,16 @@ class Run {
       residentBytes: process.memoryUsage.rss(),
     };
     this.#log!.step(metrics);
+    this.#tensorboard?.step(metrics);
     this.#status.step(metrics);
   }
 
   async evaluate(heldOut: Dataset): Promise<number> {
     const { loss, validTokens } = await this.#trainer.evaluate(evaluationBatches(heldOut, this.config));
     const perplexity = Math.exp(loss);
-    this.#log!.evaluation({ step: this.#trainer.steps, loss, perplexity, validTokens });
+    const metrics = { step: this.#trainer.steps, loss, perplexity, validTokens };
+    this.#log!.evaluation(metrics);
+    this.#tensorboard?.evaluation(metrics);
     this.#status.print(
       `evaluation after step ${this.#trainer.steps}: loss ${loss.toFixed(4)}, perplexity ${perplexity.toFixed(2)}`,
     );
@@ -248,5 +255,6 @@ class Run {
     process.off("SIGINT", this.#interrupt);
     this.#status.end();
     this.#log?.[Symbol.dispose]();
+    this.#tensorboard?.[Symbol.dispose]();
   }
 }

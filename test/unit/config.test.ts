@@ -23,6 +23,7 @@ describe("parseConfig", () => {
       checkpoint: { every: 500, keep: 2, resume: false },
       evaluation: { every: null },
       logging: { every: 10 },
+      tensorboard: false,
       chat: { loss: "assistant" },
       generation: { maxTokens: 256, temperature: 0, topP: 1 },
     });
