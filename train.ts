@@ -5,13 +5,18 @@ import { parseArgs } from "node:util";
 import { makeQuickstart } from "./scripts/quickstart.ts";
 import { addAnswers, exactMatch, load, run, train, writeReport, type TrainConfig } from "./src/index.ts";
 
-const flags = { model: { type: "string" }, data: { type: "string" }, output: { type: "string" } } as const;
+const flags = {
+  model: { type: "string" },
+  data: { type: "string" },
+  output: { type: "string" },
+  dashboard: { type: "boolean" },
+} as const;
 
 await run(async () => {
   const { values } = parseArgs({ options: flags });
-  const { model: chosen, data: own, output = "runs/train" } = values;
+  const { model: chosen, data: own, output = "runs/train", dashboard = false } = values;
   if (chosen !== undefined || own !== undefined)
-    return train({ model: chosen!, data: own!, output, checkpoint: { resume: "auto" } });
+    return train({ model: chosen!, data: own!, output, dashboard, checkpoint: { resume: "auto" } });
 
   const { model, train: data, heldout } = await makeQuickstart("runs/quickstart/made", { seed: 1 });
   const config: TrainConfig = {
@@ -25,6 +30,7 @@ await run(async () => {
     optimizer: { learningRate: 2e-3 },
     schedule: { type: "cosine", warmup: "5%" },
     logging: { every: 100 },
+    dashboard, // bun run train --dashboard
   };
   const before = await score(model);
   const { model: finished, output: directory } = await train(config);

@@ -12,7 +12,8 @@ import { run } from "./main.ts";
 const help = `sluice: fine-tune every parameter of a language model on one GPU it does not fit in
 
   sluice train [--config FILE] [--KEY VALUE ...]     KEY is any key of the config, such as --model, --data, --output,
-                                                     --steps, --optimizer.learningRate, --window.slots
+                                                     --steps, --optimizer.learningRate, --window.slots; --dashboard
+                                                     shows the run live in a browser on this machine
   sluice evaluate MODEL FILE... [--sequenceLength N] [--loss assistant|all] [--dtype D] [--deviceMemory SIZE] [--json]
   sluice generate MODEL [PROMPT...] [--chat] [--maxTokens N] [--temperature T] [--topP P] [--seed N] [--dtype D]
                         [--deviceMemory SIZE] [--json]
@@ -48,6 +49,9 @@ async function train(args: string[]): Promise<void> {
   if (summary.interrupted) process.exitCode = 130;
 }
 
+/** Flags that mean true when no value follows. */
+const switches = new Set(["dashboard", "tensorboard"]);
+
 /** A config file, and flags that replace or add keys. A flag given twice makes a list. */
 export async function trainConfig(args: readonly string[]): Promise<Record<string, unknown>> {
   const config: Record<string, unknown> = {};
@@ -55,8 +59,10 @@ export async function trainConfig(args: readonly string[]): Promise<Record<strin
   for (let at = 0; at < args.length; at += 2) {
     const match = /^--([A-Za-z][\w.]*)(?:=(.*))?$/s.exec(args[at]!);
     if (!match) throw new ConfigError(`"${args[at]}" is no flag; write --KEY VALUE, see sluice --help`);
-    const inline = match[2] !== undefined;
-    const value = inline ? match[2] : args[at + 1];
+    const following = args[at + 1];
+    const bare = switches.has(match[1]!) && (following === undefined || following.startsWith("--"));
+    const inline = match[2] !== undefined || bare;
+    const value = inline ? (match[2] ?? "true") : following;
     if (value === undefined) throw new ConfigError(`--${match[1]} needs a value`);
     if (inline) at--;
     if (match[1] === "config") mergeInto(config, await configFile(value));

@@ -5,9 +5,10 @@
 // once finishes the step in hand and saves a checkpoint, twice stops between two commands. Read next: `trainer.ts`, `step.ts`.
 
 import { mkdirSync } from "node:fs";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { listCheckpoints, pruneCheckpoints, restoreCheckpoint, saveCheckpoint, type Manifest } from "./checkpoint.ts";
 import { parseConfig, type Config, type TrainConfig } from "./config.ts";
+import type { Dashboard } from "./dashboard.ts";
 import { Loader, evaluationBatches, type StepBatch } from "./data/loader.ts";
 import type { Dataset } from "./data/dataset.ts";
 import { CheckpointError, ConfigError } from "./errors.ts";
@@ -20,8 +21,9 @@ import { learningRate, scheduleProblems } from "./lr.ts";
 import { bytesIn, printBill } from "./memory.ts";
 import { MetricsLog } from "./metrics.ts";
 import { load, type Model } from "./model.ts";
+import type { Plan } from "./plan.ts";
 import { writeReport } from "./report.ts";
-import { factsOf, writeFacts } from "./run-folder.ts";
+import { factsOf, readMetrics, writeFacts } from "./run-folder.ts";
 import { StatusLine } from "./status.ts";
 import { TensorBoardLog } from "./tensorboard.ts";
 import { Trainer, type StepResult } from "./trainer.ts";
@@ -78,7 +80,7 @@ export async function train(input: TrainConfig): Promise<TrainSummary> {
     const { loss, stopping: interrupted } = run;
     return { output, model: exported, steps: trainer.steps, loss, evaluationBefore, evaluationAfter, interrupted };
   } finally {
-    run.end();
+    await run.end();
   }
 }
 
@@ -116,6 +118,14 @@ function announce(model: Model, trainer: Trainer, { report }: Dataset, config: C
   console.log(printBill(trainer.bill, parameters));
 }
 
+/** A step on its way. */
+interface Submitted {
+  batch: StepBatch;
+  rate: number;
+  epoch: number;
+  plan: Plan | undefined;
+}
+
 /** What the parts of a run share. */
 class Run {
   readonly config: Config;
@@ -128,6 +138,9 @@ class Run {
   #steps: number;
   #log: MetricsLog | undefined;
   #tensorboard: TensorBoardLog | undefined;
+  #dashboard: Dashboard | undefined;
+  /** Of the step reported last: over for good when the next one is. */
+  #lastPlan: Plan | undefined;
   #status: StatusLine;
   #saved = -1;
   #stepEnded = performance.now();
@@ -161,9 +174,18 @@ class Run {
       this.#saved = manifest.step;
       this.#status.print(`resumed after step ${manifest.step}`);
     }
-    const { output, tensorboard } = this.config;
+    const { output, tensorboard, dashboard } = this.config;
     this.#log = new MetricsLog(output, manifest?.step ?? 0);
     if (tensorboard) this.#tensorboard = new TensorBoardLog(output, manifest?.step ?? 0);
+    if (dashboard !== false) await this.#serve(dashboard);
+  }
+
+  async #serve(port: number | true): Promise<void> {
+    const { Dashboard } = await import("./dashboard.ts");
+    const { model, output } = this.config;
+    const history = readMetrics(output);
+    this.#dashboard = new Dashboard({ name: basename(output), model, steps: this.#steps, port, history });
+    this.#status.print(`dashboard: ${this.#dashboard.url}`);
   }
 
   async #restore(resume: Config["checkpoint"]["resume"]): Promise<Manifest | undefined> {
@@ -185,7 +207,7 @@ class Run {
   /** All steps that are left. One step is always in flight while the next is prepared. */
   async loop(heldOut: Dataset | undefined): Promise<void> {
     const { checkpoint, evaluation, optimizer, schedule } = this.config;
-    let inFlight: { result: Promise<StepResult>; batch: StepBatch; rate: number; epoch: number } | undefined;
+    let inFlight: (Submitted & { result: Promise<StepResult> }) | undefined;
     const settle = async (): Promise<void> => {
       if (inFlight) this.#report(await inFlight.result, inFlight);
       inFlight = undefined;
@@ -197,7 +219,7 @@ class Run {
       const { result } = await this.#trainer.submit(batch, { learningRate: rate });
       result.catch(() => {}); // it is awaited by the next `settle`, one step later
       await settle();
-      inFlight = { result, batch, rate, epoch: this.#loader.epochs };
+      inFlight = { result, batch, rate, epoch: this.#loader.epochs, plan: this.#trainer.plan };
       const { steps } = this.#trainer;
       const saves = checkpoint.every !== null && steps % checkpoint.every === 0;
       const evaluates = heldOut && evaluation.every !== null && steps % evaluation.every === 0 && steps < this.#steps;
@@ -210,7 +232,7 @@ class Run {
     await settle();
   }
 
-  #report(result: StepResult, { batch, rate, epoch }: { batch: StepBatch; rate: number; epoch: number }): void {
+  #report(result: StepResult, { batch, rate, epoch, plan }: Submitted): void {
     const now = performance.now();
     const seconds = (now - this.#stepEnded) / 1000;
     this.#stepEnded = now;
@@ -229,6 +251,8 @@ class Run {
     };
     this.#log!.step(metrics);
     this.#tensorboard?.step(metrics);
+    this.#dashboard?.step(metrics, this.#model.engine, this.#lastPlan);
+    this.#lastPlan = plan;
     this.#status.step(metrics);
   }
 
@@ -238,6 +262,7 @@ class Run {
     const metrics = { step: this.#trainer.steps, loss, perplexity, validTokens };
     this.#log!.evaluation(metrics);
     this.#tensorboard?.evaluation(metrics);
+    this.#dashboard?.evaluation(metrics);
     this.#status.print(
       `evaluation after step ${this.#trainer.steps}: loss ${loss.toFixed(4)}, perplexity ${perplexity.toFixed(2)}`,
     );
@@ -251,10 +276,11 @@ class Run {
     pruneCheckpoints(this.#checkpoints, this.config.checkpoint.keep);
   }
 
-  end(): void {
+  async end(): Promise<void> {
     process.off("SIGINT", this.#interrupt);
     this.#status.end();
     this.#log?.[Symbol.dispose]();
     this.#tensorboard?.[Symbol.dispose]();
+    await this.#dashboard?.close();
   }
 }

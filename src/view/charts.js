@@ -2,8 +2,6 @@
 // how to change what is shown. Runs in the browser, inlined by page.ts; uPlot is there as `uPlot`, and what this file
 // offers to the page's own script as `sluice`.
 
-"use strict";
-
 const darkScheme = matchMedia("(prefers-color-scheme: dark)");
 
 function colourOf(name) {

@@ -23,7 +23,8 @@ export function contentSecurityPolicy(connects: boolean): string {
 }
 
 export function renderPage({ title, body, data, script, connects }: Page): string {
-  const scripts = [packaged("uplot/dist/uPlot.iife.min.js"), own("charts.js"), own(script)];
+  // Ours are modules: each has its own names, and they run in this order once the page is there.
+  const modules = [own("charts.js"), own(script)];
   return html`<!doctype html>
     <html lang="en">
       <head>
@@ -43,9 +44,12 @@ export function renderPage({ title, body, data, script, connects }: Page): strin
         <script type="application/json" id="data">
           ${json(data)}
         </script>
-        ${scripts.map(
+        <script>
+          ${packaged("uplot/dist/uPlot.iife.min.js")};
+        </script>
+        ${modules.map(
           (text) =>
-            html`<script>
+            html`<script type="module">
               ${text};
             </script> `,
         )}

@@ -24,6 +24,7 @@ describe("parseConfig", () => {
       evaluation: { every: null },
       logging: { every: 10 },
       tensorboard: false,
+      dashboard: false,
       chat: { loss: "assistant" },
       generation: { maxTokens: 256, temperature: 0, topP: 1 },
     });

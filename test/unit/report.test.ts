@@ -11,7 +11,7 @@ import { pageData, stepMetrics, writeRun } from "../support/runs.ts";
 
 /** Everything in a page that would make a browser ask somebody. */
 function requests(page: string): string[] {
-  const scripts = /<script>[^]*?<\/script>/g;
+  const scripts = /<script[^>]*>[^]*?<\/script>/g;
   const markup = page.replace(scripts, "");
   return [...markup.matchAll(/\b(?:src|href|action)="([^"]*)"|url\(|@import/g)]
     .map((match) => match[1] ?? match[0])
