@@ -1,25 +1,19 @@
 // Quick start: a small Qwen3 that answers nothing right learns thirteen letter tasks, through a window that holds two of its
 // twelve blocks. Nothing is downloaded. On two cores it takes two minutes; expect 95 % or more of the held-out answers
-// right. `bun run train --model DIR|HUB_ID --data FILE` fine-tunes that instead, on the same few lines.
-import { parseArgs } from "node:util";
+// right. `bun run train --model DIR|HUB_ID --data FILE` fine-tunes that instead; any key of the config may follow.
 import { makeQuickstart } from "./scripts/quickstart.ts";
-import { addAnswers, exactMatch, load, run, train, writeReport, type TrainConfig } from "./src/index.ts";
-
-const flags = {
-  model: { type: "string" },
-  data: { type: "string" },
-  output: { type: "string" },
-  dashboard: { type: "boolean" },
-} as const;
+import { trainConfig } from "./src/cli.ts";
+import { addAnswers, exactMatch, load, run, train, writeReport } from "./src/index.ts";
 
 await run(async () => {
-  const { values } = parseArgs({ options: flags });
-  const { model: chosen, data: own, output = "runs/train", dashboard = false } = values;
-  if (chosen !== undefined || own !== undefined)
-    return train({ model: chosen!, data: own!, output, dashboard, checkpoint: { resume: "auto" } });
+  const args = process.argv.slice(2);
+  const dashboard = args.join() === "--dashboard"; // alone, it shows the quick start itself in a browser
+  if (args.length > 0 && !dashboard)
+    return train(await trainConfig(args, { output: "runs/train", checkpoint: { resume: "auto" } }));
 
   const { model, train: data, heldout } = await makeQuickstart("runs/quickstart/made", { seed: 1 });
-  const config: TrainConfig = {
+  const before = await score(model);
+  const { model: finished, output } = await train({
     model,
     data,
     output: "runs/quickstart",
@@ -30,13 +24,12 @@ await run(async () => {
     optimizer: { learningRate: 2e-3 },
     schedule: { type: "cosine", warmup: "5%" },
     logging: { every: 100 },
-    dashboard, // bun run train --dashboard
-  };
-  const before = await score(model);
-  const { model: finished, output: directory } = await train(config);
+    dashboard,
+  });
   const after = await score(finished); // the exported directory, loaded again
-  await addAnswers(directory, before.answers, after.answers);
-  console.log(`report: ${await writeReport(directory)}`);
+  await addAnswers(output, before.answers, after.answers);
+  console.log(`report: ${await writeReport(output)}`);
+  const percent = (share: number): string => `${(100 * share).toFixed(1)} %`;
   console.log(`held-out exact match: ${percent(before.share)} before, ${percent(after.share)} after`);
   for (const { question, answer } of after.answers.slice(0, 3)) console.log(`  ${question}\n  → ${answer}`);
 
@@ -45,7 +38,3 @@ await run(async () => {
     return await exactMatch(loaded, heldout, { maxTokens: 16 });
   }
 });
-
-function percent(share: number): string {
-  return `${(100 * share).toFixed(1)} %`;
-}

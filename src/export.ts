@@ -1,8 +1,10 @@
 // The finished model as a Hugging Face directory: safetensors shards with index, config, tokenizer files, generation config.
 // Written beside its final name and renamed when complete, so that a reader sees the old directory, the new one or none.
 
-import { copyFileSync, existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { copyFileSync, existsSync, mkdirSync, readdirSync, writeFileSync } from "node:fs";
+import { rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
+import { CancelledError, SluiceError } from "./errors.ts";
 import { fileError, replaceDirectory, temporaryPath } from "./io/atomic.ts";
 import { layoutSafetensors } from "./io/safetensors.ts";
 import { writeTensors } from "./io/tensors.ts";
@@ -46,9 +48,17 @@ export async function exportModel(model: Model, directory: string, options: Expo
     if (!existsSync(generation)) writeJson(generation, generationConfig(model));
     await replaceDirectory(temporary, directory);
   } catch (cause) {
-    rmSync(temporary, { recursive: true, force: true });
-    throw fileError(cause, "write", directory);
+    await rm(temporary, { recursive: true, force: true }).catch(() => {}); // the first failure is the one to tell
+    throw explained(cause, directory);
   }
+}
+
+function explained(cause: unknown, directory: string): unknown {
+  if (cause instanceof SluiceError && !(cause instanceof CancelledError))
+    return new SluiceError(
+      `cannot export ${directory}: ${cause.message}; check the disk's free space or choose another directory, then export again`,
+    );
+  return fileError(cause, "write", directory);
 }
 
 async function writeWeights(

@@ -16,7 +16,7 @@ export async function writeReport(directory: string): Promise<string> {
   const run = readRun(directory);
   const path = join(directory, "report.html");
   await writeFileAtomic(path, reportPage(run));
-  await writeFileAtomic(join(directory, "loss.svg"), lossSvg(runTable(run), `Loss of ${run.name}`));
+  await writeFileAtomic(join(directory, "loss.svg"), lossSvg(runTable(run), `Loss of ${String(run.config["model"])}`));
   return path;
 }
 

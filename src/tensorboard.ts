@@ -4,9 +4,10 @@
 //
 // A resumed run opens a new file that begins by telling TensorBoard to forget what an interrupted run wrote past its step.
 
-import { closeSync, mkdirSync, openSync, writeSync } from "node:fs";
+import { closeSync, mkdirSync, openSync, writeFileSync } from "node:fs";
 import { hostname } from "node:os";
 import { join } from "node:path";
+import { fileError } from "./io/atomic.ts";
 import type { EvaluationMetrics, StepMetrics } from "./metrics.ts";
 
 let serial = 0;
@@ -23,7 +24,7 @@ export class TensorBoardLog {
     const seconds = String(Math.floor(Date.now() / 1000)).padStart(10, "0");
     const host = hostname().replace(/[^\w-]/g, "-");
     this.path = join(folder, `events.out.tfevents.${seconds}.${host}.${process.pid}.${serial++}`);
-    this.#file = openSync(this.path, "wx");
+    this.#file = this.#guarded(() => openSync(this.path, "wx"));
     this.#event(0, text(3, "brain.Event:2"));
     if (afterStep > 0) this.#event(afterStep + 1, message(7, varintField(1, 1))); // SessionLog, status START
   }
@@ -59,7 +60,16 @@ export class TensorBoardLog {
 
   /** An `Event`: wall time, step and one more field. One write per record, so a reader sees whole records. */
   #event(step: number, what: Buffer): void {
-    writeSync(this.#file, record(Buffer.concat([doubleField(1, Date.now() / 1000), varintField(2, step), what])));
+    const data = record(Buffer.concat([doubleField(1, Date.now() / 1000), varintField(2, step), what]));
+    this.#guarded(() => writeFileSync(this.#file, data));
+  }
+
+  #guarded<T>(act: () => T): T {
+    try {
+      return act();
+    } catch (cause) {
+      throw fileError(cause, "write", this.path);
+    }
   }
 }
 

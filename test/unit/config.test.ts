@@ -26,7 +26,6 @@ describe("parseConfig", () => {
       tensorboard: false,
       dashboard: false,
       chat: { loss: "assistant" },
-      generation: { maxTokens: 256, temperature: 0, topP: 1 },
     });
   });
 

@@ -268,12 +268,13 @@ test.skipIf(!chromium)(
 );
 
 test("--dashboard needs no value; the config takes true, false or a port", async () => {
-  expect(await trainConfig(["--dashboard", "--steps", "3", "--tensorboard"])).toEqual({
+  const flags = (...args: string[]): Promise<object> => trainConfig(args);
+  expect(await flags("--dashboard", "--steps", "3", "--tensorboard")).toEqual({
     dashboard: true,
     steps: 3,
     tensorboard: true,
   });
-  expect(await trainConfig(["--dashboard", "7777", "--tensorboard=false"])).toEqual({
+  expect(await flags("--dashboard", "7777", "--tensorboard=false")).toEqual({
     dashboard: 7777,
     tensorboard: false,
   });
