@@ -205,8 +205,8 @@ class Run {
     if (existsSync(this.checkpoints)) pruneCheckpoints(this.checkpoints, this.config.checkpoint.keep);
     const { output, tensorboard, dashboard } = this.config;
     await writeFileAtomic(join(output, "config.json"), `${JSON.stringify(this.config, null, 2)}\n`);
-    await writeFacts(output, this.#facts);
     this.#log = new MetricsLog(output, steps);
+    await writeFacts(output, this.#facts);
     if (tensorboard) this.#tensorboard = new TensorBoardLog(output, steps);
     if (dashboard !== false) await this.#serve(dashboard);
   }
