@@ -35,7 +35,7 @@ function axisSize(plot, values) {
 function seriesOf(curve) {
   const stroke = colourOf(`colour-${curve.colour}`);
   const shared = { label: curve.label, stroke, spanGaps: true, value: (plot, value) => shortNumber(value) };
-  if (curve.style === "faint") return { ...shared, stroke: `${stroke}55`, width: 1, points: { show: false } };
+  if (curve.style === "faint") return { ...shared, stroke: `${stroke}66`, width: 1, points: { show: false } };
   if (curve.style === "marked") return { ...shared, width: 1.5, points: { show: true, size: 7, fill: stroke } };
   if (curve.style === "dashed") return { ...shared, width: 1.5, dash: [6, 4], points: { show: false } };
   return { ...shared, width: 2, points: { show: false } };
@@ -67,7 +67,7 @@ function optionsOf(plot, width) {
       },
       { ...axis, label: plot.axis, size: axisSize },
     ],
-    series: [{ label: "step" }, ...plot.curves.map(seriesOf)],
+    series: [{ label: "step", value: (self, step) => step ?? "–" }, ...plot.curves.map(seriesOf)],
   };
 }
 
