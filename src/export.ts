@@ -22,7 +22,7 @@ export interface ExportOptions {
 const companions =
   /^(tokenizer.*\.json|tokenizer\.model|special_tokens_map\.json|chat_template\.jinja|vocab\.json|merges\.txt|generation_config\.json|added_tokens\.json|LICENSE.*)$/;
 
-/** Writes the model's current weights. An existing directory of that name is replaced. Drain a trainer first. */
+/** Writes the model's current weights. An existing directory of that name is replaced. Waits for a trainer's updates. */
 export async function exportModel(model: Model, directory: string, options: ExportOptions = {}): Promise<void> {
   const { dtype = "bfloat16", shardBytesMax = 5e9 } = options;
   const temporary = temporaryPath(directory);
@@ -36,6 +36,7 @@ export async function exportModel(model: Model, directory: string, options: Expo
     { format: "pt" },
     { shardBytesMax },
   );
+  await model.engine.idle();
   try {
     mkdirSync(dirname(directory), { recursive: true });
     mkdirSync(temporary);

@@ -24,7 +24,7 @@ import {
 } from "../support/crash.ts";
 import { temporaryDirectory } from "../support/models.ts";
 
-setDefaultTimeout(200_000); // a minute on a busy machine
+setDefaultTimeout(300_000); // half a minute, and more on a busy machine
 
 const seed = 20;
 const killsWanted = 20;
@@ -150,8 +150,11 @@ function series(random: Random): Moment[] {
 test(`killed at ${killsWanted} moments (seed ${seed}), a run ends as if nothing had happened`, async () => {
   const random = new Random(seed);
   const hits = new Map<string, number>();
+  const count = (...places: string[]) => places.reduce((sum, where) => sum + (hits.get(where) ?? 0), 0);
+  const inCheckpoints = () => count("writing a checkpoint's state", "writing a manifest", "publishing a checkpoint");
+  const wanted = () => kills >= killsWanted && inCheckpoints() >= 5 && count("exporting") >= 3;
   let kills = 0;
-  for (let index = 0; kills < killsWanted && index < 10; index++) {
+  for (let index = 0; !wanted() && index < 8; index++) {
     const config = {
       ...recipe,
       output: join(directory.path, `series ${index}`),
@@ -177,12 +180,7 @@ test(`killed at ${killsWanted} moments (seed ${seed}), a run ends as if nothing 
     expect(outcome(config.output)).toEqual(undisturbed);
   }
   console.log(`${kills} kills: ${[...hits].map(([where, count]) => `${count} ${where}`).join(", ")}`);
-  expect(kills).toBeGreaterThanOrEqual(killsWanted);
-  const inside = (...places: string[]) => places.reduce((sum, where) => sum + (hits.get(where) ?? 0), 0);
-  expect(
-    inside("writing a checkpoint's state", "writing a manifest", "publishing a checkpoint"),
-  ).toBeGreaterThanOrEqual(4);
-  expect(inside("exporting")).toBeGreaterThanOrEqual(2);
+  expect(wanted()).toBe(true);
 });
 
 function newestStep(output: string): number {

@@ -41,10 +41,13 @@ async function growth(rounds: number, round: () => Promise<void>): Promise<void>
   console.log(
     `${rounds} rounds: ${after.threads} threads, ${after.descriptors} descriptors, ${grown.toFixed(1)} MiB grown`,
   );
-  expect(after.threads).toBeLessThanOrEqual(before.threads);
+  expect(after.threads).toBeLessThan(before.threads + threadSlack);
   expect(after.descriptors).toBeLessThanOrEqual(before.descriptors);
   expect(grown).toBeLessThan(residentSlackMiB);
 }
+
+/** The runtime starts and ends threads of its own; an engine has nine. */
+const threadSlack = 5;
 
 /** What a round holds at a time is far more than this: a leak of one buffer or stack per round shows. */
 const residentSlackMiB = 16;

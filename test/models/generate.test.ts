@@ -5,6 +5,7 @@ import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { cpSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { ConfigError, MemoryError, ModelError } from "../../src/errors.ts";
+import { exportModel } from "../../src/export.ts";
 import type { GenerateOptions } from "../../src/generate.ts";
 import { load, type LoadOptions, type Model } from "../../src/model.ts";
 import { Trainer } from "../../src/trainer.ts";
@@ -105,6 +106,31 @@ describe("what the device holds", () => {
       expect(model.engine.held()).toEqual(before);
       return losses;
     }
+  });
+
+  test("right after a step, whose updates may still run: loss, answer and export wait for them", async () => {
+    const rows = { sequenceLength: 40, passes: 1, microBatches: 1 };
+    const look = async (drained: boolean): Promise<unknown> => {
+      using model = await load(join(fixtures, "llama-tiny"), { workers: 2 });
+      using exported = temporaryDirectory();
+      using trainer = await Trainer.open(model, plainConfig(rows));
+      model.engine.disturb({ jitterUs: 800 });
+      const looks = [];
+      for (const looking of [
+        () =>
+          model.loss(datasetOf([{ ids: [1, 2, 3, 4], labels: [1, 2, 3, 4] }]), { ...plainConfig(rows), batchSize: 1 }),
+        () => model.generate(["A"], { maxTokens: 3 }),
+        () => exportModel(model, join(exported.path, "model")),
+        () => Bun.file(join(exported.path, "model/model.safetensors")).bytes().then(Bun.hash),
+      ]) {
+        await trainer.step(randomStep(new Draw(looks.length), model.config, rows), { learningRate: 0.1 });
+        if (drained) await trainer.drain();
+        looks.push(await looking());
+      }
+      await trainer.drain();
+      return looks;
+    };
+    expect(await look(false)).toEqual(await look(true));
   });
 
   test("Model.loss equals the reference and frees what it took", async () => {
