@@ -28,6 +28,7 @@ import { learningRate, scheduleProblems } from "./lr.ts";
 import { bytesIn, printBill } from "./memory.ts";
 import { MetricsLog } from "./metrics.ts";
 import { load, type Model } from "./model.ts";
+import type { Stream } from "./native/abi.gen.ts";
 import type { Plan } from "./plan.ts";
 import { writeReport } from "./report.ts";
 import { factsOf, readMetrics, writeFacts, type RunFacts } from "./run-folder.ts";
@@ -165,6 +166,7 @@ class Run {
   #status: StatusLine;
   #saved = -1;
   #stepEnded = performance.now();
+  #busy: Record<Stream, number>;
 
   constructor(config: Config, model: Model, trainer: Trainer, loader: Loader, facts: RunFacts) {
     this.config = config;
@@ -174,6 +176,7 @@ class Run {
     this.#steps = facts.steps;
     this.#facts = facts;
     this.#status = new StatusLine({ steps: facts.steps, every: config.logging.every });
+    this.#busy = model.engine.busy();
     process.on("SIGINT", this.#interrupt);
   }
 
@@ -250,7 +253,7 @@ class Run {
       if (inFlight) this.#report(await inFlight.result, inFlight);
       inFlight = undefined;
     };
-    this.#stepEnded = performance.now();
+    this.#restartClocks();
     while (this.#trainer.steps < this.#steps && !this.stopping) {
       const batch = this.#loader.next();
       const rate = learningRate(optimizer.learningRate, schedule, this.#trainer.steps, this.#steps);
@@ -265,9 +268,15 @@ class Run {
       await settle();
       if (evaluates) await this.evaluate(heldOut); // before the checkpoint, which says that everything up to it was written
       if (saves) await this.save();
-      this.#stepEnded = performance.now();
+      this.#restartClocks();
     }
     await settle();
+  }
+
+  /** What a step's time and busy shares are counted from, after something that was no step. */
+  #restartClocks(): void {
+    this.#stepEnded = performance.now();
+    this.#busy = this.#model.engine.busy();
   }
 
   #report(result: StepResult, { batch, rate, epoch, plan }: Submitted): void {
@@ -283,6 +292,7 @@ class Run {
       seconds,
       tokensPerSecond: result.tokens / seconds,
       tflops: stepFlops(this.#model.config, batch) / seconds / 1e12,
+      ...this.#busiest(seconds),
       deviceBytes: held.device,
       hostBytes: held.pinned + held.host,
       residentBytes: process.memoryUsage.rss(),
@@ -292,6 +302,17 @@ class Run {
     this.#dashboard?.step(metrics, this.#model.engine, this.#lastPlan);
     this.#lastPlan = plan;
     this.#status.step(metrics);
+  }
+
+  /** From the streams' own clocks, since the last report. */
+  #busiest(seconds: number): { busiest: Stream; busiestShare: number } {
+    const busy = this.#model.engine.busy();
+    const before = this.#busy;
+    this.#busy = busy;
+    const shares = (Object.keys(busy) as Stream[]).map((stream) => {
+      return { busiest: stream, busiestShare: Math.min(1, (busy[stream] - before[stream]) / seconds) };
+    });
+    return shares.reduce((most, share) => (share.busiestShare > most.busiestShare ? share : most));
   }
 
   async evaluate(heldOut: Dataset): Promise<number> {

@@ -32,6 +32,11 @@ function axisSize(plot, values) {
   return 22 + longest * 7.5;
 }
 
+function median(values) {
+  const sorted = values.filter((value) => value !== null).sort((a, b) => a - b);
+  return sorted[Math.floor(sorted.length / 2)] ?? 0;
+}
+
 function seriesOf(curve) {
   const stroke = colourOf(`colour-${curve.colour}`);
   const shared = { label: curve.label, stroke, spanGaps: true, value: (plot, value) => shortNumber(value) };
@@ -51,8 +56,10 @@ function optionsOf(plot, width) {
     ticks: { stroke: colourOf("line"), width: 1 },
     values: (self, splits) => axisNumbers(splits),
   };
-  // A lone value, or several equal ones, gets an axis around it.
-  const fromZero = (self, least, most) => [0, most > 0 ? most * 1.06 : 1];
+  const fromZero = (self, least, most) => {
+    const top = plot.cutsSpikes ? Math.min(most, 3 * median(self.data[1])) : most;
+    return [0, top > 0 ? top * 1.06 : 1];
+  };
   return {
     width,
     height: plot.wide ? 340 : 260,

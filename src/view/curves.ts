@@ -26,6 +26,11 @@ export interface Plot {
   curves: Curve[];
   /** The axis begins at zero. */
   fromZero: boolean;
+  /**
+   * The axis ends at three times the median: when a step is reported late, the next seems fast, and one such spike would
+   * press everything else to the ground.
+   */
+  cutsSpikes?: boolean;
   /** Takes a whole row of the page. */
   wide?: boolean;
 }
@@ -63,6 +68,7 @@ export const runPlots: Plot[] = [
     title: "Speed",
     axis: "tokens/s",
     fromZero: true,
+    cutsSpikes: true,
     curves: [{ label: "tokens/s", column: "tokensPerSecond", colour: 5, style: "line" }],
   },
   {

@@ -134,7 +134,7 @@ function contentOf(path: string): unknown {
     case "metrics.jsonl":
       return lines(path).map((line) => {
         const { seconds: _, tokensPerSecond: _1, tflops: _2, deviceBytes: _3, ...rest } = JSON.parse(line);
-        const { hostBytes: _4, residentBytes: _5, ...values } = rest;
+        const { hostBytes: _4, residentBytes: _5, busiest: _6, busiestShare: _7, ...values } = rest;
         return values;
       });
     case "run.json":

@@ -18,6 +18,8 @@ export function stepMetrics(step: number, changes: Partial<StepMetrics> = {}): S
     seconds: 0.5,
     tokensPerSecond: 512,
     tflops: 0.1,
+    busiest: "compute",
+    busiestShare: 0.9,
     deviceBytes: 2 ** 20,
     hostBytes: 2 ** 21,
     residentBytes: 2 ** 22,
