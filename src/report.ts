@@ -23,7 +23,9 @@ export async function writeReport(directory: string): Promise<string> {
 /** Writes one page that compares the runs of two or more directories to the file `output`. */
 export async function writeComparison(directories: readonly string[], output: string): Promise<void> {
   const runs = directories.map(readRun);
-  await writeFileAtomic(output, comparisonPage(runs));
+  const distinct = new Set(runs.map((run) => run.name)).size === runs.length;
+  const named = runs.map((run) => (distinct ? run : { ...run, name: run.directory }));
+  await writeFileAtomic(output, comparisonPage(named));
 }
 
 export function reportPage(run: RunRecord): string {
@@ -94,7 +96,8 @@ function comparison(runs: readonly RunRecord[]): { plots: Plot[]; columns: Table
         ? [line, { ...second, column: `${index}.${second.column}`, label: `${name}, evaluation`, colour }]
         : [line];
     });
-    return { ...plot, curves };
+    const several = plot.curves.filter((curve) => curve.style === main.style).length > 1;
+    return { ...plot, title: several ? `${plot.title}: ${main.label}` : plot.title, curves };
   });
   return { plots: visible(plots, columns), columns };
 }

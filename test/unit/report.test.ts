@@ -105,6 +105,7 @@ test("a comparison has a curve per run, and says where the configs differ", asyn
     "1.lossMean",
     "1.evaluation",
   ]);
+  expect(plots[4]!.title).toBe("Memory: device");
   expect(columns["step"]).toEqual([0, 1, 2, 3, 4, 5, 6]);
   expect(columns["0.learningRate"]!.at(-1)).toBeNull();
   expect(columns["1.learningRate"]!.at(-1)).toBe(1e-3);
@@ -112,6 +113,16 @@ test("a comparison has a curve per run, and says where the configs differ", asyn
   expect(differences).toContain("optimizer.learningRate");
   expect(differences.slice(0, differences.indexOf("<script"))).not.toContain("models/tiny");
   expect(requests(page)).toEqual([]);
+});
+
+test("compared runs of the same name go by their paths", async () => {
+  using directory = temporaryDirectory();
+  const runs = ["a", "b"].map((name) => join(directory.path, name, "run"));
+  for (const run of runs) writeRun(run, 2);
+  const output = join(directory.path, "compare.html");
+  await writeComparison(runs, output);
+  const page = readFileSync(output, "utf8");
+  for (const run of runs) expect(page).toContain(`<th class="">${run}</th>`);
 });
 
 describe("curves", () => {
