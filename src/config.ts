@@ -187,6 +187,13 @@ function schema({ type }: Ark) {
     checkpoint: checkpoint.default(() => ({})),
     evaluation: evaluation.default(() => ({})),
     logging: logging.default(() => ({})),
+    /** Write the curves as TensorBoard event files too, into `tensorboard/` of the run directory. */
+    tensorboard: type("boolean").default(false),
+    /** Serve the curves live to a browser on this machine: true for any free port, or the port. */
+    dashboard: type("boolean")
+      .or("1 <= number.integer <= 65535")
+      .describe("true, false or a port from 1 to 65535")
+      .default(false),
     chat: chat.default(() => ({})),
   });
 

@@ -33,5 +33,7 @@ export { run } from "./main.ts";
 export { load, Model, type LoadOptions } from "./model.ts";
 export { listCheckpoints, restoreCheckpoint, saveCheckpoint, type Manifest } from "./checkpoint.ts";
 export type { EvaluationMetrics, StepMetrics } from "./metrics.ts";
+export { writeComparison, writeReport } from "./report.ts";
+export { addAnswers } from "./run-folder.ts";
 export { train, type TrainSummary } from "./train.ts";
 export { Trainer, type StepResult, type TrainerConfig } from "./trainer.ts";

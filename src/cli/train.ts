@@ -10,14 +10,18 @@ import type { Command } from "./command.ts";
 const help = `sluice train [--config FILE] [--KEY VALUE ...]
 
 KEY is any key of the config: --model, --data, --output, --steps, --optimizer.learningRate,
---window.slots, ... A flag given twice makes a list. FILE is JSON, or TypeScript with a default
-export; flags replace what it says. src/config.ts documents every key.`;
+--window.slots, ... A flag given twice makes a list. --dashboard shows the run live in a browser on
+this machine. FILE is JSON, or TypeScript with a default export; flags replace what it says.
+src/config.ts documents every key.`;
 
 async function run(args: string[]): Promise<void> {
   const { train } = await import("../train.ts");
   const { model } = await train(await trainConfig(args));
   console.log(`model: ${model}`);
 }
+
+/** Flags that mean true when no value follows. */
+const switches = new Set(["dashboard", "tensorboard"]);
 
 /**
  * A config file, and flags that replace or add keys; a flag given twice makes a list. `defaults` fill in what neither says.
@@ -29,10 +33,10 @@ export async function trainConfig(args: readonly string[], defaults: Partial<Tra
   for (let at = 0; at < args.length; at += 2) {
     const match = /^--([A-Za-z][\w.]*)(?:=(.*))?$/s.exec(args[at]!);
     if (!match) throw new ConfigError(`"${args[at]}" is no flag; write --KEY VALUE, see sluice train --help`);
-    const inline = match[2] !== undefined;
-    const value = inline ? match[2] : args[at + 1];
-    if (value === undefined || (!inline && value.startsWith("--")))
-      throw new ConfigError(`--${match[1]} needs a value`);
+    const following = args[at + 1]?.startsWith("--") ? undefined : args[at + 1];
+    const inline = match[2] !== undefined || following === undefined;
+    const value = match[2] ?? following ?? (switches.has(match[1]!) ? "true" : undefined);
+    if (value === undefined) throw new ConfigError(`--${match[1]} needs a value`);
     if (inline) at--;
     if (match[1] === "config") mergeInto(config, await configFile(value));
     else setPath(config, match[1]!, plainValue(value), seen);

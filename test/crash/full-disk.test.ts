@@ -44,9 +44,9 @@ function copyOf(run: string, name: string): TrainConfig {
   return { ...recipe, output };
 }
 
-/** What is in a run directory; the config in it says which run was last, and how. */
+/** What is in a run directory, beside config.json and run.json: those say which run was last, and how. */
 function besideConfig(output: string): Record<string, string> {
-  const { "config.json": _, ...files } = snapshot(output);
+  const { "config.json": _, "run.json": _1, ...files } = snapshot(output);
   return files;
 }
 

@@ -23,6 +23,8 @@ describe("parseConfig", () => {
       checkpoint: { every: 500, keep: 2, resume: false },
       evaluation: { every: null },
       logging: { every: 10 },
+      tensorboard: false,
+      dashboard: false,
       chat: { loss: "assistant" },
     });
   });
