@@ -7,6 +7,7 @@ export { exportModel, type ExportOptions } from "./export.ts";
 export type { GenerateOptions, Prompt } from "./generate.ts";
 export { Loader, evaluationBatches, type BatchShape, type MicroBatch, type StepBatch } from "./data/loader.ts";
 export type { Dataset } from "./data/dataset.ts";
+export type { DataInput, DataRecord, DataSource } from "./data/source.ts";
 export { run } from "./main.ts";
 export { load, Model, type LoadOptions } from "./model.ts";
 export { restoreCheckpoint, saveCheckpoint, listCheckpoints } from "./checkpoint.ts";

@@ -7,7 +7,7 @@
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { listCheckpoints, pruneCheckpoints, restoreCheckpoint, saveCheckpoint, type Manifest } from "./checkpoint.ts";
-import { parseConfig, type Config, type TrainConfig } from "./config.ts";
+import { configJson, parseConfig, type Config, type TrainConfig } from "./config.ts";
 import { Loader, evaluationBatches, type StepBatch } from "./data/loader.ts";
 import type { Dataset } from "./data/dataset.ts";
 import { CheckpointError, ConfigError } from "./errors.ts";
@@ -56,7 +56,7 @@ export async function train(input: TrainConfig): Promise<TrainSummary> {
   const steps = stepCount(config, loader);
   const trainer = await Trainer.open(model, config);
   announce(model, trainer, dataset, config, steps);
-  await writeFileAtomic(join(config.output, "config.json"), `${JSON.stringify(config, null, 2)}\n`);
+  await writeFileAtomic(join(config.output, "config.json"), `${JSON.stringify(configJson(config), null, 2)}\n`);
 
   const run = new Run(config, model, trainer, loader, steps);
   try {
@@ -227,7 +227,10 @@ class Run {
 
   async save(): Promise<void> {
     if (this.#saved === this.#trainer.steps) return;
-    await saveCheckpoint(this.#trainer, this.#checkpoints, { data: this.#loader.state(), config: this.config });
+    await saveCheckpoint(this.#trainer, this.#checkpoints, {
+      data: this.#loader.state(),
+      config: configJson(this.config),
+    });
     this.#saved = this.#trainer.steps;
     pruneCheckpoints(this.#checkpoints, this.config.checkpoint.keep);
   }

@@ -8,7 +8,8 @@
 
 import { DataError } from "../errors.ts";
 import { ChatTemplate, commonPrefix, encodeConversation, type EncodedDocument } from "./chat.ts";
-import { readSamples, type Sample } from "./source.ts";
+import type { Sample } from "./shapes.ts";
+import { listSources, readSamples, type DataInput } from "./source.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
 /** The label of a position that does not count. */
@@ -21,7 +22,9 @@ export interface Dataset {
   targets: Int32Array;
   /** Where documents begin, and the total: document d is [starts[d], starts[d + 1]). */
   starts: Int32Array;
-  /** SHA-256 of the three arrays. */
+  /** How many of the documents come from each source, in their order, and its weight if it has one. */
+  sources: { documents: number; weight: number | undefined }[];
+  /** SHA-256 of the three arrays and of the weights. */
   digest: string;
   report: DatasetReport;
 }
@@ -43,9 +46,9 @@ export interface DatasetOptions {
   loss: "assistant" | "all";
 }
 
-/** Read and tokenise data files. */
+/** Read and tokenise data; `input` is what the config calls `data`. */
 export async function loadDataset(
-  paths: string | readonly string[],
+  input: DataInput,
   tokenizer: Tokenizer,
   { sequenceLength, loss }: DatasetOptions,
 ): Promise<Dataset> {
@@ -66,7 +69,7 @@ export async function loadDataset(
     return encodeConversation(template, tokenizer, sample, loss);
   };
 
-  for await (const sample of readSamples(paths)) {
+  const add = (sample: Sample): void => {
     report.samples++;
     for (const { ids, counted } of withPlace(sample.where, () => encode(sample))) {
       const labels = ids.map((_, i) => (counted[i + 1] ? ids[i + 1]! : IGNORED));
@@ -87,17 +90,32 @@ export async function loadDataset(
         report.validTokens += valid;
       }
     }
+  };
+
+  const sources = listSources(input);
+  const used: Dataset["sources"] = [];
+  for (const source of sources) {
+    const before = report.documents;
+    for await (const sample of readSamples(source)) add(sample);
+    const documents = report.documents - before;
+    if (documents === 0 && source.weight !== undefined)
+      throw new DataError(
+        `${source.path}: has no token that counts within ${sequenceLength} tokens, so it cannot have weight ${source.weight}; ` +
+          `raise sequenceLength or remove the source`,
+      );
+    used.push({ documents, weight: source.weight });
   }
   report.tokens = tokens.length;
   if (report.documents === 0)
     throw new DataError(
-      `${[paths].flat().join(", ")}: none of the ${report.samples} samples has a token that counts within ` +
+      `${sources.map(({ path }) => path).join(", ")}: none of the ${report.samples} samples has a token that counts within ` +
         `${sequenceLength} tokens; raise sequenceLength or look at the data`,
     );
   const arrays = { tokens: tokens.view(), targets: targets.view(), starts: starts.view() };
   const digest = new Bun.CryptoHasher("sha256");
   for (const array of Object.values(arrays)) digest.update(array);
-  return { ...arrays, digest: digest.digest("hex"), report };
+  if (used.some(({ weight }) => weight !== undefined)) digest.update(JSON.stringify(used));
+  return { ...arrays, sources: used, digest: digest.digest("hex"), report };
 }
 
 /** A text with the special tokens that the model expects around it, and its end marked. */
