@@ -66,9 +66,8 @@ function schema({ type }: Ark) {
       return bytes || (ctx.reject({ expected: sizeWords }) as never);
     });
   /** A number of steps, or a share of all steps. */
-  const span = countOrZero
-    .or(type(/^(100|\d{1,2})(\.\d+)?%$/))
-    .describe('a whole number of steps or a share such as "3%"');
+  const percent = type(/^(100|\d{1,2})(\.\d+)?%$/);
+  const span = countOrZero.or(percent).describe('a whole number of steps or a share such as "3%"');
 
   const weightDecayGroup = type({
     "+": "reject",
@@ -146,8 +145,8 @@ function schema({ type }: Ark) {
 
   const chat = type({
     "+": "reject",
-    /** Which tokens of `messages` and `prompt`/`completion` count: what the assistant says, or all. */
-    loss: type("'assistant' | 'all'").default("assistant"),
+    /** Which tokens of conversations and `prompt`/`completion` count: see `ChatLoss` in data/chat.ts. */
+    loss: type("'assistant' | 'last' | 'completion' | 'all'").default("assistant"),
   });
 
   const generation = type({
@@ -168,6 +167,8 @@ function schema({ type }: Ark) {
     data: sources,
     /** Held-out data, given in the same way. */
     "evaluationData?": sources,
+    /** How many malformed lines may be left out: a count, or a share of all lines such as "1%". */
+    maxBadLines: countOrZero.or(percent).describe('a whole number of lines or a share such as "1%"').default(0),
     /** The run directory: metrics, checkpoints and the exported model. */
     output: text,
     /** Where a step is computed. */

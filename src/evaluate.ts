@@ -1,7 +1,7 @@
 // Looking at a model from outside: loss and perplexity on a file, and how many answers it gets exactly right.
 
 import { listSources, readSamples, type DataInput } from "./data/source.ts";
-import type { Message } from "./data/chat.ts";
+import type { ChatLoss, Message } from "./data/chat.ts";
 import { DataError } from "./errors.ts";
 import type { GenerateOptions } from "./generate.ts";
 import type { Model } from "./model.ts";
@@ -10,7 +10,7 @@ export interface EvaluateOptions {
   /** The longest row, in tokens; default 1024, or the model's positions when it has fewer. */
   sequenceLength?: number;
   /** Which tokens of conversations count; default "assistant". */
-  loss?: "assistant" | "all";
+  loss?: ChatLoss;
 }
 
 /** Mean loss and perplexity over the tokens of some data that count. */

@@ -49,7 +49,8 @@ export async function train(input: TrainConfig): Promise<TrainSummary> {
     workers: config.workers,
     ...(config.deviceMemory === undefined ? {} : { deviceMemory: config.deviceMemory }),
   });
-  const lossOn = { sequenceLength: config.sequenceLength, loss: config.chat.loss };
+  const { sequenceLength, maxBadLines } = config;
+  const lossOn = { sequenceLength, maxBadLines, loss: config.chat.loss };
   const dataset = await model.dataset(config.data, lossOn);
   const heldOut = config.evaluationData === undefined ? undefined : await model.dataset(config.evaluationData, lossOn);
   const loader = new Loader(dataset, config, config.seed);
@@ -94,11 +95,13 @@ function announce(model: Model, trainer: Trainer, { report }: Dataset, config: C
   const lost = [
     report.truncated && `${report.truncated} truncated`,
     report.dropped && `${report.dropped} dropped`,
+    report.badLines && `${report.badLines} bad lines left out`,
   ].filter(Boolean);
   console.log(
     `data: ${formatCount(report.samples)} samples, ${formatCount(report.tokens)} tokens, ${formatCount(report.validTokens)} count` +
       `${lost.length > 0 ? ` (${lost.join(", ")})` : ""}; ${steps} steps of ${config.batchSize} rows of at most ${config.sequenceLength}`,
   );
+  for (const line of report.firstBadLines) console.log(`  ${line}`);
   const limit = config.deviceMemory === undefined ? "" : ` of ${formatBytes(config.deviceMemory)}`;
   console.log(
     `memory bill: ${formatBytes(device)}${limit} on the device, ${((100 * device) / bytes).toFixed(0)} % of the model's weights`,

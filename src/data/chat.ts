@@ -27,6 +27,13 @@ export interface Conversation {
   tools?: unknown[] | undefined;
 }
 
+/**
+ * What is learned of a conversation: every assistant turn, the last one, the completion (what the assistant says after
+ * the last user turn, calls of tools included), or all of the text. Of `prompt` and `completion` the first three all
+ * mean the completion.
+ */
+export type ChatLoss = "assistant" | "last" | "completion" | "all";
+
 /** Tokens of one document; `counted[i]` says whether predicting token i counts in the loss. */
 export interface EncodedDocument {
   ids: number[];
@@ -115,7 +122,7 @@ export function encodeConversation(
   template: ChatTemplate,
   tokenizer: Tokenizer,
   conversation: Conversation,
-  loss: "assistant" | "all",
+  loss: ChatLoss,
 ): EncodedDocument[] {
   const text = template.render(conversation, { generationPrompt: false });
   if (loss === "all") {
@@ -123,14 +130,13 @@ export function encodeConversation(
     return [{ ids, counted: ids.map(() => true) }];
   }
   const turns: { text: string; start: number }[] = [];
-  conversation.messages.forEach(({ role }, index) => {
-    if (role !== "assistant") return;
+  for (const index of learnedTurns(conversation.messages, loss)) {
     const upTo = (count: number) => ({ ...conversation, messages: conversation.messages.slice(0, count) });
     const prompt = template.render(upTo(index), { generationPrompt: true });
     const turn = template.render(upTo(index + 1), { generationPrompt: false });
     if (!turn.startsWith(prompt)) throw generationPromptError(template, prompt, turn);
     turns.push({ text: turn, start: prompt.length });
-  });
+  }
   if (!turns.every((turn) => text.startsWith(turn.text)))
     return turns.map((turn) => encodeTurns(tokenizer, turn.text, [turn.start, turn.text.length]));
   return [
@@ -140,6 +146,13 @@ export function encodeConversation(
       turns.flatMap((turn) => [turn.start, turn.text.length]),
     ),
   ];
+}
+
+/** Which messages are learned, by their numbers. */
+export function learnedTurns(messages: Message[], loss: Exclude<ChatLoss, "all">): number[] {
+  const after = loss === "completion" ? messages.findLastIndex(({ role }) => role === "user") : -1;
+  const turns = messages.flatMap(({ role }, index) => (role === "assistant" && index > after ? [index] : []));
+  return loss === "last" ? turns.slice(-1) : turns;
 }
 
 /** The ids of a text and, from the places where turns start and end by turns, which tokens count. */

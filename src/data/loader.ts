@@ -5,12 +5,13 @@
 // always full: the last step of an epoch is completed with the first rows of the next.
 //
 // A micro-batch holds whole rows laid end to end, without padding. A document's positions restart at 0 and its last
-// token predicts nothing of the next document. Read dataset.ts for how files become documents, mix.ts for which of them an
+// token predicts nothing of the next document. Read encode.ts for how samples become documents, mix.ts for which of them an
 // epoch takes, pack.ts for the rows.
 
 import { DataError } from "../errors.ts";
 import { Random } from "../random.ts";
-import { IGNORED, type Dataset } from "./dataset.ts";
+import type { Dataset } from "./dataset.ts";
+import { IGNORED } from "./encode.ts";
 import { epochDocuments } from "./mix.ts";
 import { pack } from "./pack.ts";
 

@@ -6,7 +6,8 @@
 //   data: [{ path: "qa.csv", split: "[:90%]", filter: (row) => row.score > 3, map: (row) => ({ text: row.answer }) }]
 //
 // A record goes through `split`, `filter`, `map` and `limit` in this order, and what is left must have one of the shapes
-// of shapes.ts. A record that does not stops the run with `file:line:`, because a dropped line is never missed.
+// of shapes.ts. A record that has none stops the run with `file:line:`, because a dropped line is never missed, unless
+// `maxBadLines` allows for some.
 //
 // `filter` and `map` are functions, so they exist in recipes only: a config file is JSON and says so when it meets one.
 // Files become records in files.ts; dataset.ts is next.
@@ -14,6 +15,7 @@
 import { DataError } from "../errors.ts";
 import { formatValue } from "../format.ts";
 import { closest } from "../suggest.ts";
+import { BadLines } from "./bad-lines.ts";
 import { findFiles, readRecords } from "./files.ts";
 import { EXPECTED, toSample, type Sample } from "./shapes.ts";
 
@@ -58,8 +60,8 @@ export function listSources(input: DataInput): DataSource[] {
   return [input].flat().map((source) => (typeof source === "string" ? { path: source } : source));
 }
 
-/** The samples of one source, in the order of its files and lines. */
-export async function* readSamples(source: DataSource): AsyncGenerator<Sample> {
+/** The samples of one source, in the order of its files and lines. Without `bad` the first malformed line is thrown. */
+export async function* readSamples(source: DataSource, bad = new BadLines(0)): AsyncGenerator<Sample> {
   const { path, limit = Infinity, filter, map } = source;
   const split = parseSplit(source.split);
   let records = 0;
@@ -68,13 +70,19 @@ export async function* readSamples(source: DataSource): AsyncGenerator<Sample> {
     if (samples >= limit) break;
     for await (const { where, read } of readRecords(file)) {
       if (!isInSplit(records++, split)) continue;
-      const record = read();
-      if (filter && !callback("filter", filter, record, where)) continue;
-      yield toSample(map ? callback("map", map, record, where) : record, where);
+      const sample = bad.try(() => {
+        const record = read();
+        if (filter && !callback("filter", filter, record, where)) return "filtered";
+        return toSample(map ? callback("map", map, record, where) : record, where);
+      });
+      if (sample === undefined || sample === "filtered") continue;
+      yield sample;
       if (++samples >= limit) break;
     }
   }
   if (records === 0) throw new DataError(`${path}: no samples; expected one JSON object per line with ${EXPECTED}`);
+  if (samples === 0 && bad.count > 0)
+    throw new DataError(`${path}: none of its ${records} records is a sample; the first bad lines:\n${bad.show()}`);
   if (samples === 0)
     throw new DataError(`${path}: none of its ${records} records is left after split and filter; loosen them`);
 }

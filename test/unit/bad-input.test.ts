@@ -60,6 +60,7 @@ const configs: [wrong: unknown, message: string][] = [
   ],
   [{ ...minimal, deviceMemory: "80 gigs" }, 'deviceMemory must be a size such as "24GiB" or "512MiB" (was "80 gigs")'],
   [{ ...minimal, deviceMemory: -1 }, 'deviceMemory must be a size such as "24GiB" or "512MiB" (was -1)'],
+  [{ ...minimal, maxBadLines: 0.01 }, 'maxBadLines must be a whole number of lines or a share such as "1%" (was 0.01)'],
   [{ ...minimal, workers: 0 }, "workers must be a whole number >= 1 (was 0)"],
   [{ ...minimal, seed: 1.5 }, "seed must be a whole number from 0 to 4294967295 (was 1.5)"],
   [{ ...minimal, steps: 10, epochs: 2 }, "steps (10) and epochs (2) both say how long to train; give one of them"],
@@ -120,7 +121,7 @@ const configs: [wrong: unknown, message: string][] = [
     { ...minimal, generation: { topP: 0.9 } },
     "generation.topP (0.9) has no effect at temperature 0, which is greedy; set a temperature",
   ],
-  [{ ...minimal, chat: { loss: "user" } }, 'chat.loss must be "all" or "assistant" (was "user")'],
+  [{ ...minimal, chat: { loss: "user" } }, 'chat.loss must be "all", "assistant", "completion" or "last" (was "user")'],
   [
     { ...minimal, workers: 0, chat: { los: "all" } },
     "2 problems in the config:\n  - chat.los is not a known key; did you mean chat.loss?\n  - workers must be a whole number >= 1 (was 0)",

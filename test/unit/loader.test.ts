@@ -1,5 +1,6 @@
 import { describe, expect, test } from "bun:test";
-import { IGNORED, type Dataset } from "../../src/data/dataset.ts";
+import type { Dataset } from "../../src/data/dataset.ts";
+import { IGNORED } from "../../src/data/encode.ts";
 import { evaluationBatches, Loader, type BatchShape, type MicroBatch, type StepBatch } from "../../src/data/loader.ts";
 import { epochDocuments } from "../../src/data/mix.ts";
 import { Random } from "../../src/random.ts";
@@ -10,7 +11,16 @@ function dataset(lengths: number[]): Dataset {
   lengths.forEach((length, d) => (starts[d + 1] = starts[d]! + length));
   const tokens = Int32Array.from(lengths.flatMap((length, d) => Array.from({ length }, (_, i) => d * 1000 + i)));
   const targets = tokens.map((token, i) => (starts.includes(i + 1) ? IGNORED : token + 1));
-  const report = { samples: 0, documents: 0, tokens: 0, validTokens: 0, truncated: 0, dropped: 0 };
+  const report = {
+    samples: 0,
+    documents: 0,
+    tokens: 0,
+    validTokens: 0,
+    truncated: 0,
+    dropped: 0,
+    badLines: 0,
+    firstBadLines: [],
+  };
   const sources = [{ documents: lengths.length, weight: undefined }];
   return { tokens, targets, starts, sources, digest: String(lengths), report };
 }
