@@ -1,20 +1,17 @@
 // Quick start: a small Qwen3 that answers nothing right learns thirteen letter tasks, through a window that holds two of its
 // twelve blocks. Nothing is downloaded. On two cores it takes two minutes; expect 95 % or more of the held-out answers
-// right. `bun run train --model DIR|HUB_ID --data FILE` fine-tunes that instead, on the same few lines.
-import { parseArgs } from "node:util";
+// right. `bun run train --model DIR|HUB_ID --data FILE` fine-tunes that instead; any key of the config may follow.
 import { makeQuickstart } from "./scripts/quickstart.ts";
-import { exactMatch, load, run, train, type TrainConfig } from "./src/index.ts";
-
-const flags = { model: { type: "string" }, data: { type: "string" }, output: { type: "string" } } as const;
+import { trainConfig } from "./src/cli.ts";
+import { exactMatch, load, run, train } from "./src/index.ts";
 
 await run(async () => {
-  const { values } = parseArgs({ options: flags });
-  const { model: chosen, data: own, output = "runs/train" } = values;
-  if (chosen !== undefined || own !== undefined)
-    return train({ model: chosen!, data: own!, output, checkpoint: { resume: "auto" } });
+  const args = process.argv.slice(2);
+  if (args.length > 0) return train(await trainConfig(args, { output: "runs/train", checkpoint: { resume: "auto" } }));
 
   const { model, train: data, heldout } = await makeQuickstart("runs/quickstart/made", { seed: 1 });
-  const config: TrainConfig = {
+  const before = await score(model);
+  const { model: finished } = await train({
     model,
     data,
     output: "runs/quickstart",
@@ -25,10 +22,9 @@ await run(async () => {
     optimizer: { learningRate: 2e-3 },
     schedule: { type: "cosine", warmup: "5%" },
     logging: { every: 100 },
-  };
-  const before = await score(model);
-  const { model: finished } = await train(config);
+  });
   const after = await score(finished); // the exported directory, loaded again
+  const percent = (share: number): string => `${(100 * share).toFixed(1)} %`;
   console.log(`held-out exact match: ${percent(before.share)} before, ${percent(after.share)} after`);
   for (const { question, answer } of after.answers.slice(0, 3)) console.log(`  ${question}\n  → ${answer}`);
 
@@ -37,7 +33,3 @@ await run(async () => {
     return await exactMatch(loaded, heldout, { maxTokens: 16 });
   }
 });
-
-function percent(share: number): string {
-  return `${(100 * share).toFixed(1)} %`;
-}

@@ -14,7 +14,6 @@ import { readSafetensors } from "../src/io/safetensors.ts";
 import { logits, toFloat32 } from "../src/logits.ts";
 import { load, type Model } from "../src/model.ts";
 import { Session, inferenceShape } from "../src/session.ts";
-import type { Dtype } from "../src/native/abi.gen.ts";
 import { Trainer, type TrainerConfig } from "../src/trainer.ts";
 
 export interface Check {
@@ -28,7 +27,8 @@ export interface Check {
 /** What must hold, by dtype. Cosines and norms are written as errors: 1 − cosine, |norm ratio − 1|. */
 const limits = {
   float32: { loss: 2e-6, logits: 2e-5, gradient: 2e-5, gradNorm: 2e-5, after3: 2e-2, training: 2e-3 },
-  bfloat16: { loss: 0.01, cosine: 1 - 0.998, norm: 0.06 },
+  // Twelve steps carry bf16's rounding along: PyTorch with float32 masters ends at a training loss 1.8e-3 off, Sluice at 2.3e-3.
+  bfloat16: { loss: 0.01, cosine: 1 - 0.998, norm: 0.06, training: 0.01 },
 } as const;
 
 interface Reference {
@@ -41,7 +41,7 @@ interface Reference {
 
 export interface ParityOptions {
   device?: "cpu";
-  dtype?: Dtype;
+  dtype?: keyof typeof limits;
   configPath?: string;
   workers?: number;
 }
@@ -68,12 +68,7 @@ export async function checkParity(directory: string, options: ParityOptions = {}
     using session = new Session(model, inferenceShape(model, config), new Map());
     for (const [name, batch] of Object.entries(batches)) {
       const { loss } = await session.evaluate([batch]);
-      worst.add(
-        "loss",
-        name,
-        Math.abs(loss - reference.loss[name]!) / reference.loss[name]!,
-        limits[dtype as "float32"].loss,
-      );
+      worst.add("loss", name, Math.abs(loss - reference.loss[name]!) / reference.loss[name]!, limits[dtype].loss);
     }
     const found = await logits(session, batches["packed"]!.passes[0]![0]!);
     if (dtype === "float32")
@@ -97,8 +92,8 @@ export async function checkParity(directory: string, options: ParityOptions = {}
     const initial = new Map(masterWeights(model));
     for (const [index, expected] of reference.training.losses.entries()) {
       const { loss } = await trainer.step(batches[reference.training.order[index % 3]!]!);
-      const limit = dtype === "float32" ? limits.float32.training : limits.bfloat16.loss;
-      if (dtype === "float32") worst.add("training losses", `step ${index + 1}`, Math.abs(loss - expected), limit);
+      const scale = dtype === "float32" ? 1 : expected;
+      worst.add("training losses", `step ${index + 1}`, Math.abs(loss - expected) / scale, limits[dtype].training);
       if (index === 2 && dtype === "float32") {
         await trainer.drain();
         for (const [name, after] of masterWeights(model)) {
@@ -196,7 +191,7 @@ function compareGradients(
   trainer: Trainer,
   batch: StepBatch,
   tensors: ReadonlyMap<string, Float32Array>,
-  dtype: Dtype,
+  dtype: keyof typeof limits,
 ): void {
   for (const [name, found] of gradientsOf(model, trainer, batch)) {
     const expected = tensors.get(`grad.packed.${name}`)!;

@@ -2,15 +2,23 @@
 //
 // A checkpoint is a directory `step-000100` with the exact training state (split masters and moments of every block, as
 // safetensors) and `manifest.json`, which names each file with the checksum of every tensor and carries a digest of
-// itself. It is written under a temporary name, flushed, and renamed: a directory without a valid manifest is none, and
-// `kill -9` at any moment leaves the previous checkpoint. Reading compares every checksum.
+// itself. It is written under a temporary name, flushed, and renamed, and renamed again before it is deleted: whatever is
+// called `step-N` was complete once, and `kill -9` at any moment leaves the previous checkpoint. Reading compares every
+// checksum.
 
-import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync, statSync } from "node:fs";
-import { join } from "node:path";
+import { existsSync, mkdirSync, readFileSync, readdirSync, renameSync, rmSync, statSync } from "node:fs";
+import { basename, join } from "node:path";
 import type { LoaderState } from "./data/loader.ts";
-import { CheckpointError, SluiceError } from "./errors.ts";
-import { explainFileError, fileError, replaceDirectory, temporaryPath, writeFileAtomic } from "./io/atomic.ts";
-import { parseJson } from "./io/json.ts";
+import { CancelledError, CheckpointError, SluiceError } from "./errors.ts";
+import {
+  explainFileError,
+  fileError,
+  removeLeftovers,
+  replaceDirectory,
+  temporaryPath,
+  writeFileAtomic,
+} from "./io/atomic.ts";
+import { isObject, parseJson } from "./io/json.ts";
 import { layoutSafetensors, type FileLayout, type TensorToWrite } from "./io/safetensors.ts";
 import { readTensors, writeTensors, type FileChecksums } from "./io/tensors.ts";
 import type { Model } from "./model.ts";
@@ -62,9 +70,9 @@ export async function saveCheckpoint(
 }
 
 function explained(cause: unknown, path: string): unknown {
-  if (cause instanceof SluiceError)
+  if (cause instanceof SluiceError && !(cause instanceof CancelledError))
     return new CheckpointError(
-      `cannot save ${path}: ${cause.message}; free some space, the run can be resumed from the checkpoint before`,
+      `cannot save ${path}: ${cause.message}; check the disk's free space, then resume: earlier checkpoints are untouched`,
     );
   return fileError(cause, "write", path);
 }
@@ -96,7 +104,9 @@ export function readManifest(path: string): Manifest {
   const file = join(path, manifestName);
   let value: Partial<Manifest & { digest: string }>;
   try {
-    value = parseJson(readFileSync(file, "utf8")) as typeof value;
+    const parsed = parseJson(readFileSync(file, "utf8"));
+    if (!isObject(parsed)) throw new Error("is no JSON object");
+    value = parsed as typeof value;
   } catch (cause) {
     const problem = (cause as NodeJS.ErrnoException).code ? explainFileError(cause, "read") : (cause as Error).message;
     throw new CheckpointError(`${file}: ${problem}; this is no complete checkpoint`);
@@ -108,13 +118,21 @@ export function readManifest(path: string): Manifest {
   return manifest as Manifest;
 }
 
-/** Paths of the complete checkpoints in a directory, newest first. */
+/** Paths of the checkpoints in a directory, newest first; a damaged one is found out when it is read. */
 export function listCheckpoints(directory: string): string[] {
   if (!existsSync(directory)) return [];
-  return readdirSync(directory)
-    .filter((name) => /^step-\d{6,}$/.test(name) && existsSync(join(directory, name, manifestName)))
+  return namesIn(directory)
+    .filter((name) => /^step-\d{6,}$/.test(name))
     .sort((a, b) => stepOf(b) - stepOf(a))
     .map((name) => join(directory, name));
+}
+
+function namesIn(directory: string): string[] {
+  try {
+    return readdirSync(directory);
+  } catch (cause) {
+    throw fileError(cause, "read", directory);
+  }
 }
 
 /** Which checkpoints to delete so that the newest `keep` remain. Pure. */
@@ -122,13 +140,32 @@ export function checkpointsToDelete(paths: readonly string[], keep: number): str
   return [...paths].sort((a, b) => stepOf(b) - stepOf(a)).slice(keep);
 }
 
-/** Deletes old checkpoints, and what interrupted writers left behind. */
+/** Deletes old checkpoints, and what interrupted writers left behind. A name goes first, so that no half is ever listed. */
 export function pruneCheckpoints(directory: string, keep: number): void {
-  for (const path of checkpointsToDelete(listCheckpoints(directory), keep))
-    rmSync(path, { recursive: true, force: true });
-  if (!existsSync(directory)) return;
-  for (const name of readdirSync(directory))
-    if (name.endsWith(".tmp")) rmSync(join(directory, name), { recursive: true, force: true });
+  try {
+    for (const path of checkpointsToDelete(listCheckpoints(directory), keep)) renameSync(path, temporaryPath(path));
+    removeLeftovers(directory);
+  } catch (cause) {
+    throw fileError(cause, "write", directory);
+  }
+}
+
+/**
+ * Moves checkpoints past `step` to `DIRECTORY.earlier`, whose former contents go. A run that starts over, or goes on from
+ * an older checkpoint, leaves their course: they must neither count as its newest nor be resumed by mistake.
+ */
+export function setAside(directory: string, step: number): string | undefined {
+  const left = listCheckpoints(directory).filter((path) => stepOf(path) > step);
+  if (left.length === 0) return undefined;
+  const aside = `${directory}.earlier`;
+  try {
+    rmSync(aside, { recursive: true, force: true });
+    mkdirSync(aside);
+    for (const path of left) renameSync(path, join(aside, basename(path)));
+  } catch (cause) {
+    throw fileError(cause, "write", aside);
+  }
+  return aside;
 }
 
 const stepName = (step: number): string => `step-${String(step).padStart(6, "0")}`;

@@ -6,6 +6,7 @@
 import { parseArgs } from "node:util";
 import { resolve } from "node:path";
 import { pathToFileURL } from "node:url";
+import type { TrainConfig } from "./config.ts";
 import { ConfigError } from "./errors.ts";
 import { run } from "./main.ts";
 
@@ -41,15 +42,15 @@ async function main(args: string[]): Promise<void> {
 
 async function train(args: string[]): Promise<void> {
   const { train } = await import("./train.ts");
-  const summary = await train((await trainConfig(args)) as Parameters<typeof train>[0]);
-  console.log(
-    `model: ${summary.model}${summary.interrupted ? " was not written: the run was interrupted, resume it" : ""}`,
-  );
-  if (summary.interrupted) process.exitCode = 130;
+  const { model } = await train(await trainConfig(args));
+  console.log(`model: ${model}`);
 }
 
-/** A config file, and flags that replace or add keys. A flag given twice makes a list. */
-export async function trainConfig(args: readonly string[]): Promise<Record<string, unknown>> {
+/**
+ * A config file, and flags that replace or add keys; a flag given twice makes a list. `defaults` fill in what neither says.
+ * What comes out is whatever the user wrote: `train` checks it.
+ */
+export async function trainConfig(args: readonly string[], defaults: Partial<TrainConfig> = {}): Promise<TrainConfig> {
   const config: Record<string, unknown> = {};
   const seen = new Set<string>();
   for (let at = 0; at < args.length; at += 2) {
@@ -57,12 +58,14 @@ export async function trainConfig(args: readonly string[]): Promise<Record<strin
     if (!match) throw new ConfigError(`"${args[at]}" is no flag; write --KEY VALUE, see sluice --help`);
     const inline = match[2] !== undefined;
     const value = inline ? match[2] : args[at + 1];
-    if (value === undefined) throw new ConfigError(`--${match[1]} needs a value`);
+    if (value === undefined || (!inline && value.startsWith("--")))
+      throw new ConfigError(`--${match[1]} needs a value`);
     if (inline) at--;
     if (match[1] === "config") mergeInto(config, await configFile(value));
     else setPath(config, match[1]!, plainValue(value), seen);
   }
-  return config;
+  mergeInto(config, defaults);
+  return config as TrainConfig;
 }
 
 async function configFile(path: string): Promise<Record<string, unknown>> {
@@ -101,7 +104,7 @@ function mergeInto(config: Record<string, unknown>, more: Record<string, unknown
       (side) => typeof side === "object" && side !== null && !Array.isArray(side),
     );
     if (both) mergeInto(config[key] as Record<string, unknown>, value as Record<string, unknown>);
-    else config[key] ??= structuredClone(value);
+    else if (!(key in config)) config[key] = structuredClone(value);
   }
 }
 
@@ -136,7 +139,7 @@ async function evaluate(args: string[]): Promise<void> {
   const { loss = "assistant" } = values;
   if (loss !== "assistant" && loss !== "all") throw new ConfigError(`--loss must be assistant or all (was ${loss})`);
   const { evaluate } = await import("./evaluate.ts");
-  const sequenceLength = number("--sequenceLength", values.sequenceLength, 2);
+  const sequenceLength = number("--sequenceLength", values.sequenceLength);
   using model = await open(name, values);
   const result = await evaluate(model, files, { loss, ...(sequenceLength === undefined ? {} : { sequenceLength }) });
   if (values.json) console.log(JSON.stringify(result));
@@ -161,10 +164,10 @@ async function generate(args: string[]): Promise<void> {
   });
   const [name, ...prompts] = positionals;
   const given = {
-    maxTokens: number("--maxTokens", values.maxTokens, 1),
-    temperature: number("--temperature", values.temperature, 0),
-    topP: number("--topP", values.topP, 0),
-    seed: number("--seed", values.seed, 0),
+    maxTokens: number("--maxTokens", values.maxTokens),
+    temperature: number("--temperature", values.temperature),
+    topP: number("--topP", values.topP),
+    seed: number("--seed", values.seed),
   };
   const options = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined));
   using model = await open(name, values);
@@ -175,12 +178,12 @@ async function generate(args: string[]): Promise<void> {
   else for (const answer of answers) console.log(answer);
 }
 
-function number(flag: string, text: string | undefined, least: number): number | undefined {
+/** Which numbers are allowed is said where they are used. */
+function number(flag: string, text: string | undefined): number | undefined {
   if (text === undefined) return undefined;
-  const value = Number(text);
-  if (!(text.trim() !== "" && value >= least))
-    throw new ConfigError(`${flag} must be a number >= ${least} (was ${text})`);
-  return value;
+  if (text.trim() === "" || Number.isNaN(Number(text)))
+    throw new ConfigError(`${flag} must be a number (was "${text}")`);
+  return Number(text);
 }
 
 if (import.meta.main) await run(() => main(process.argv.slice(2)));

@@ -149,16 +149,6 @@ function schema({ type }: Ark) {
     loss: type("'assistant' | 'last' | 'completion' | 'all'").default("assistant"),
   });
 
-  const generation = type({
-    "+": "reject",
-    /** The most tokens that one answer may have. */
-    maxTokens: count.default(256),
-    /** 0 is greedy. */
-    temperature: notNegative.default(0),
-    /** Sample from the smallest set of tokens with this much probability. */
-    topP: type("0 < number <= 1").describe("a number > 0 and <= 1").default(1),
-  });
-
   const root = type({
     "+": "reject",
     /** A Hugging Face model directory or hub id. */
@@ -172,14 +162,14 @@ function schema({ type }: Ark) {
     /** The run directory: metrics, checkpoints and the exported model. */
     output: text,
     /** Where a step is computed. */
-    device: type("'cpu' | 'null'").default("cpu"),
+    device: type("'cpu'").default("cpu"),
     /** The type that the device computes in. */
     dtype: type("'float32' | 'bfloat16'").default("float32"),
     /** The most bytes the device may hold; without it, as many as it has. */
     "deviceMemory?": size,
     /** Host threads for the optimizer, casts and the cpu device. */
     workers: count.default(navigator.hardwareConcurrency),
-    /** Drives the order of the data and sampling. */
+    /** Drives the order of the data. */
     seed: type("0 <= number.integer <= 4294967295").describe("a whole number from 0 to 4294967295").default(1),
     /** The longest row, in tokens. */
     sequenceLength: type("number.integer >= 2").describe("a whole number >= 2").default(1024),
@@ -202,10 +192,9 @@ function schema({ type }: Ark) {
     evaluation: evaluation.default(() => ({})),
     logging: logging.default(() => ({})),
     chat: chat.default(() => ({})),
-    generation: generation.default(() => ({})),
   });
 
-  const groups = { optimizer, schedule, window, checkpoint, evaluation, logging, chat, generation };
+  const groups = { optimizer, schedule, window, checkpoint, evaluation, logging, chat };
   return { root, groups: { ...groups, "optimizer.weightDecayGroups": weightDecayGroup } };
 }
 
@@ -262,8 +251,6 @@ function contradictions(config: Config, written: TrainConfig): string[] {
       `window.ring (${window.ring}) cannot be smaller than "all" while maxGradNorm is ${config.maxGradNorm}: exact clipping keeps every ` +
         `gradient until the norm is known; set maxGradNorm to null or window.ring to "all"`,
     );
-  if (config.device === "null" && config.dtype === "bfloat16")
-    problems.push(`dtype "bfloat16" has no meaning on the null device, which computes nothing; use "float32"`);
   if (config.evaluation.every !== null && config.evaluationData === undefined)
     problems.push(
       `evaluation.every (${config.evaluation.every}) needs evaluationData, which is missing; give it a held-out file`,
@@ -274,10 +261,6 @@ function contradictions(config: Config, written: TrainConfig): string[] {
     );
   if (written.schedule?.minRatio !== undefined && config.schedule.type === "constant")
     problems.push(`schedule.minRatio has no effect on schedule.type "constant"; remove it or change the type`);
-  if (config.generation.temperature === 0 && config.generation.topP < 1)
-    problems.push(
-      `generation.topP (${config.generation.topP}) has no effect at temperature 0, which is greedy; set a temperature`,
-    );
   if (config.steps !== undefined) problems.push(...scheduleProblems(config.schedule, config.steps));
   return problems;
 }
@@ -287,6 +270,7 @@ const REMEDIES: Record<string, Record<string, string>> = {
   device: {
     cuda: 'device "cuda" is not available in this build, which has no GPU kernels yet; use "cpu"',
     hip: 'device "hip" is not available in this build, which has no GPU kernels yet; use "cpu"',
+    null: 'device "null" computes nothing and keeps no weights, it is there to test plans; use "cpu"',
   },
   dtype: {
     float16: 'dtype "float16" is not supported (its gradients need loss scaling); use "bfloat16" or "float32"',

@@ -2,7 +2,7 @@
 
 import { listSources, readSamples, type DataInput } from "./data/source.ts";
 import type { ChatLoss, Message } from "./data/chat.ts";
-import { DataError } from "./errors.ts";
+import { ConfigError, DataError } from "./errors.ts";
 import type { GenerateOptions } from "./generate.ts";
 import type { Model } from "./model.ts";
 
@@ -20,6 +20,8 @@ export async function evaluate(
   options: EvaluateOptions = {},
 ): Promise<{ loss: number; perplexity: number; validTokens: number }> {
   const { sequenceLength = Math.min(1024, model.config.maxPositions), loss: counted = "assistant" } = options;
+  if (!Number.isInteger(sequenceLength) || sequenceLength < 2)
+    throw new ConfigError(`sequenceLength must be a whole number >= 2 (was ${sequenceLength})`);
   const dataset = await model.dataset(data, { sequenceLength, loss: counted });
   const batch = { sequenceLength, batchSize: 1, microBatchTokens: sequenceLength, gradientAccumulation: 1 };
   const { loss, validTokens } = await model.loss(dataset, batch);

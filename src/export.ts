@@ -3,6 +3,7 @@
 
 import { copyFileSync, existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
+import { CancelledError, SluiceError } from "./errors.ts";
 import { fileError, replaceDirectory, temporaryPath } from "./io/atomic.ts";
 import { layoutSafetensors } from "./io/safetensors.ts";
 import { writeTensors } from "./io/tensors.ts";
@@ -47,8 +48,16 @@ export async function exportModel(model: Model, directory: string, options: Expo
     await replaceDirectory(temporary, directory);
   } catch (cause) {
     rmSync(temporary, { recursive: true, force: true });
-    throw fileError(cause, "write", directory);
+    throw explained(cause, directory);
   }
+}
+
+function explained(cause: unknown, directory: string): unknown {
+  if (cause instanceof SluiceError && !(cause instanceof CancelledError))
+    return new SluiceError(
+      `cannot export ${directory}: ${cause.message}; check the disk's free space or choose another directory, then export again`,
+    );
+  return fileError(cause, "write", directory);
 }
 
 async function writeWeights(

@@ -9,7 +9,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { ChatTemplate, encodePrompt, type Message } from "./data/chat.ts";
 import type { MicroBatch } from "./data/loader.ts";
-import { MemoryError, ModelError } from "./errors.ts";
+import { ConfigError, MemoryError, ModelError } from "./errors.ts";
 import { parseJson } from "./io/json.ts";
 import { formatBytes } from "./format.ts";
 import { bytesIn, memoryBill, type StepShape } from "./memory.ts";
@@ -36,7 +36,7 @@ export interface GenerateOptions {
   seed?: number;
   /** The most sequences at a time; default 32, fewer when the cache would not fit. */
   batchSize?: number;
-  /** Called with every new piece of text; `index` is the prompt's. */
+  /** Called with every new piece of text; `index` is the prompt's. Together they are the answer, if that is valid UTF-8. */
   onText?: (index: number, text: string) => void;
 }
 
@@ -57,6 +57,7 @@ interface Sequence {
 /** Answers to prompts, in their order; see `Model.generate`. */
 export async function generate(model: Model, prompts: readonly Prompt[], options: GenerateOptions): Promise<string[]> {
   const { maxTokens = 256, batchSize = 32, seed = 1 } = options;
+  checkOptions(options);
   const tokenizer = await model.tokenizer();
   const stops = stopIds(model, tokenizer.eosId);
   let template: ChatTemplate | undefined;
@@ -81,6 +82,11 @@ export async function generate(model: Model, prompts: readonly Prompt[], options
     using generator = new Generator(model, shape, count, capacity);
     await generator.run(wanted.slice(0, count), (sequence, logits) => {
       const token = choose(logits, options, sequence.random);
+      // Every comparison with NaN is false, so that damaged weights would answer with token 0 for ever.
+      if (!Number.isFinite(logits[token]))
+        throw new ModelError(
+          `prompt ${sequence.index}: the logits are not finite (${logits[token]}); the model's weights are damaged`,
+        );
       const ended = stops.has(token);
       if (!ended) sequence.answer.push(token);
       sequence.done = ended || sequence.answer.length === maxTokens || sequence.cached + 1 >= model.config.maxPositions;
@@ -89,12 +95,25 @@ export async function generate(model: Model, prompts: readonly Prompt[], options
       // A character may need several tokens: text is passed on once it decodes, and all of it at the end.
       const text = tokenizer.decode(sequence.answer, { skipSpecial: true });
       if (text.endsWith("\ufffd") && !sequence.done) return;
-      options.onText(sequence.index, text.slice(sequence.told));
+      if (text.length > sequence.told) options.onText(sequence.index, text.slice(sequence.told));
       sequence.told = text.length;
     });
     first += count;
   }
   return sequences.map(({ answer }) => tokenizer.decode(answer, { skipSpecial: true }));
+}
+
+function checkOptions({ maxTokens = 1, batchSize = 1, temperature = 0, topP = 1, seed = 0 }: GenerateOptions): void {
+  const must = (holds: boolean, name: string, what: string, value: number): void => {
+    if (!holds) throw new ConfigError(`${name} must be ${what} (was ${value})`);
+  };
+  must(Number.isInteger(maxTokens) && maxTokens >= 1, "maxTokens", "a whole number >= 1", maxTokens);
+  must(Number.isInteger(batchSize) && batchSize >= 1, "batchSize", "a whole number >= 1", batchSize);
+  must(Number.isInteger(seed) && seed >= 0, "seed", "a whole number >= 0", seed);
+  must(temperature >= 0 && temperature < Infinity, "temperature", "a number >= 0", temperature);
+  must(topP > 0 && topP <= 1, "topP", "a number > 0 and <= 1", topP);
+  if (temperature === 0 && topP < 1)
+    throw new ConfigError(`topP (${topP}) has no effect at temperature 0, which is greedy; set a temperature`);
 }
 
 /** Ids that end an answer: config.json's, generation_config.json's, the tokenizer's. */

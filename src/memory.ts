@@ -267,4 +267,9 @@ export function checkShape(shape: StepShape): void {
   };
   within("window.residentBlocks", shape.residentBlocks, 0);
   within("window.keepBlocks", shape.keepBlocks, 0);
+  const streaming = layers - shape.residentBlocks;
+  if (shape.clips && shape.ring < streaming)
+    throw new ConfigError(
+      `window.ring (${shape.ring}) must be "all" (${streaming} here) while gradients are clipped: all of them are kept until the norm is known`,
+    );
 }

@@ -4,17 +4,9 @@
 //
 // `step` counts finished steps, the first being 1. Numbers are written so that they read back to the same bits.
 
-import {
-  closeSync,
-  existsSync,
-  mkdirSync,
-  openSync,
-  readFileSync,
-  renameSync,
-  writeFileSync,
-  writeSync,
-} from "node:fs";
+import { closeSync, existsSync, mkdirSync, openSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { fileError, temporaryPath } from "./io/atomic.ts";
 
 export interface StepMetrics {
   step: number;
@@ -45,40 +37,74 @@ export interface EvaluationMetrics {
 const CSV_COLUMNS = ["step", "loss", "learningRate", "gradNorm", "tokensPerSecond"] as const;
 
 export class MetricsLog {
-  readonly #jsonl: number;
-  readonly #csv: number;
+  readonly #jsonl: LineFile;
+  readonly #csv: LineFile;
+  /** The step after which the last evaluation was made. */
+  #evaluated: number | undefined;
 
   /** Continue the files after step `afterStep`; 0 starts them anew. */
   constructor(directory: string, afterStep: number) {
     mkdirSync(directory, { recursive: true });
-    const jsonl = join(directory, "metrics.jsonl");
-    const csv = join(directory, "loss.csv");
-    keepLines(jsonl, "", (line) => Number(/^\{.*"step":(\d+).*\}$/.exec(line)?.[1]) <= afterStep && afterStep > 0);
-    keepLines(csv, `${CSV_COLUMNS.join(",")}\n`, (line) => Number.parseInt(line, 10) <= afterStep);
-    this.#jsonl = openSync(jsonl, "a");
-    this.#csv = openSync(csv, "a");
+    const records = /^\{"kind":"(step|evaluation)","step":(\d+).*\}$/;
+    this.#jsonl = new LineFile(join(directory, "metrics.jsonl"), "", (line) => {
+      const [, kind, step] = records.exec(line) ?? [];
+      const kept = Number(step) <= afterStep && afterStep > 0;
+      if (kept && kind === "evaluation") this.#evaluated = Number(step);
+      return kept;
+    });
+    const header = `${CSV_COLUMNS.join(",")}\n`;
+    this.#csv = new LineFile(join(directory, "loss.csv"), header, (line) => Number.parseInt(line, 10) <= afterStep);
   }
 
   step(metrics: StepMetrics): void {
-    writeSync(this.#jsonl, `${JSON.stringify({ kind: "step", ...metrics })}\n`);
-    writeSync(this.#csv, `${CSV_COLUMNS.map((column) => metrics[column] ?? "").join(",")}\n`);
+    this.#jsonl.append(JSON.stringify({ kind: "step", ...metrics }));
+    this.#csv.append(CSV_COLUMNS.map((column) => metrics[column] ?? "").join(","));
   }
 
+  /** A run that was interrupted after the evaluation makes it again when it resumes; it stands there once. */
   evaluation(metrics: EvaluationMetrics): void {
-    writeSync(this.#jsonl, `${JSON.stringify({ kind: "evaluation", ...metrics })}\n`);
+    if (metrics.step === this.#evaluated) return;
+    this.#jsonl.append(JSON.stringify({ kind: "evaluation", ...metrics }));
+    this.#evaluated = metrics.step;
   }
 
   [Symbol.dispose](): void {
-    closeSync(this.#jsonl);
-    closeSync(this.#csv);
+    this.#jsonl.close();
+    this.#csv.close();
   }
 }
 
-/** Rewrite a file with its header and the whole lines that pass, in one rename. */
-function keepLines(path: string, header: string, keep: (line: string) => boolean): void {
-  const lines = existsSync(path) ? readFileSync(path, "utf8").split("\n") : [];
-  lines.pop(); // what follows the last newline: nothing, or a line that was cut off
-  const kept = lines.filter((line) => `${line}\n` !== header && keep(line)).map((line) => `${line}\n`);
-  writeFileSync(`${path}.tmp`, header + kept.join(""));
-  renameSync(`${path}.tmp`, path);
+/** A file of lines that grows. SluiceError when the disk is full: a line is written whole or the run ends. */
+class LineFile {
+  readonly #path: string;
+  readonly #descriptor: number;
+
+  /** First rewrites the file with its header and the whole lines that pass, in one rename. */
+  constructor(path: string, header: string, keep: (line: string) => boolean) {
+    this.#path = path;
+    const temporary = temporaryPath(path);
+    try {
+      const lines = existsSync(path) ? readFileSync(path, "utf8").split("\n") : [];
+      lines.pop(); // what follows the last newline: nothing, or a line that was cut off
+      const kept = lines.filter((line) => `${line}\n` !== header && keep(line)).map((line) => `${line}\n`);
+      writeFileSync(temporary, header + kept.join(""), { flush: true });
+      renameSync(temporary, path);
+      this.#descriptor = openSync(path, "a");
+    } catch (cause) {
+      rmSync(temporary, { force: true });
+      throw fileError(cause, "write", path);
+    }
+  }
+
+  append(line: string): void {
+    try {
+      writeFileSync(this.#descriptor, `${line}\n`);
+    } catch (cause) {
+      throw fileError(cause, "write", this.#path);
+    }
+  }
+
+  close(): void {
+    closeSync(this.#descriptor);
+  }
 }

@@ -3,11 +3,11 @@
 // device's (`test/plan/null-device.test.ts`).
 //
 // The plans are those of one recorder from its first step on: versions of weights are counted from there.
-// Rules 1 and 3 are in `plan-order.ts`, 2 and 4 to 8 in `plan-contents.ts`, 9 is here.
+// Rules 1 and 3 are in `plan-order.ts`, 2 and 4 to 8 in `plan-provenance.ts`, 9 is here.
 
 import { memoryBill, type StepShape } from "./memory.ts";
-import { Contents } from "./plan-contents.ts";
 import { checkOrder, type Violation } from "./plan-order.ts";
+import { Provenance } from "./plan-provenance.ts";
 import { accesses } from "./plan.ts";
 import type { RecordedStep, StepRecorder } from "./step.ts";
 
@@ -20,11 +20,11 @@ export interface CheckOptions {
 }
 
 export function checkPlans(steps: readonly RecordedStep[], { shape, recorder }: CheckOptions): Violation[] {
-  const contents = new Contents(shape);
-  for (const { plan } of steps) contents.play(plan);
+  const provenance = new Provenance(shape);
+  for (const { plan } of steps) provenance.play(plan);
   return [
     ...checkOrder(steps),
-    ...contents.violations,
+    ...provenance.violations,
     ...checkPlaces(steps, shape),
     ...(recorder ? checkHeld(recorder) : []),
   ];

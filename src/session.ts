@@ -70,7 +70,6 @@ export class Session implements Disposable {
     this.shape = shape;
     this.bill = memoryBill(shape);
     checkBill(this.bill, model.engine.deviceBytesMax);
-    const { engine } = model;
     try {
       this.buffers = Buffers.make(this.bill, (line) => model.state.get(line.name) ?? this.#make(line));
     } catch (error) {
@@ -83,7 +82,7 @@ export class Session implements Disposable {
       if (!window) windows.set(buffer, (window = this.buffers.get(buffer).window()));
       new Int32Array(window, offset, values.length).set(values);
     };
-    this.recorder = new StepRecorder(shape, this.buffers, decays, engine.device === "null" ? () => {} : write);
+    this.recorder = new StepRecorder(shape, this.buffers, decays, write);
   }
 
   #make({ place, bytes, name }: BillLine): Buffer {
@@ -94,7 +93,7 @@ export class Session implements Disposable {
 
   /** Fills what no step writes: the rotary table, and the factor of unclipped updates. Before the first plan. */
   async prepare(): Promise<void> {
-    if (this.#prepared || this.model.engine.device === "null") return;
+    if (this.#prepared) return;
     this.#prepared = true;
     const table = ropeTable(this.shape.config, this.shape.positions);
     const staging = this.model.engine.buffer("pinned", alignBytes(table.byteLength), "rope table staging");

@@ -4,17 +4,24 @@
 // In the run directory: config.json, metrics.jsonl, loss.csv, checkpoints/, model/. Ctrl-C once finishes the step in hand
 // and saves a checkpoint, twice stops between two commands. Read next: `trainer.ts`, `step.ts`.
 
-import { mkdirSync } from "node:fs";
+import { existsSync, mkdirSync } from "node:fs";
 import { join } from "node:path";
-import { listCheckpoints, pruneCheckpoints, restoreCheckpoint, saveCheckpoint, type Manifest } from "./checkpoint.ts";
+import {
+  listCheckpoints,
+  pruneCheckpoints,
+  restoreCheckpoint,
+  saveCheckpoint,
+  setAside,
+  type Manifest,
+} from "./checkpoint.ts";
 import { configJson, parseConfig, type Config, type TrainConfig } from "./config.ts";
 import { Loader, evaluationBatches, type StepBatch } from "./data/loader.ts";
 import type { Dataset } from "./data/dataset.ts";
-import { CheckpointError, ConfigError } from "./errors.ts";
+import { CancelledError, CheckpointError, ConfigError } from "./errors.ts";
 import { exportModel } from "./export.ts";
 import { stepFlops } from "./flops.ts";
 import { formatBytes, formatCount } from "./format.ts";
-import { writeFileAtomic } from "./io/atomic.ts";
+import { fileError, removeLeftovers, writeFileAtomic } from "./io/atomic.ts";
 import { resolveModel } from "./io/hub.ts";
 import { learningRate, scheduleProblems } from "./lr.ts";
 import { bytesIn, printBill } from "./memory.ts";
@@ -35,14 +42,15 @@ export interface TrainSummary {
   /** On `evaluationData`, when there is any. */
   evaluationBefore: number | undefined;
   evaluationAfter: number | undefined;
-  /** Ctrl-C ended the run early; a checkpoint was saved. */
-  interrupted: boolean;
 }
 
-/** Trains as the config says and exports the model. Throws a `SluiceError` with what to change. */
+/**
+ * Trains as the config says and exports the model. Throws a `SluiceError` with what to change; after Ctrl-C, and a
+ * checkpoint, a `CancelledError`.
+ */
 export async function train(input: TrainConfig): Promise<TrainSummary> {
   const config = await parseConfig(input);
-  mkdirSync(config.output, { recursive: true });
+  openOutput(config.output);
   using model = await load(await resolveModel(config.model), {
     device: config.device,
     dtype: config.dtype,
@@ -57,7 +65,6 @@ export async function train(input: TrainConfig): Promise<TrainSummary> {
   const steps = stepCount(config, loader);
   const trainer = await Trainer.open(model, config);
   announce(model, trainer, dataset, config, steps);
-  await writeFileAtomic(join(config.output, "config.json"), `${JSON.stringify(configJson(config), null, 2)}\n`);
 
   const run = new Run(config, model, trainer, loader, steps);
   try {
@@ -65,14 +72,27 @@ export async function train(input: TrainConfig): Promise<TrainSummary> {
     const evaluationBefore = heldOut && trainer.steps === 0 ? await run.evaluate(heldOut) : undefined;
     await run.loop(heldOut);
     await run.save();
-    const evaluationAfter = heldOut && !run.stopping ? await run.evaluate(heldOut) : undefined;
+    if (run.stopping)
+      throw new CancelledError(
+        `interrupted after step ${trainer.steps} of ${steps}, which is saved in ${run.checkpoints}; go on with checkpoint.resume: true`,
+      );
+    const evaluationAfter = heldOut && (await run.evaluate(heldOut));
     const exported = join(config.output, "model");
-    if (!run.stopping) await exportModel(model, exported);
+    await exportModel(model, exported);
     const { output } = config;
-    const { loss, stopping: interrupted } = run;
-    return { output, model: exported, steps: trainer.steps, loss, evaluationBefore, evaluationAfter, interrupted };
+    return { output, model: exported, steps: trainer.steps, loss: run.loss, evaluationBefore, evaluationAfter };
   } finally {
     run.end();
+  }
+}
+
+/** The run directory, without what a killed run left half written. */
+function openOutput(output: string): void {
+  try {
+    mkdirSync(output, { recursive: true });
+    removeLeftovers(output);
+  } catch (cause) {
+    throw fileError(cause, "write", output);
   }
 }
 
@@ -140,11 +160,14 @@ class Run {
     this.#status.print("finishing the step in hand and saving; Ctrl-C again stops at once");
   };
 
-  get #checkpoints(): string {
+  get checkpoints(): string {
     return join(this.config.output, "checkpoints");
   }
 
-  /** Continues from a checkpoint if the config says so. A damaged newest one gives way to the one before, and says so. */
+  /**
+   * Continues from a checkpoint if the config says so. A damaged newest one gives way to the one before, and says so.
+   * Nothing in the run directory changes before the state is there.
+   */
   async resume(): Promise<void> {
     const { resume } = this.config.checkpoint;
     const manifest = await this.#restore(resume);
@@ -153,13 +176,21 @@ class Run {
       this.#saved = manifest.step;
       this.#status.print(`resumed after step ${manifest.step}`);
     }
-    this.#log = new MetricsLog(this.config.output, manifest?.step ?? 0);
+    const { steps } = this.#trainer;
+    const aside = setAside(this.checkpoints, steps);
+    if (aside) this.#status.print(`checkpoints past step ${steps} are of another course and were moved to ${aside}`);
+    if (existsSync(this.checkpoints)) pruneCheckpoints(this.checkpoints, this.config.checkpoint.keep);
+    await writeFileAtomic(
+      join(this.config.output, "config.json"),
+      `${JSON.stringify(configJson(this.config), null, 2)}\n`,
+    );
+    this.#log = new MetricsLog(this.config.output, steps);
   }
 
   async #restore(resume: Config["checkpoint"]["resume"]): Promise<Manifest | undefined> {
     if (resume === false) return undefined;
     if (typeof resume === "string" && resume !== "auto") return restoreCheckpoint(this.#trainer, resume);
-    const found = listCheckpoints(this.#checkpoints);
+    const found = listCheckpoints(this.checkpoints);
     for (const path of found) {
       try {
         return await restoreCheckpoint(this.#trainer, path);
@@ -168,7 +199,7 @@ class Run {
         this.#status.print(`${error.message}\ntrying the checkpoint before`);
       }
     }
-    if (resume === true) throw new CheckpointError(`${this.#checkpoints} has no checkpoint to resume from`);
+    if (resume === true) throw new CheckpointError(`${this.checkpoints} has no checkpoint to resume from`);
     return undefined;
   }
 
@@ -193,8 +224,8 @@ class Run {
       const evaluates = heldOut && evaluation.every !== null && steps % evaluation.every === 0 && steps < this.#steps;
       if (!saves && !evaluates) continue;
       await settle();
+      if (evaluates) await this.evaluate(heldOut); // before the checkpoint, which says that everything up to it was written
       if (saves) await this.save();
-      if (evaluates) await this.evaluate(heldOut);
       this.#stepEnded = performance.now();
     }
     await settle();
@@ -219,7 +250,9 @@ class Run {
   }
 
   async evaluate(heldOut: Dataset): Promise<number> {
-    const { loss, validTokens } = await this.#trainer.evaluate(evaluationBatches(heldOut, this.config));
+    const { batchSize, gradientAccumulation: passes } = this.config;
+    const batch = { ...this.config, batchSize: batchSize / passes }; // the trainer has room for the rows of one pass
+    const { loss, validTokens } = await this.#trainer.evaluate(evaluationBatches(heldOut, batch));
     const perplexity = Math.exp(loss);
     this.#log!.evaluation({ step: this.#trainer.steps, loss, perplexity, validTokens });
     this.#status.print(
@@ -230,12 +263,10 @@ class Run {
 
   async save(): Promise<void> {
     if (this.#saved === this.#trainer.steps) return;
-    await saveCheckpoint(this.#trainer, this.#checkpoints, {
-      data: this.#loader.state(),
-      config: configJson(this.config),
-    });
+    const config = configJson(this.config);
+    await saveCheckpoint(this.#trainer, this.checkpoints, { data: this.#loader.state(), config });
     this.#saved = this.#trainer.steps;
-    pruneCheckpoints(this.#checkpoints, this.config.checkpoint.keep);
+    pruneCheckpoints(this.checkpoints, this.config.checkpoint.keep);
   }
 
   end(): void {

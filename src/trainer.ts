@@ -42,6 +42,8 @@ export class Trainer implements Disposable {
   /** Steps whose staging buffers may still be read, by parity. */
   #inFlight: (Promise<unknown> | undefined)[] = [];
   #recorded: RecordedStep | undefined;
+  /** The first failure. It may have left blocks at different versions, so every later use throws it again. */
+  #failure: Error | undefined;
 
   /** Use `Trainer.open`. */
   constructor(model: Model, config: TrainerConfig, session: Session) {
@@ -79,12 +81,12 @@ export class Trainer implements Disposable {
    */
   async submit(batch: StepBatch, options: { learningRate?: number } = {}): Promise<{ result: Promise<StepResult> }> {
     const { recorder } = this.session;
-    await this.#inFlight[recorder.parity];
+    await this.#until(() => this.#inFlight[recorder.parity]);
     const step = this.steps + 1;
     const { beta1, beta2, epsilon, learningRate } = this.config.optimizer;
     const update = { step, learningRate: options.learningRate ?? learningRate, beta1, beta2, epsilon };
     const recorded = recordStep(recorder, batch, { update, maxGradNorm: this.config.maxGradNorm });
-    this.model.engine.submit(recorded.plan);
+    await this.#until(() => this.model.engine.submit(recorded.plan));
     this.steps = step;
     this.plan = recorded.plan;
     this.#recorded = recorded;
@@ -92,7 +94,7 @@ export class Trainer implements Disposable {
     const inputsFree = this.model.engine.done(recorded.inputsFree);
     const result = measured.then(() => this.#measure(recorded, step, batch));
     const over = Promise.all([result, inputsFree]);
-    over.catch(() => {}); // whoever awaits `result` or the next submit gets the error
+    this.#until(() => over).catch(() => {}); // whoever awaits `result` or the next submit gets the error
     this.#inFlight[recorded.parity] = over;
     return { result };
   }
@@ -104,8 +106,19 @@ export class Trainer implements Disposable {
 
   /** Waits until every update has been made. */
   async drain(): Promise<void> {
-    await Promise.all(this.#inFlight);
-    if (this.#recorded) await this.model.engine.idle();
+    await this.#until(() => Promise.all(this.#inFlight));
+    if (this.#recorded) await this.#until(() => this.model.engine.idle());
+  }
+
+  /** Waits for work on the state, which is of no use once some of it has failed: open a new trainer then. */
+  async #until(work: () => unknown): Promise<void> {
+    try {
+      await work();
+      if (this.plan) this.#failure ??= this.model.engine.failureOf(this.plan);
+    } catch (cause) {
+      this.#failure ??= cause as Error;
+    }
+    if (this.#failure) throw this.#failure;
   }
 
   /** The state now is that after `steps` steps: a checkpoint was read into it. */
@@ -117,7 +130,9 @@ export class Trainer implements Disposable {
   /** Mean loss over batches at the current weights. */
   async evaluate(batches: Iterable<StepBatch>): Promise<{ loss: number; validTokens: number }> {
     await this.drain();
-    return this.session.evaluate(batches, this.steps);
+    const evaluation = this.session.evaluate(batches, this.steps);
+    await this.#until(() => evaluation);
+    return evaluation;
   }
 
   /** Frees the trainer's buffers; the model stays. Drain first, or what is in flight is lost. */

@@ -9,7 +9,7 @@ import { assert } from "./errors.ts";
 import { gradientDtype, isResident, type Buffers, type StepShape } from "./memory.ts";
 import { bytesOf } from "./models/decoder.ts";
 import type { Dtype } from "./native/abi.gen.ts";
-import { updateRuns, type AdamwStep, type Chunk } from "./optimizer.ts";
+import { updateRuns, type AdamwStep, type UpdateRun } from "./optimizer.ts";
 import { Resource, type Event, type Plan, type Range } from "./plan.ts";
 import { labelOf, type BlockParameters, type Window } from "./window.ts";
 
@@ -22,7 +22,7 @@ export interface Place {
 /** A chunk of a gradient that waits for its update. */
 export interface Landed {
   parameters: BlockParameters;
-  chunk: Chunk & { resource: Resource };
+  chunk: BlockParameters["chunks"][number];
   gradient: Range;
   dtype: Dtype;
   resource: Resource;
@@ -41,6 +41,8 @@ export class Updates {
   readonly #shape: StepShape;
   readonly #window: Window;
   readonly #decays: ReadonlyMap<string, number>;
+  /** Per block and chunk, the stretches of equal weight decay. */
+  readonly #runs: Map<BlockParameters, UpdateRun[][]>;
   /** 1, for updates that are not clipped. */
   readonly #unit: Range | undefined;
   readonly #deviceFactor: Place | undefined;
@@ -57,6 +59,12 @@ export class Updates {
     this.#shape = shape;
     this.#window = window;
     this.#decays = decays;
+    this.#runs = new Map(
+      window.parameters.map((parameters) => [
+        parameters,
+        parameters.chunks.map((chunk) => updateRuns(parameters.block, chunk, decays)),
+      ]),
+    );
     this.#unit = shape.clips ? undefined : buffers.range("unit factor", 0, 16);
     if (buffers.has("factor")) this.#deviceFactor = { range: buffers.range("factor"), resource: new Resource() };
   }
@@ -134,7 +142,7 @@ export class Updates {
       plan.label = { step: label.step, phase: "update", block: labelOf(block) };
       const factor = resident ? this.#factorOnDevice(plan) : this.#hostFactor();
       const bytes = bytesOf(dtype);
-      for (const run of updateRuns(block, chunk, this.#decays)) {
+      for (const run of this.#runs.get(parameters)![parameters.chunks.indexOf(chunk)]!) {
         const event = plan.record(
           resident ? "compute" : "host",
           "adamw",

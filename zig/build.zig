@@ -3,7 +3,6 @@
 //!   zig build -Doptimize=ReleaseFast [-Dtarget=aarch64-linux-gnu.2.28]
 //!   zig build abi               prints src/native/abi.gen.ts, unformatted
 //!   zig build test              the tests in zig/, kernels compiled for the CPU it runs on
-//!   zig build bench -- [workers] [family]
 
 const std = @import("std");
 
@@ -63,26 +62,12 @@ pub fn build(b: *std.Build) void {
     });
     b.step("abi", "print the TypeScript bindings").dependOn(&b.addRunArtifact(generate).step);
 
-    const tests = b.addTest(.{ .root_module = kernelsModule(b, .ReleaseSafe) });
+    const tests = b.addTest(.{ .root_module = hostKernels(b) });
     b.step("test", "run the tests in zig/").dependOn(&b.addRunArtifact(tests).step);
-
-    const bench = b.addExecutable(.{
-        .name = "bench",
-        .root_module = b.createModule(.{
-            .root_source_file = b.path("kernels/bench.zig"),
-            .target = b.graph.host,
-            .optimize = .ReleaseFast,
-            .link_libc = true,
-            .imports = &.{.{ .name = "kernels", .module = kernelsModule(b, .ReleaseFast) }},
-        }),
-    });
-    const run_bench = b.addRunArtifact(bench);
-    if (b.args) |arguments| run_bench.addArgs(arguments);
-    b.step("bench", "measure the kernels on this machine").dependOn(&run_bench.step);
 }
 
 /// The kernels for the CPU at hand, with all it has.
-fn kernelsModule(b: *std.Build, optimize: std.builtin.OptimizeMode) *std.Build.Module {
+fn hostKernels(b: *std.Build) *std.Build.Module {
     var host = b.graph.host.query;
     if (b.graph.host.result.cpu.arch == .x86_64) host.cpu_features_sub = std.Target.x86.featureSet(&.{.prefer_256_bit});
     const options = b.addOptions();
@@ -90,7 +75,7 @@ fn kernelsModule(b: *std.Build, optimize: std.builtin.OptimizeMode) *std.Build.M
     const module = b.createModule(.{
         .root_source_file = b.path("kernels.zig"),
         .target = b.resolveTargetQuery(host),
-        .optimize = optimize,
+        .optimize = .ReleaseSafe,
         .link_libc = true,
         .strip = true, // halves the time to compile the tests, together with the next line
         .error_tracing = false,

@@ -24,6 +24,7 @@ const Memory = @import("memory.zig").Memory;
 const workers = @import("workers.zig");
 
 const plans_max = 4;
+const failure_waits = 2;
 const stream_count = @typeInfo(abi.Stream).@"enum".fields.len;
 const allocator = std.heap.c_allocator;
 
@@ -124,11 +125,15 @@ pub const Executor = struct {
         allocator.destroy(executor);
     }
 
-    /// Takes an encoded plan whose commands get the ids base, base + 1, …; checks all of it before anything runs.
+    /// Takes an encoded plan whose commands get the ids base, base + 1, …; checks all of it before anything runs. Returns 1
+    /// when the plan is refused, and `failure_waits` when a failure has to be taken first.
     pub fn submit(executor: *Executor, base: u64, count: u32, words: []const u32) i32 {
         executor.mutex.lock();
         defer executor.mutex.unlock();
-        if (executor.failing.load(.acquire)) return last_error.fail("a plan failed and its failure was not taken yet", .{});
+        if (executor.failing.load(.acquire)) {
+            last_error.set("a plan failed and its failure was not taken yet", .{});
+            return failure_waits;
+        }
         if (base < executor.submitted_below) return last_error.fail("plan starts at command {d}, the last one ended at {d}", .{ base, executor.submitted_below });
         const slot = for (&executor.plans) |*slot| {
             if (slot.* == null) break slot;
@@ -275,17 +280,20 @@ pub const Executor = struct {
         defer waiting.deinit(allocator);
         while (true) {
             executor.mutex.lock();
-            while (true) {
+            const chosen = while (true) {
                 const known_below = next_id; // slots are reused, so plans do not lie in the order of their ids
                 for (executor.plans) |slot| if (slot) |plan| {
                     if (plan.base < known_below) continue;
                     next_id = @max(next_id, plan.base + plan.states.len);
-                    for (plan.order[@intFromEnum(abi.Stream.host)]) |index| waiting.append(allocator, .{ .plan = plan, .index = index }) catch @panic("out of memory");
+                    for (plan.order[@intFromEnum(abi.Stream.host)]) |index| {
+                        const deadline = plan.decoded.commands[index].deadline;
+                        waiting.append(allocator, .{ .plan = plan, .index = index, .id = plan.base + index, .deadline = deadline }) catch @panic("out of memory");
+                    }
                 };
-                if (executor.mayRun(waiting.items) or executor.stopping) break;
+                if (executor.earliest(waiting.items)) |position| break position;
+                if (executor.stopping) break null;
                 executor.sleep();
-            }
-            const chosen = executor.earliest(waiting.items);
+            };
             executor.mutex.unlock();
             const position = chosen orelse return;
             const entry = waiting.swapRemove(position);
@@ -295,27 +303,28 @@ pub const Executor = struct {
         }
     }
 
-    const Waiting = struct { plan: *Plan, index: u32, waits_done: u32 = 0 };
+    const Waiting = struct {
+        plan: *Plan,
+        index: u32,
+        id: u64,
+        deadline: u32,
+        waits_done: u32 = 0,
 
-    fn mayRun(executor: *Executor, waiting: []Waiting) bool {
-        return executor.earliest(waiting) != null;
-    }
+        fn sooner(a: Waiting, b: Waiting) bool {
+            return if (a.deadline != b.deadline) a.deadline < b.deadline else a.id < b.id;
+        }
+    };
 
     /// Among the commands whose waits are done: the lowest deadline, then the lowest id. All are ready when a step fails.
     fn earliest(executor: *Executor, waiting: []Waiting) ?usize {
         const failing = executor.failing.load(.acquire);
         var best: ?usize = null;
         for (waiting, 0..) |*entry, position| {
-            const command = &entry.plan.decoded.commands[entry.index];
-            while (!failing and entry.waits_done < command.waits.len and executor.stateOf(command.waits[entry.waits_done]) != .pending) entry.waits_done += 1;
-            if (!failing and entry.waits_done < command.waits.len) continue;
-            const other = if (best) |index| waiting[index] else {
-                best = position;
-                continue;
-            };
-            const deadline = other.plan.decoded.commands[other.index].deadline;
-            const sooner = command.deadline < deadline or (command.deadline == deadline and entry.plan.base + entry.index < other.plan.base + other.index);
-            if (sooner) best = position;
+            // Thousands may wait: their commands are looked at last.
+            if (best) |other| if (!entry.sooner(waiting[other])) continue;
+            const waits = entry.plan.decoded.commands[entry.index].waits;
+            while (!failing and entry.waits_done < waits.len and executor.stateOf(waits[entry.waits_done]) != .pending) entry.waits_done += 1;
+            if (failing or entry.waits_done == waits.len) best = position;
         }
         return best;
     }

@@ -14,8 +14,8 @@ export interface Dataset {
   targets: Int32Array;
   /** Where documents begin, and the total: document d is [starts[d], starts[d + 1]). */
   starts: Int32Array;
-  /** How many of the documents come from each source, in their order, and its weight if it has one. */
-  sources: { documents: number; weight: number | undefined }[];
+  /** If sources have weights: how many of the documents come from each, in their order. */
+  sources?: { documents: number; weight: number }[];
   /** SHA-256 of the three arrays and of the weights. */
   digest: string;
   report: DatasetReport;
@@ -55,7 +55,7 @@ export async function loadDataset(
   const encoder = new Encoder(tokenizer, options);
   const bad = new BadLines(maxBadLines);
   const sources = listSources(input);
-  const used: Dataset["sources"] = [];
+  const weighted: { documents: number; weight: number }[] = [];
   for (const source of sources) {
     const before = counts.documents;
     for await (const sample of readSamples(source, bad)) {
@@ -72,13 +72,14 @@ export async function loadDataset(
         counts.validTokens += valid;
       }
     }
+    if (source.weight === undefined) continue;
     const documents = counts.documents - before;
-    if (documents === 0 && source.weight !== undefined)
+    if (documents === 0)
       throw new DataError(
         `${source.path}: has no token that counts within ${sequenceLength} tokens, so it cannot have weight ${source.weight}; ` +
           `raise sequenceLength or remove the source`,
       );
-    used.push({ documents, weight: source.weight });
+    weighted.push({ documents, weight: source.weight });
   }
   bad.finish(counts.samples);
   if (counts.documents === 0)
@@ -89,9 +90,9 @@ export async function loadDataset(
   const arrays = { tokens: tokens.view(), targets: targets.view(), starts: starts.view() };
   const digest = new Bun.CryptoHasher("sha256");
   for (const array of Object.values(arrays)) digest.update(array);
-  if (used.some(({ weight }) => weight !== undefined)) digest.update(JSON.stringify(used));
+  if (weighted.length > 0) digest.update(JSON.stringify(weighted));
   const report = { ...counts, tokens: tokens.length, badLines: bad.count, firstBadLines: bad.first };
-  return { ...arrays, sources: used, digest: digest.digest("hex"), report };
+  return { ...arrays, ...(weighted.length > 0 && { sources: weighted }), digest: digest.digest("hex"), report };
 }
 
 /** An Int32Array that grows. */

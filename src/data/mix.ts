@@ -10,10 +10,9 @@ import type { Dataset } from "./dataset.ts";
 
 /** The documents of an epoch, by number; some may come twice where a source is begun again. */
 export function epochDocuments({ starts, sources }: Pick<Dataset, "starts" | "sources">, seed: number, epoch: number) {
-  if (sources.every(({ weight }) => weight === undefined))
-    return Uint32Array.from({ length: starts.length - 1 }, (_, d) => d);
+  if (sources === undefined) return Uint32Array.from({ length: starts.length - 1 }, (_, d) => d);
   let first = 0;
-  const parts = sources.map(({ documents, weight = 1 }) => {
+  const parts = sources.map(({ documents, weight }) => {
     const tokens = starts[first + documents]! - starts[first]!;
     first += documents;
     return { first: first - documents, documents, weight, tokens };

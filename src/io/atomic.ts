@@ -5,7 +5,7 @@
 // under a temporary name by whoever fills it, and published by one rename. Leftovers of a crash end in `.tmp`.
 // Failures (full disk, permissions) are `SluiceError`s that name the path and what to do.
 
-import { existsSync } from "node:fs";
+import { existsSync, readdirSync, rmSync } from "node:fs";
 import { type FileHandle, open, readdir, rename, rm } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { SluiceError } from "../errors.ts";
@@ -16,6 +16,12 @@ let serial = 0;
 export function temporaryPath(path: string): string {
   serial += 1;
   return join(dirname(path), `.${basename(path)}.${process.pid}.${serial}.tmp`);
+}
+
+/** Removes what interrupted writers left in a directory. Nobody may be writing there at the time. */
+export function removeLeftovers(directory: string): void {
+  for (const name of readdirSync(directory))
+    if (/^\..+\.\d+\.\d+\.tmp$/.test(name)) rmSync(join(directory, name), { recursive: true, force: true });
 }
 
 /** Writes a small file (JSON, a loss curve) atomically and durably, replacing what was there. */
@@ -55,11 +61,19 @@ export async function publishDirectory(temporary: string, final: string): Promis
   }
 }
 
-/** Publishes `temporary` as `final`; what was there before is moved aside first and removed last. */
+/**
+ * Publishes `temporary` as `final`; what was there before is moved aside first, removed last, and put back when publishing
+ * fails.
+ */
 export async function replaceDirectory(temporary: string, final: string): Promise<void> {
   const old = existsSync(final) ? temporaryPath(final) : undefined;
   if (old) await rename(final, old);
-  await publishDirectory(temporary, final);
+  try {
+    await publishDirectory(temporary, final);
+  } catch (cause) {
+    if (old) await rename(old, final);
+    throw cause;
+  }
   if (old) await rm(old, { recursive: true, force: true });
 }
 

@@ -2,7 +2,7 @@
 // file is checksummed piece by piece while it moves.
 
 import { join } from "node:path";
-import { CheckpointError, ModelError, StepError } from "../errors.ts";
+import { CheckpointError, ModelError, NativeError, StepError } from "../errors.ts";
 import type { Buffer, Engine } from "../native/runtime.ts";
 import { Plan, Resource, type Label, type Range } from "../plan.ts";
 import { elementBytes, type FileLayout, type ModelTensors } from "./safetensors.ts";
@@ -26,12 +26,16 @@ export async function loadTensors(engine: Engine, model: ModelTensors, targets: 
   }));
   const checksum = scope.buffer("host", 64, "load checksum").range(0, 8);
   const files = new Map<string, Buffer>();
+  try {
+    for (const path of model.files) files.set(path, scope.file(path, "read", endOf(model, path)));
+  } catch (cause) {
+    throw cause instanceof NativeError ? new ModelError(`${model.directory}: ${cause.message}`) : cause;
+  }
   const plan = new Plan({ step: 0, phase: "load" });
   let next = 0;
   for (const { name, hi, lo, count } of targets) {
     const tensor = model.tensors.get(name)!;
-    let file = files.get(tensor.file);
-    if (!file) files.set(tensor.file, (file = scope.file(tensor.file, "read")));
+    const file = files.get(tensor.file)!;
     const bytes = elementBytes(tensor.dtype);
     const dtype = ({ BF16: "bfloat16", F16: "float16", F32: "float32" } as const)[tensor.dtype];
     for (let first = 0; first < count; first += stagingBytes / bytes) {
@@ -57,6 +61,11 @@ export async function loadTensors(engine: Engine, model: ModelTensors, targets: 
       ? new ModelError(`${model.directory}: cannot load the weights: ${cause.message}`)
       : cause;
   }
+}
+
+/** Where the last tensor of a file ends. */
+function endOf({ tensors }: ModelTensors, path: string): number {
+  return Math.max(0, ...[...tensors.values()].map(({ file, offset, bytes }) => (file === path ? offset + bytes : 0)));
 }
 
 /** Checksums of a file: of its header, then of each tensor, as 16 hex digits. */
@@ -115,7 +124,7 @@ export async function readTensors(
   const plan = new Plan({ step: 0, phase: "load" });
   const sums = scope.sums(files);
   for (const [index, { name, header, tensors, fileBytes }] of files.entries()) {
-    const file = scope.file(join(directory, name), "read", fileBytes);
+    const file = opened(scope, join(directory, name), fileBytes);
     const head = scope.buffer("host", header.length, `header of ${name}`).range();
     plan.record("disk", "fileRead", { to: head, file: file.range(0, header.length), checksum: sums.at(index, 0) });
     for (const [position, tensor] of tensors.entries()) {
@@ -138,6 +147,14 @@ export async function readTensors(
       }
 }
 
+function opened(scope: Scope, path: string, bytes: number): Buffer {
+  try {
+    return scope.file(path, "read", bytes);
+  } catch (cause) {
+    throw cause instanceof NativeError ? new CheckpointError(cause.message) : cause;
+  }
+}
+
 /** Buffers and files of one transfer, freed at its end. */
 class Scope implements Disposable {
   #engine: Engine;
@@ -153,7 +170,7 @@ class Scope implements Disposable {
     return buffer;
   }
 
-  file(path: string, mode: "read" | "write", bytes = Bun.file(path).size): Buffer {
+  file(path: string, mode: "read" | "write", bytes: number): Buffer {
     const file = this.#engine.file(path, mode, bytes);
     this.#held.push(file);
     return file;

@@ -316,6 +316,10 @@ describe("boundaries and places", () => {
   });
 });
 
+test("rule 5: with clipping, a ring smaller than the model loses gradients before their update", () => {
+  expect(rulesOf(record({ ...clipping, ring: 2 }))).toContain(5); // config.ts refuses this; the recorder does not
+});
+
 test("a violation names the commands and the bytes", () => {
   const recorded = record(base);
   set(find(recorded.first, "rmsnormForward"), { waits: [] });

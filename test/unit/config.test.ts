@@ -25,7 +25,6 @@ describe("parseConfig", () => {
       evaluation: { every: null },
       logging: { every: 10 },
       chat: { loss: "assistant" },
-      generation: { maxTokens: 256, temperature: 0, topP: 1 },
     });
   });
 

@@ -21,8 +21,7 @@ function dataset(lengths: number[]): Dataset {
     badLines: 0,
     firstBadLines: [],
   };
-  const sources = [{ documents: lengths.length, weight: undefined }];
-  return { tokens, targets, starts, sources, digest: String(lengths), report };
+  return { tokens, targets, starts, digest: String(lengths), report };
 }
 
 function randomCase(seed: number): { data: Dataset; shape: BatchShape; lengths: number[] } {

@@ -1,0 +1,167 @@
+// The rates of single ops, through plans on an engine: matrix products, attention, AdamW beside a plain copy, a command by
+// itself, and (`rows.ts`) ops that walk rows. Shapes are cubes, those of the quick start (`quickstart`), and those of a model of a billion parameters.
+//
+// FLOPs are those the mathematics needs (causal attention: half of the scores), bytes those an op must read and write.
+
+import type { Dtype } from "../../src/native/abi.gen.ts";
+import { cpuHasBfloat16 } from "./machine.ts";
+import { rateOf, type Bench, type Rate } from "./rates.ts";
+import { rows } from "./rows.ts";
+
+export const groups = ["gemm", "attention", "adamw", "rows", "command"] as const;
+export type Group = (typeof groups)[number];
+
+const dtypes = ["float32", "bfloat16"] as const;
+const bytesOf = (dtype: Dtype): number => (dtype === "float32" ? 4 : 2);
+
+/** Issue 2, section 2: half of what notes/kernels.md 6.2 measured, on one and on two cores. */
+const gemmFloors = { float32: [50.5, 99], bfloat16: [101.5, 198] } as const;
+/** Within 15 % of 2.35 Gparam/s on two cores. */
+const adamwFloor = 0.85 * 2.35;
+
+export async function* measureOps(bench: Bench, wanted: readonly Group[]): AsyncGenerator<Rate> {
+  const measures = { gemm, attention, adamw, rows, command };
+  for (const group of wanted)
+    for await (const rate of measures[group](bench)) {
+      yield rate;
+    }
+}
+
+// ---- matrix products ------------------------------------------------------------------------------------------------
+
+const products = [
+  { name: "256³", tokens: 256, inputs: 256, outputs: 256 },
+  { name: "512³", tokens: 512, inputs: 512, outputs: 512 },
+  { name: "1024³", tokens: 1024, inputs: 1024, outputs: 1024, held: true },
+  { name: "2048³", tokens: 2048, inputs: 2048, outputs: 2048, held: true },
+  { name: "quickstart qkv", tokens: 256, inputs: 96, outputs: 160 },
+  { name: "quickstart gate_up", tokens: 256, inputs: 96, outputs: 512 },
+  { name: "quickstart down", tokens: 256, inputs: 256, outputs: 96 },
+  { name: "head 512 x 1024 x 32003", tokens: 512, inputs: 1024, outputs: 32003 },
+];
+
+async function* gemm(bench: Bench): AsyncGenerator<Rate> {
+  for (const dtype of dtypes)
+    for (const { name, tokens, inputs, outputs, held = false } of products) {
+      const sizes = { tokens, inputs, outputs, dtype };
+      const matrix = (count: number) => bench.buffer("device", count, dtype, "normal");
+      const x = await matrix(tokens * inputs);
+      const weight = await matrix(outputs * inputs);
+      const dy = await matrix(tokens * outputs);
+      const y = await bench.buffer("device", tokens * outputs, dtype, "zero");
+      const dx = await bench.buffer("device", tokens * inputs, dtype, "zero");
+      const dWeight = await bench.buffer("device", outputs * inputs, "float32", "zero");
+
+      const forward = { y, x, weight, bias: null, residual: null, ...sizes };
+      const toWeight = { dWeight, dBias: null, dy, x, accumulate: 1, ...sizes };
+      const work = (2 * tokens * inputs * outputs) / 1e9;
+      const named = (what: string) => ({ group: "gemm", name: `${name} ${what} ${dtype}`, unit: "GFLOP/s" as const });
+      const floor = held ? gemmFloor(dtype, bench.engine.workers) : undefined;
+      const seconds = await bench.time("compute", "linearForward", () => forward);
+      yield rateOf({ ...named("forward"), ...(floor === undefined ? {} : { floor }) }, work, seconds);
+      const toInput = await bench.time("compute", "linearBackwardInput", () => ({ dx, dy, weight, ...sizes }));
+      yield rateOf(named("to input"), work, toInput);
+      yield rateOf(named("to weight"), work, await bench.time("compute", "linearBackwardWeight", () => toWeight));
+      bench.free();
+    }
+}
+
+/** The bfloat16 figure was measured with instructions of its own; a CPU without them is held to float32's. */
+function gemmFloor(dtype: (typeof dtypes)[number], workers: number): number | undefined {
+  const held = dtype === "bfloat16" && !cpuHasBfloat16() ? "float32" : dtype;
+  return gemmFloors[held][workers - 1];
+}
+
+// ---- attention ------------------------------------------------------------------------------------------------------
+
+const attentions = [
+  { name: "quickstart, 16 documents", tokens: 256, heads: 3, kvHeads: 1, headDim: 32, documents: 16 },
+  { name: "1024 tokens", tokens: 1024, heads: 8, kvHeads: 4, headDim: 64, documents: 1 },
+  { name: "2048 tokens", tokens: 2048, heads: 16, kvHeads: 8, headDim: 128, documents: 1 },
+  { name: "2048 tokens, 8 documents", tokens: 2048, heads: 16, kvHeads: 8, headDim: 128, documents: 8 },
+];
+
+async function* attention(bench: Bench): AsyncGenerator<Rate> {
+  for (const dtype of dtypes)
+    for (const { name, tokens, heads, kvHeads, headDim, documents } of attentions) {
+      const values = (count: number, content: "normal" | "zero" = "normal") =>
+        bench.buffer("device", count, dtype, content);
+      const [qkWidth, qkvWidth] = [(heads + kvHeads) * headDim, (heads + 2 * kvHeads) * headDim];
+      const qk = await values(tokens * qkWidth);
+      const qkv = await values(tokens * qkvWidth);
+      const dOut = await values(tokens * heads * headDim);
+      const out = await values(tokens * heads * headDim, "zero");
+      const dQkv = await values(tokens * qkvWidth, "zero");
+      const lse = await bench.buffer("device", heads * tokens, "float32", "zero");
+      const delta = await bench.buffer("device", heads * tokens, "float32", "zero");
+      const starts = await bench.holding(
+        Int32Array.from({ length: documents + 1 }, (_, i) => Math.floor((i * tokens) / documents)),
+      );
+      const scale = headDim ** -0.5;
+      const common = { qk, qkv, starts, tokens, heads, kvHeads, headDim, documents, window: 0, scale, dtype };
+
+      // Per score two products forward and five backward, and half of the scores of a document count.
+      const product = (tokens * tokens * heads * headDim) / documents / 1e9;
+      const named = (what: string) =>
+        ({ group: "attention", name: `${name} ${what} ${dtype}`, unit: "GFLOP/s" }) as const;
+      const forward = await bench.time("compute", "attentionForward", () => ({ out, lse, ...common }));
+      yield rateOf(named("forward"), 2 * product, forward);
+      const gradients = { dQkv, delta, dOut, out, lse, ...common };
+      yield rateOf(named("backward"), 5 * product, await bench.time("compute", "attentionBackward", () => gradients));
+      bench.free();
+    }
+}
+
+// ---- optimizer ------------------------------------------------------------------------------------------------------
+
+async function* adamw(bench: Bench): AsyncGenerator<Rate> {
+  const bytes = 256 << 20;
+  const [to, from] = [
+    await bench.buffer("host", bytes / 4, "float32", "zero"),
+    await bench.buffer("host", bytes / 4, "float32", "normal"),
+  ];
+  const copied = await bench.time("host", "copy", () => ({ to, from }));
+  yield rateOf({ group: "adamw", name: "copy of 256 MiB, read + write", unit: "GB/s" }, (2 * bytes) / 1e9, copied);
+  bench.free();
+
+  // 32 Mi parameters are 830 MB of state, in commands of 4 Mi as a step has them; 32 Ki are one worker's task, and stay
+  // in its second-level cache.
+  for (const [name, count, chunk] of [
+    ["32 Mi", 32 << 20, 4 << 20],
+    ["32 Ki", 32 << 10, 32 << 10],
+  ] as const)
+    for (const gradientDtype of ["bfloat16", "float32"] as const) {
+      const hi = await bench.buffer("host", count, "bfloat16", "normal");
+      const lo = await bench.buffer("host", count, "bfloat16", "zero");
+      const m = await bench.buffer("host", count, "float32", "zero");
+      const v = await bench.buffer("host", count, "float32", "zero");
+      const gradient = await bench.buffer("host", count, gradientDtype, "normal");
+      const factor = await bench.holding(Float64Array.of(1, 1));
+      const settings = { step: 2, learningRate: 1e-5, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weightDecay: 0.1 };
+      const seconds = await bench.time("host", "adamw", (run) => {
+        const first = (run * chunk) % count;
+        const part = (range: typeof hi, bytes: number) => range.slice(first * bytes, chunk * bytes);
+        const state = { hi: part(hi, 2), lo: part(lo, 2), m: part(m, 4), v: part(v, 4) };
+        const own = part(gradient, bytesOf(gradientDtype));
+        return { ...state, gradient: own, factor, count: chunk, gradientDtype, ...settings };
+      });
+      const named = { group: "adamw", name: `adamw of ${name}, gradient ${gradientDtype}` };
+      const held = count > chunk && gradientDtype === "bfloat16" && bench.engine.workers === 2;
+      yield rateOf({ ...named, unit: "Gparam/s", ...(held ? { floor: adamwFloor } : {}) }, chunk / 1e9, seconds);
+      yield rateOf({ ...named, unit: "GB/s" }, (chunk * (24 + bytesOf(gradientDtype))) / 1e9, seconds);
+      bench.free();
+    }
+}
+
+// ---- command ---------------------------------------------------------------------------------------------------------
+
+/** An op that does nothing to speak of: what a command costs when all workers are woken for it. */
+async function* command(bench: Bench): AsyncGenerator<Rate> {
+  const to = await bench.buffer("device", 16, "float32", "zero");
+  yield rateOf(
+    { group: "command", name: "zero of 64 bytes", unit: "Mcommand/s" },
+    1e-6,
+    await bench.time("compute", "zero", () => ({ to })),
+  );
+  bench.free();
+}

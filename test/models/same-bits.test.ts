@@ -1,0 +1,204 @@
+// Options that must not matter: how many slots, where boundaries wait, what is kept or recomputed, resident blocks, chunk
+// sizes, worker threads, who finishes first, whether steps overlap, and whether the run was stopped and resumed. Four
+// steps give the same losses, norms, weights and moments, to the last bit. The arithmetic is the same; only the order and
+// the places of commands differ, so a difference here is a race or a stale buffer.
+//
+// SLUICE_TEST_SEED draws other batches and other pauses.
+
+import { describe, expect, test } from "bun:test";
+import { join } from "node:path";
+import { restoreCheckpoint, saveCheckpoint } from "../../src/checkpoint.ts";
+import type { StepShape } from "../../src/memory.ts";
+import { load } from "../../src/model.ts";
+import type { Dtype } from "../../src/native/abi.gen.ts";
+import { Trainer, type StepResult, type TrainerConfig } from "../../src/trainer.ts";
+import { fixtures, temporaryDirectory } from "../support/models.ts";
+import { Draw } from "../support/tensors.ts";
+import { masterWeights, plainConfig, randomStep, stateDigests } from "../support/training.ts";
+
+const seed = Number(process.env["SLUICE_TEST_SEED"] ?? 5);
+const steps = 4;
+console.log(`same-bits: SLUICE_TEST_SEED=${seed}`);
+
+interface Variant {
+  window?: Partial<TrainerConfig["window"]>;
+  workers?: number;
+  overrides?: Partial<StepShape>;
+  /** Hand the next step over while the last is in flight. */
+  pipelined?: boolean;
+  /** Random pauses before commands, of at most so many microseconds. */
+  jitterUs?: number;
+  /** Save after this step, and go on with a new engine, model and trainer, whose options may differ. */
+  resumedAfter?: number;
+}
+
+interface Case {
+  /** qwen3-tiny ties its head and norms queries and keys; llama-tiny does neither. */
+  model: string;
+  dtype: Dtype;
+  maxGradNorm: number | null;
+  passes: number;
+}
+
+interface Outcome {
+  results: StepResult[];
+  state: Record<string, string>;
+}
+
+/** Another rate each step, so that no step can be mistaken for another. */
+const learningRate = (step: number): number => 2e-3 / (1 + step);
+
+async function run({ model: name, dtype, maxGradNorm, passes }: Case, variant: Variant): Promise<Outcome> {
+  const rows = { sequenceLength: 40, passes, microBatches: 3 };
+  const plain = plainConfig(rows);
+  const config = { ...plain, maxGradNorm, window: { ...plain.window, ...variant.window } };
+  using files = temporaryDirectory();
+  const results: StepResult[] = [];
+  let checkpoint: string | undefined;
+  for (;;) {
+    using model = await load(join(fixtures, name), { dtype, workers: variant.workers ?? 2 });
+    const trainer = await Trainer.open(model, config, variant.overrides);
+    if (checkpoint !== undefined) await restoreCheckpoint(trainer, checkpoint);
+    if (variant.jitterUs !== undefined) model.engine.disturb({ jitterUs: variant.jitterUs, seed });
+    const until = checkpoint === undefined ? (variant.resumedAfter ?? steps) : steps;
+    const inFlight: Promise<StepResult>[] = [];
+    while (trainer.steps < until) {
+      const batch = randomStep(new Draw(seed + trainer.steps), model.config, rows);
+      const { result } = await trainer.submit(batch, { learningRate: learningRate(trainer.steps) });
+      if (variant.pipelined) inFlight.push(result);
+      else {
+        results.push(await result);
+        await trainer.drain();
+      }
+    }
+    results.push(...(await Promise.all(inFlight)));
+    if (until === steps) return { results, state: await stateDigests(trainer) };
+    const data = { seed: 1, sequenceLength: 40, data: "", epoch: 0, row: 0 };
+    checkpoint = await saveCheckpoint(trainer, files.path, { data, config });
+  }
+}
+
+/** By name, for the message of a failure. */
+const variants: Record<string, Variant> = {
+  "slots 3": { window: { slots: 3 } },
+  "slots all": { window: { slots: "all" } },
+  "boundary device": { window: { boundary: "device" } },
+  "keepBlocks 1": { window: { keepBlocks: 1 } },
+  "keepBlocks all": { window: { keepBlocks: "all" } },
+  "residentBlocks 1": { window: { residentBlocks: 1 } },
+  "residentBlocks all": { window: { residentBlocks: "all" } },
+  "1 worker": { workers: 1 },
+  "3 workers": { workers: 3 },
+  "tiny chunks": { overrides: { chunkParameters: 4096 } },
+  pipelined: { pipelined: true },
+  "resumed after 2": { resumedAfter: 2 },
+  "resumed after 1, pipelined, resident": { resumedAfter: 1, pipelined: true, window: { residentBlocks: 2 } },
+};
+/** With clipping all gradients are kept, so that a smaller ring exists only without. */
+const ringVariants: Record<string, Variant> = {
+  "ring 1": { window: { ring: 1 } },
+  "ring 2": { window: { ring: 2 } },
+};
+
+/** Several options at once, in an engine that pauses before every command. */
+function disturbed(draw: Draw, clips: boolean): Variant {
+  const one = <T>(...choices: T[]): T => choices[draw.random.below(choices.length)]!;
+  return {
+    pipelined: true,
+    jitterUs: 200,
+    workers: one(1, 2, 3),
+    overrides: one({}, { chunkParameters: 4096 }),
+    window: {
+      slots: one<number | "all">(2, 3, "all"),
+      boundary: one("device", "pinned"),
+      keepBlocks: one<number | "all">(0, 1, 3, "all"),
+      residentBlocks: one<number | "all">(0, 1, 3, "all"),
+      ring: clips ? "all" : one<number | "all">(1, 2, "all"),
+    },
+  };
+}
+
+describe.each(["qwen3-tiny", "llama-tiny"])("%s", (model) => {
+  for (const dtype of ["float32", "bfloat16"] as const)
+    for (const maxGradNorm of [1, null])
+      for (const passes of [1, 2])
+        test(`${dtype}, maxGradNorm ${maxGradNorm}, gradientAccumulation ${passes}`, async () => {
+          await expectSameBits({ model, dtype, maxGradNorm, passes });
+        }, 60_000);
+});
+
+async function expectSameBits(of: Case): Promise<void> {
+  const clips = of.maxGradNorm !== null;
+  const draw = new Draw(Bun.hash.crc32(JSON.stringify(of)) ^ seed);
+  const tried = Object.entries({ ...variants, ...(clips ? {} : ringVariants) });
+  for (const variant of [disturbed(draw, clips), disturbed(draw, clips)])
+    tried.push([JSON.stringify(variant), variant]);
+  const plain = await run(of, {});
+  expect(plain.results.map(({ step }) => step)).toEqual([1, 2, 3, 4]);
+  const different: Record<string, string[]> = {};
+  for (const [name, variant] of tried) {
+    const differences = differencesOf(plain, await run(of, variant));
+    if (differences.length > 0) different[name] = differences;
+  }
+  expect(different).toEqual({});
+}
+
+function differencesOf(a: Outcome, b: Outcome): string[] {
+  const results = a.results.flatMap((result, index) =>
+    Bun.deepEquals(result, b.results[index])
+      ? []
+      : [`step ${index + 1}: ${JSON.stringify([result, b.results[index]])}`],
+  );
+  return [...results, ...Object.keys(a.state).filter((name) => a.state[name] !== b.state[name])];
+}
+
+// The window must forget what it holds: those weights are no longer the model's.
+test("a checkpoint restored into the trainer that wrote it, two steps later", async () => {
+  using files = temporaryDirectory();
+  using model = await load(join(fixtures, "qwen3-tiny"), { workers: 2 });
+  const rows = { sequenceLength: 40, passes: 1, microBatches: 3 };
+  const config = plainConfig(rows);
+  const trainer = await Trainer.open(model, { ...config, window: { ...config.window, slots: "all" } });
+  const step = (): Promise<StepResult> => trainer.step(randomStep(new Draw(seed + trainer.steps), model.config, rows));
+  const learn = async (): Promise<Outcome> => ({
+    results: [await step(), await step()],
+    state: await stateDigests(trainer),
+  });
+  await step();
+  const data = { seed: 1, sequenceLength: 40, data: "", epoch: 0, row: 0 };
+  const path = await saveCheckpoint(trainer, files.path, { data, config });
+  const first = await learn();
+  await trainer.evaluate([randomStep(new Draw(seed), model.config, rows)]); // uploads what is about to be replaced
+  await restoreCheckpoint(trainer, path);
+  expect(differencesOf(first, await learn())).toEqual([]);
+});
+
+// Sums over passes are made on the host, sums over micro-batches on the device: equal up to the order of additions.
+test("two passes learn what one pass over the same micro-batches learns", async () => {
+  const rows = { sequenceLength: 40, passes: 2, microBatches: 2 };
+  const learn = async (
+    merge: boolean,
+  ): Promise<{ weights: Float32Array; initial: Float32Array; results: StepResult[] }> => {
+    using model = await load(join(fixtures, "qwen3-tiny"), { workers: 2 });
+    const initial = masterWeights(model);
+    const trainer = await Trainer.open(model, { ...plainConfig(rows), ...(merge ? { gradientAccumulation: 1 } : {}) });
+    const results: StepResult[] = [];
+    for (let step = 0; step < steps; step++) {
+      const batch = randomStep(new Draw(seed + step), model.config, rows);
+      results.push(await trainer.step(merge ? { ...batch, passes: [batch.passes.flat()] } : batch));
+    }
+    await trainer.drain();
+    return { weights: masterWeights(model), initial, results };
+  };
+  const [two, one] = [await learn(false), await learn(true)];
+  const update = distance(one.weights, one.initial);
+  expect(update).toBeGreaterThan(0.1);
+  expect(distance(two.weights, one.weights) / update).toBeLessThan(1e-3);
+  for (const [index, { loss, gradNorm }] of one.results.entries()) {
+    expect(two.results[index]!.loss).toBeCloseTo(loss, 5);
+    expect(two.results[index]!.gradNorm / gradNorm).toBeCloseTo(1, 5);
+  }
+});
+
+const distance = (a: Float32Array, b: Float32Array): number =>
+  Math.sqrt(a.reduce((sum, value, i) => sum + (value - b[i]!) ** 2, 0));

@@ -1,0 +1,269 @@
+// The simulator: it keeps the order that plans ask for, its clock agrees with what can be worked out by hand, its bytes
+// are the bill's, and for the 8B shape on the measured machine it lands where the notes (notes/h200.md) expect a step.
+
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import { machines, type Machine } from "../../src/machines.ts";
+import { bytesIn, memoryBill } from "../../src/memory.ts";
+import type { Ops, Place, Stream } from "../../src/native/abi.gen.ts";
+import { Plan, Range, type Event, type RecordOptions } from "../../src/plan.ts";
+import { publishedModel, rehearse } from "../../src/rehearsal.ts";
+import { simulate } from "../../src/simulate.ts";
+import type { RecordedStep } from "../../src/step.ts";
+import { parameterCount, parameterBlocks } from "../../src/models/parameters.ts";
+import { predict } from "../../scripts/simulate.ts";
+import { describeCase, randomCase, recordAll, shapeOf } from "./cases.ts";
+
+setDefaultTimeout(60_000); // an 8B step is ten thousand commands, and the machine may be busy
+
+/** Round numbers, and no cost of starting a command. */
+const machine: Machine = {
+  name: "round",
+  gemm: { float32: 1, bfloat16: 1 },
+  attentionForward: [[1024, 1]],
+  attentionBackward: [[1024, 1]],
+  deviceMemory: 100,
+  launch: 0,
+  link: 10,
+  linkBoth: 16,
+  host: 20,
+  hostMemory: 30,
+  diskRead: 2,
+  diskWrite: 1,
+  deviceBytes: 1e12,
+};
+
+let handle = 0;
+const range = (place: Place, bytes: number): Range =>
+  new Range({ handle: ++handle, name: `buffer ${handle}`, place, bytes });
+
+/** Times of the commands of one plan, by the order of recording. */
+function play(record: (plan: Plan) => void, on: Machine = machine): { start: number; end: number }[] {
+  const plan = new Plan({ step: 1, phase: "load" });
+  record(plan);
+  const measured = plan.base + plan.commands.length - 1;
+  const step: RecordedStep = { plan, parity: 0, measured, inputsFree: measured, totals: [] };
+  const { spans } = simulate([step], { machine: on });
+  const round = (seconds: number): number => Math.round(seconds * 1e6) / 1e6;
+  return spans
+    .sort((a, b) => a.command.id - b.command.id)
+    .map(({ start, end }) => ({ start: round(start), end: round(end) }));
+}
+
+const copy = (plan: Plan, stream: Stream, from: Place, to: Place, bytes: number, options?: RecordOptions): Event =>
+  plan.record(stream, "copy", { to: range(to, bytes), from: range(from, bytes) }, options);
+const GB = 1e9;
+
+describe("the clock", () => {
+  test("an upload takes its bytes at the link's rate, the next one follows", () => {
+    const times = play((plan) => {
+      copy(plan, "upload", "pinned", "device", 10 * GB);
+      copy(plan, "upload", "pinned", "device", 5 * GB);
+    });
+    expect(times).toEqual([
+      { start: 0, end: 1 },
+      { start: 1, end: 1.5 },
+    ]);
+  });
+
+  test("both directions share the link, and the one that is left speeds up", () => {
+    const times = play((plan) => {
+      copy(plan, "upload", "pinned", "device", 16 * GB); // 8 GB/s while both run
+      copy(plan, "download", "device", "pinned", 8 * GB);
+    });
+    expect(times).toEqual([
+      { start: 0, end: 1.8 },
+      { start: 0, end: 1 },
+    ]); // 8 GB in the first second, 8 at 10 GB/s
+  });
+
+  test("copies and host commands share host memory in proportion", () => {
+    const times = play((plan) => {
+      copy(plan, "upload", "pinned", "device", 10 * GB);
+      copy(plan, "download", "device", "pinned", 10 * GB);
+      copy(plan, "host", "host", "host", 20 * GB); // reads and writes: 40 GB at 20 GB/s alone
+    });
+    // 8 + 8 + 20 GB/s asked of 30: five sixths of each, until the link is free and the host has its own rate.
+    expect(times[0]!.end).toBe(1.5);
+    expect(times[2]!.end).toBe(2.25);
+  });
+
+  test("compute takes the longer of FLOPs and bytes, and a command waits for its events", () => {
+    const times = play((plan) => {
+      const product: Ops<Range>["linearForward"] = {
+        y: range("device", GB),
+        x: range("device", GB),
+        weight: range("device", GB),
+        bias: null,
+        residual: null,
+        tokens: 1000,
+        inputs: 1000,
+        outputs: 500_000,
+        dtype: "bfloat16",
+      };
+      const event = plan.record("compute", "linearForward", product); // 1 TFLOP
+      copy(plan, "download", "device", "pinned", 10 * GB, { waits: [event] });
+      plan.record("compute", "zero", { to: range("device", 50 * GB) });
+    });
+    expect(times).toEqual([
+      { start: 0, end: 1 },
+      { start: 1, end: 2 },
+      { start: 1, end: 1.5 },
+    ]);
+  });
+
+  test("the host takes the earliest deadline among what is ready", () => {
+    const times = play((plan) => {
+      const late = copy(plan, "upload", "pinned", "device", GB);
+      copy(plan, "host", "host", "host", 10 * GB, { deadline: 0, waits: [late] });
+      copy(plan, "host", "host", "host", 10 * GB, { deadline: 5 });
+      copy(plan, "host", "host", "host", 10 * GB, { deadline: 3 });
+    });
+    expect(times.map(({ start }) => start)).toEqual([0, 1, 2, 0].map((second) => expect.closeTo(second, 6)));
+  });
+
+  test("the disk reads and writes at its own rates", () => {
+    const times = play((plan) => {
+      plan.record("disk", "fileRead", {
+        to: range("host", 4 * GB),
+        file: range("file", 4 * GB),
+        checksum: range("host", 8),
+      });
+      plan.record("disk", "fileWrite", {
+        file: range("file", 4 * GB),
+        from: range("host", 4 * GB),
+        checksum: range("host", 8),
+      });
+    });
+    expect(times).toEqual([
+      { start: 0, end: 2 },
+      { start: 2, end: 6 },
+    ]);
+  });
+
+  test("where the device is the CPU, compute and host commands share the cores", () => {
+    const shared = { ...machine, cores: 2 };
+    const times = play((plan) => {
+      plan.record("compute", "zero", { to: range("device", 100 * GB) });
+      copy(plan, "host", "host", "host", 10 * GB);
+    }, shared);
+    expect(times).toEqual([
+      { start: 0, end: 2 },
+      { start: 0, end: 2 },
+    ]);
+  });
+
+  test("plans whose waits are never done are reported, not played for ever", () => {
+    const plan = new Plan({ step: 1, phase: "load" });
+    const first = copy(plan, "upload", "pinned", "device", GB);
+    Object.assign(plan.command(first), { waits: [first + 1] });
+    copy(plan, "upload", "pinned", "device", GB);
+    const step: RecordedStep = { plan, parity: 0, measured: first, inputsFree: first, totals: [] };
+    expect(() => simulate([step], { machine })).toThrow(
+      /^internal error: the plans never come to an end; this command's waits are never done: \d+ upload copy/,
+    );
+  });
+});
+
+describe("recorded steps", () => {
+  test("every order is kept, the bytes are the bill's, and the seed decides, in random cases", () => {
+    for (let seed = 1; seed <= 40; seed++) {
+      const chosen = randomCase(seed);
+      const shape = shapeOf(chosen);
+      const steps = recordAll(chosen, rehearse(shape));
+      const options = { machine: machines["h200"]!, jitter: { share: 3, seed } };
+      const found = simulate(steps, options);
+      const ends = new Map(found.spans.map(({ command, end }) => [command.id, end]));
+      const free: Partial<Record<Stream, number>> = {};
+      try {
+        for (const { command, start, end } of found.spans.toSorted(
+          (a, b) => a.start - b.start || a.command.id - b.command.id,
+        )) {
+          for (const event of command.waits) expect(ends.get(event) ?? 0).toBeLessThanOrEqual(start);
+          expect(free[command.stream] ?? 0).toBeLessThanOrEqual(start); // one command at a time
+          free[command.stream] = end;
+        }
+        expect(found.spans.length).toBe(steps.reduce((sum, { plan }) => sum + plan.commands.length, 0));
+        const bill = memoryBill(shape);
+        for (const place of ["device", "pinned", "host"] as const)
+          expect(found.places[place]).toBe(bytesIn(bill, place));
+        expect(simulate(steps, options).secondsPerStep).toBe(found.secondsPerStep);
+        expect(found.binds in found.busy).toBe(true);
+      } catch (error) {
+        throw new Error(describeCase(chosen), { cause: error });
+      }
+    }
+  });
+
+  const defaults = {
+    machine: "h200",
+    dtype: "bfloat16",
+    seq: "1024",
+    slots: "2",
+    boundary: "device",
+    keep: "0",
+    resident: "0",
+    ring: "all",
+    "logits-chunk": "2048",
+    clip: false,
+    steps: "3",
+    jitter: "0",
+    json: false,
+    help: false,
+  } as const;
+  const seconds = (batch: number, options: Partial<Parameters<typeof predict>[0]> = {}) =>
+    predict({ ...defaults, shape: "qwen3-8b", batch: String(batch), ...options }).secondsPerStep;
+
+  test("8B on an H200 is bound by the host when the step is small, and by compute when it is large", () => {
+    // Notes: 32 B × 8.19e9 at 150 GB/s = 1.75 s for the host, 1.6 s per 16k tokens with recompute for the GPU.
+    const small = predict({ ...defaults, shape: "qwen3-8b", batch: "4" });
+    expect(small.binds).toBe("host");
+    expect(small.secondsPerStep).toBeGreaterThan(1.75);
+    expect(small.secondsPerStep).toBeLessThan(2.2);
+    const large = predict({ ...defaults, shape: "qwen3-8b", batch: "64" });
+    expect(large.binds).toBe("compute");
+    expect(large.secondsPerStep / 4).toBeGreaterThan(1.3);
+    expect(large.secondsPerStep / 4).toBeLessThan(1.7);
+  });
+
+  test("what should help helps, and what should cost costs", () => {
+    const small = seconds(4);
+    expect(seconds(16, { clip: true })).toBeGreaterThan(seconds(16) + 0.5); // no update before the norm
+    expect(seconds(4, { resident: "18" })).toBeLessThan(0.75 * small); // half the updates leave the host
+    expect(seconds(4, { ring: "1" })).toBeGreaterThan(small); // backward waits for the host
+    expect(seconds(4, { machine: "rtx4090", boundary: "pinned" })).toBeGreaterThan(2 * small);
+    expect(seconds(64, { keep: "9" })).toBeLessThan(seconds(64)); // less to compute again
+  });
+
+  test("published shapes have their published numbers of parameters", () => {
+    const counts = ["qwen3-0.6b", "qwen3-1.7b", "qwen3-4b", "qwen3-8b", "llama3-8b"].map((name) =>
+      parameterCount(parameterBlocks(publishedModel(name))),
+    );
+    expect(counts).toEqual([596_049_920, 1_720_574_976, 4_022_468_096, 8_190_735_360, 8_030_261_248]);
+  });
+});
+
+test("the command line prints a table, JSON, and errors with a remedy", async () => {
+  const run = async (...args: string[]) => {
+    const child = Bun.spawn([process.execPath, "scripts/simulate.ts", ...args], { stdout: "pipe", stderr: "pipe" });
+    const [output, errors, code] = await Promise.all([child.stdout.text(), child.stderr.text(), child.exited]);
+    return { output, errors, code };
+  };
+  const [table, json, help, ...wrong] = await Promise.all([
+    run("--shape", "qwen3-0.6b", "--batch", "2"),
+    run("--shape", "qwen3-0.6b", "--batch", "2", "--json"),
+    run("--help"),
+    run("--shape", "qwen3-9b"),
+    run("--shape", "qwen3-8b", "--batch", "1.5"),
+    run("--shape", "qwen3-8b", "--machine", "rtx4090", "--batch", "64"),
+  ]);
+  expect(table.output).toContain("seconds per step");
+  expect(table.output).toContain("gradient ring");
+  expect(JSON.parse(json.output)).toMatchObject({ tokensPerStep: 2048, bytes: { file: 0 } });
+  expect(help.output).toContain("bun run simulate --shape NAME");
+  expect(wrong.map(({ code }) => code)).toEqual([1, 1, 1]);
+  expect(wrong.map(({ errors }) => errors.trim())).toEqual([
+    `no shape is called "qwen3-9b", did you mean "qwen3-4b"?; known: qwen3-0.6b, qwen3-1.7b, qwen3-4b, qwen3-8b, llama3-8b`,
+    `--batch must be a whole number, at least 1 (was "1.5")`,
+    expect.stringContaining("the limit is 22.4 GiB"),
+  ]);
+});
