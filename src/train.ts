@@ -115,13 +115,13 @@ function announce(model: Model, trainer: Trainer, { report }: Dataset, config: C
   const lost = [
     report.truncated && `${report.truncated} truncated`,
     report.dropped && `${report.dropped} dropped`,
-    report.badLines && `${report.badLines} bad lines left out`,
+    report.badLines && `${report.badLines.count} bad lines left out`,
   ].filter(Boolean);
   console.log(
     `data: ${formatCount(report.samples)} samples, ${formatCount(report.tokens)} tokens, ${formatCount(report.validTokens)} count` +
       `${lost.length > 0 ? ` (${lost.join(", ")})` : ""}; ${steps} steps of ${config.batchSize} rows of at most ${config.sequenceLength}`,
   );
-  for (const line of report.firstBadLines) console.log(`  ${line}`);
+  for (const line of report.badLines?.first ?? []) console.log(`  ${line}`);
   const limit = config.deviceMemory === undefined ? "" : ` of ${formatBytes(config.deviceMemory)}`;
   console.log(
     `memory bill: ${formatBytes(device)}${limit} on the device, ${((100 * device) / bytes).toFixed(0)} % of the model's weights`,

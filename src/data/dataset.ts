@@ -30,9 +30,8 @@ export interface DatasetReport {
   truncated: number;
   /** Documents in which no token counts. */
   dropped: number;
-  /** Malformed lines that `maxBadLines` allowed to be left out, and what is wrong with the first of them. */
-  badLines: number;
-  firstBadLines: string[];
+  /** If `maxBadLines` let malformed lines be left out: how many, and what is wrong with the first of them. */
+  badLines?: { count: number; first: string[] };
 }
 
 export interface DatasetOptions extends EncodeOptions {
@@ -91,7 +90,8 @@ export async function loadDataset(
   const digest = new Bun.CryptoHasher("sha256");
   for (const array of Object.values(arrays)) digest.update(array);
   if (weighted.length > 0) digest.update(JSON.stringify(weighted));
-  const report = { ...counts, tokens: tokens.length, badLines: bad.count, firstBadLines: bad.first };
+  const badLines = bad.count > 0 && { badLines: { count: bad.count, first: bad.first } };
+  const report = { ...counts, tokens: tokens.length, ...badLines };
   return { ...arrays, ...(weighted.length > 0 && { sources: weighted }), digest: digest.digest("hex"), report };
 }
 
