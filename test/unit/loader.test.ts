@@ -18,8 +18,6 @@ function dataset(lengths: number[]): Dataset {
     validTokens: 0,
     truncated: 0,
     dropped: 0,
-    badLines: 0,
-    firstBadLines: [],
   };
   return { tokens, targets, starts, digest: String(lengths), report };
 }
