@@ -6,8 +6,7 @@
 import { availableParallelism } from "node:os";
 import { DataError, ModelError } from "./errors.ts";
 import { evaluationBatches, type BatchShape } from "./data/loader.ts";
-import { loadDataset, type Dataset } from "./data/dataset.ts";
-import type { BadLinesMax } from "./data/bad-lines.ts";
+import { loadDataset, type Dataset, type DatasetOptions } from "./data/dataset.ts";
 import type { ChatLoss } from "./data/chat.ts";
 import type { DataInput } from "./data/source.ts";
 import { loadTokenizer, type Tokenizer } from "./data/tokenizer.ts";
@@ -101,17 +100,14 @@ export class Model implements Disposable {
   }
 
   /** Data as token documents for this model; `data` is a path, or a list of paths and sources. */
-  async dataset(
-    data: DataInput,
-    options: { sequenceLength: number; loss?: ChatLoss; maxBadLines?: BadLinesMax },
-  ): Promise<Dataset> {
-    const { sequenceLength, loss = "assistant", maxBadLines = 0 } = options;
+  async dataset(data: DataInput, options: Omit<DatasetOptions, "loss"> & { loss?: ChatLoss }): Promise<Dataset> {
+    const { sequenceLength } = options;
     const { maxPositions } = this.config;
     if (sequenceLength > maxPositions)
       throw new DataError(
         `sequenceLength (${sequenceLength}) is longer than the model's ${maxPositions} positions; use at most ${maxPositions}`,
       );
-    return loadDataset(data, await this.tokenizer(), { sequenceLength, loss, maxBadLines });
+    return loadDataset(data, await this.tokenizer(), { loss: "assistant", ...options });
   }
 
   /** Mean loss over all valid tokens of a dataset, nothing is changed. Needs no trainer and allocates its own buffers. */

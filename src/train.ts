@@ -57,8 +57,8 @@ export async function train(input: TrainConfig): Promise<TrainSummary> {
     workers: config.workers,
     ...(config.deviceMemory === undefined ? {} : { deviceMemory: config.deviceMemory }),
   });
-  const { sequenceLength, maxBadLines } = config;
-  const lossOn = { sequenceLength, maxBadLines, loss: config.chat.loss };
+  const { sequenceLength, maxBadLines, workers } = config;
+  const lossOn = { sequenceLength, maxBadLines, workers, loss: config.chat.loss };
   const dataset = await model.dataset(config.data, lossOn);
   const heldOut = config.evaluationData === undefined ? undefined : await model.dataset(config.evaluationData, lossOn);
   const loader = new Loader(dataset, config, config.seed);

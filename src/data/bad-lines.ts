@@ -27,17 +27,6 @@ export class BadLines {
     if (typeof this.#max === "number" && this.count > this.#max) throw this.#tooMany(`${this.count} bad lines`);
   }
 
-  /** The result of the work, or undefined when its line is malformed. */
-  try<T>(work: () => T): T | undefined {
-    try {
-      return work();
-    } catch (error) {
-      if (!(error instanceof DataError)) throw error;
-      this.note(error.message);
-      return undefined;
-    }
-  }
-
   /** Call it when all lines are read: only then is a share known. */
   finish(goodLines: number): void {
     if (typeof this.#max === "number") return;

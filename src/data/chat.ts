@@ -166,7 +166,16 @@ function encodeTurns(tokenizer: Tokenizer, text: string, cuts: number[]): Encode
 
 /** How many of a text's tokens lie wholly before each of some places in it. */
 function tokensBefore(tokenizer: Tokenizer, text: string, ids: number[], cuts: number[]): number[] {
-  // Usually turns meet at special tokens, so the pieces tokenise as they do inside the whole, and one pass is enough.
+  // Usually a special token stands a few letters before each place, and what follows one does not depend on what is
+  // before it: the few letters are tokenised again, to see where they tokenise differently, and the long text is not.
+  const special = tokenizer.addedTokens(text, ids);
+  const last = cuts.map((cut) => special?.findLast(({ at }) => at < cut));
+  if (last.every((token) => token !== undefined))
+    return last.map(({ at, index }, i) => {
+      const before = tokenizer.encode(text.slice(at, cuts[i]), { special: false });
+      return index + commonPrefix(before, ids.slice(index, index + before.length));
+    });
+  // Without any, the pieces between the places often tokenise as they do inside the whole.
   const ends = [...cuts, text.length];
   const pieces = ends.map((end, i) => tokenizer.encode(text.slice(ends[i - 1] ?? 0, end), { special: false }));
   if (Bun.deepEquals(pieces.flat(), ids)) {

@@ -89,7 +89,39 @@ export function isBlank(bytes: Uint8Array): boolean {
   return bytes.every((byte) => byte === 32 || (byte >= 9 && byte <= 13));
 }
 
-/** The lines of a file as bytes, without their newlines and without a byte order mark. */
+/** A JSONL file in blocks of whole lines, each with the number of its first line, and its own memory. */
+export async function* readLineBlocks(path: string, bytesMin: number) {
+  let firstLine = 1;
+  let parts: Uint8Array[] = [];
+  let length = 0;
+  for await (const chunk of Bun.file(path).stream()) {
+    parts.push(chunk);
+    length += chunk.length;
+    const newline = chunk.lastIndexOf(10);
+    if (length < bytesMin || newline === -1) continue;
+    const rest = chunk.length - newline - 1;
+    const whole = joinBytes(parts, length);
+    const lines = whole.slice(0, length - rest);
+    parts = [whole.slice(length - rest)];
+    length = rest;
+    const block = { lines, path, firstLine };
+    for (let at = lines.indexOf(10); at !== -1; at = lines.indexOf(10, at + 1)) firstLine++;
+    yield block; // who takes it may send it away to another thread
+  }
+  if (length > 0) yield { lines: joinBytes(parts, length), path, firstLine };
+}
+
+function joinBytes(parts: Uint8Array[], length: number): Uint8Array {
+  const joined = new Uint8Array(length);
+  let at = 0;
+  for (const part of parts) {
+    joined.set(part, at);
+    at += part.length;
+  }
+  return joined;
+}
+
+/** The lines of a file as bytes, without their newlines. */
 async function* readLines(path: string): AsyncGenerator<Uint8Array> {
   let rest: Uint8Array = new Uint8Array();
   for await (const chunk of Bun.file(path).stream()) {

@@ -15,7 +15,7 @@
 import { DataError } from "../errors.ts";
 import { formatValue } from "../format.ts";
 import { closest } from "../suggest.ts";
-import { BadLines } from "./bad-lines.ts";
+import type { Item } from "./batch.ts";
 import { findFiles, readRecords } from "./files.ts";
 import { EXPECTED, toSample, type Sample } from "./shapes.ts";
 
@@ -60,31 +60,60 @@ export function listSources(input: DataInput): DataSource[] {
   return [input].flat().map((source) => (typeof source === "string" ? { path: source } : source));
 }
 
-/** The samples of one source, in the order of its files and lines. Without `bad` the first malformed line is thrown. */
-export async function* readSamples(source: DataSource, bad = new BadLines(0)): AsyncGenerator<Sample> {
+/** The files of a source, in order. */
+export async function sourceFiles({ path, split }: DataSource): Promise<string[]> {
+  return filesOfSplit(await findFiles(path), path, parseSplit(split).name);
+}
+
+/** Whether all records of its files are samples, so that nobody has to look at one to know about the next. */
+export function takesAll({ split, limit, filter, map }: DataSource): boolean {
+  const { from, to } = parseSplit(split);
+  return from === 0 && to === 1 && limit === undefined && filter === undefined && map === undefined;
+}
+
+/** What a source holds, record by record, malformed ones as their problem. `files` are those of `sourceFiles`. */
+export async function* readItems(source: DataSource, files: string[]): AsyncGenerator<Item> {
   const { path, limit = Infinity, filter, map } = source;
   const split = parseSplit(source.split);
   let records = 0;
+  let items = 0;
   let samples = 0;
-  for (const file of filesOfSplit(await findFiles(path), path, split.name)) {
+  for (const file of files) {
     if (samples >= limit) break;
     for await (const { where, read } of readRecords(file)) {
       if (!isInSplit(records++, split)) continue;
-      const sample = bad.try(() => {
+      let item: Item;
+      try {
         const record = read();
-        if (filter && !callback("filter", filter, record, where)) return "filtered";
-        return toSample(map ? callback("map", map, record, where) : record, where);
-      });
-      if (sample === undefined || sample === "filtered") continue;
-      yield sample;
-      if (++samples >= limit) break;
+        if (filter && !callback("filter", filter, record, where)) continue;
+        item = toSample(map ? callback("map", map, record, where) : record, where);
+        samples++;
+      } catch (error) {
+        if (!(error instanceof DataError)) throw error;
+        item = { problem: error.message };
+      }
+      items++;
+      yield item;
+      if (samples >= limit) break;
     }
   }
-  if (records === 0) throw new DataError(`${path}: no samples; expected one JSON object per line with ${EXPECTED}`);
-  if (samples === 0 && bad.count > 0)
-    throw new DataError(`${path}: none of its ${records} records is a sample; the first bad lines:\n${bad.show()}`);
-  if (samples === 0)
+  if (records > 0 && items === 0)
     throw new DataError(`${path}: none of its ${records} records is left after split and filter; loosen them`);
+}
+
+/** The samples of one source; throws a `DataError` at the first record that is not one, and if there are none. */
+export async function* readSamples(source: DataSource): AsyncGenerator<Sample> {
+  let samples = 0;
+  for await (const item of readItems(source, await sourceFiles(source))) {
+    if ("problem" in item) throw new DataError(item.problem);
+    samples++;
+    yield item;
+  }
+  if (samples === 0) throw noSamples(source);
+}
+
+export function noSamples({ path }: DataSource): DataError {
+  return new DataError(`${path}: no samples; expected one JSON object per line with ${EXPECTED}`);
 }
 
 /** A function of the recipe; what it throws is about the record it was given. */
