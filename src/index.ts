@@ -6,7 +6,8 @@ export { evaluate, exactMatch, type Answer, type EvaluateOptions } from "./evalu
 export { exportModel, type ExportOptions } from "./export.ts";
 export type { GenerateOptions, Prompt } from "./generate.ts";
 export { Loader, evaluationBatches, type BatchShape, type MicroBatch, type StepBatch } from "./data/loader.ts";
-export type { Dataset } from "./data/dataset.ts";
+export { describeData, measureData, type DataDescription, type DescribeOptions } from "./data/data-report.ts";
+export type { Dataset, DatasetOptions } from "./data/dataset.ts";
 export type { DataInput, DataRecord, DataSource } from "./data/source.ts";
 export { run } from "./main.ts";
 export { load, Model, type LoadOptions } from "./model.ts";
