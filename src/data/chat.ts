@@ -133,7 +133,8 @@ export function encodeConversation(
   for (const index of learnedTurns(conversation.messages, loss)) {
     const upTo = (count: number) => ({ ...conversation, messages: conversation.messages.slice(0, count) });
     const prompt = template.render(upTo(index), { generationPrompt: true });
-    const turn = template.render(upTo(index + 1), { generationPrompt: false });
+    const isLast = index === conversation.messages.length - 1;
+    const turn = isLast ? text : template.render(upTo(index + 1), { generationPrompt: false });
     if (!turn.startsWith(prompt)) throw generationPromptError(template, prompt, turn);
     turns.push({ text: turn, start: prompt.length });
   }

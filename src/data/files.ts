@@ -12,6 +12,7 @@
 import { readdir, stat } from "node:fs/promises";
 import { extname, join } from "node:path";
 import { DataError } from "../errors.ts";
+import { isHubPath, resolveDataset } from "../io/hub-datasets.ts";
 import { csvRecords } from "./csv.ts";
 
 /** One line, row or element; `where` is its `file:line`. */
@@ -27,29 +28,52 @@ const ACCEPTED = "data takes files, folders and globs of JSONL, JSON, CSV, Parqu
 
 /**
  * The files that a path stands for, in the order of their names: a file, what a glob matches, or what a folder holds.
- * In a folder with data files, its texts describe the data and are left out.
+ * In a folder with data files, its texts describe the data and are left out. A path of the hub is downloaded; `split`
+ * says which of its files are needed.
  */
-export async function findFiles(path: string): Promise<string[]> {
+export async function findFiles(path: string, split: (files: string[]) => string[]): Promise<string[]> {
+  if (isHubPath(path)) return resolveDataset(path, (names, inside) => split(chooseRemote(names, inside, path)));
   const found = await stat(path).catch((error: NodeJS.ErrnoException) => error);
   if (found instanceof Error) {
     if (found.code !== "ENOENT") throw new DataError(`${path}: ${found.message}; ${ACCEPTED}`);
-    if (!/[*?[{]/.test(path)) throw new DataError(`${path}: no such file; ${ACCEPTED}`);
+    if (!isGlob(path)) throw new DataError(`${path}: no such file; ${ACCEPTED}`);
     const matches = await Array.fromAsync(new Bun.Glob(path).scan({ onlyFiles: true }));
     if (matches.length === 0) throw new DataError(`${path}: the glob matches no file in ${process.cwd()}; ${ACCEPTED}`);
-    return matches.sort();
+    return split(matches.sort());
   }
-  if (!found.isDirectory()) return [path];
-  const inside: string[] = [];
-  for (const name of await readdir(path, { recursive: true })) {
-    if (/(^|[/\\])\./.test(name)) continue;
-    if ([...TEXTS, ...TABLES].includes(extname(name).toLowerCase())) inside.push(join(path, name));
-  }
-  const tables = inside.filter((name) => TABLES.includes(extname(name).toLowerCase()));
+  if (!found.isDirectory()) return split([path]);
+  const visible = (await readdir(path, { recursive: true })).filter((name) => !/(^|[/\\])\./.test(name));
+  const inside = dataFiles(visible.map((name) => join(path, name)));
   if (inside.length === 0)
     throw new DataError(
       `${path}: the folder has no ${[...TABLES, ...TEXTS].join(", ")} file; name the files if they end differently`,
     );
-  return (tables.length > 0 ? tables : inside).sort();
+  return split(inside.sort());
+}
+
+/** The files of a repository that are meant by what follows its name: one, a glob, a folder, or all of its tables. */
+function chooseRemote(names: string[], inside: string, path: string): string[] {
+  if (names.includes(inside)) return [inside];
+  const glob = new Bun.Glob(inside);
+  const folder = inside === "" || inside.endsWith("/") ? inside : `${inside}/`;
+  const chosen = isGlob(inside)
+    ? names.filter((name) => glob.match(name))
+    : names.filter((name) => name.startsWith(folder) && TABLES.includes(extname(name).toLowerCase()));
+  if (chosen.length > 0) return chosen;
+  throw new DataError(
+    `${path}: has no ${isGlob(inside) ? "file that matches" : `${TABLES.join(", ")} file`} there ` +
+      `(found ${names.slice(0, 8).join(", ") || "no files"}); name one, as in hf://datasets/OWNER/NAME/FILE`,
+  );
+}
+
+function isGlob(path: string): boolean {
+  return /[*?[{]/.test(path);
+}
+
+function dataFiles(names: string[]): string[] {
+  const ends = (endings: string[]) => names.filter((name) => endings.includes(extname(name).toLowerCase()));
+  const tables = ends(TABLES);
+  return tables.length > 0 ? tables : ends(TEXTS);
 }
 
 /** Whether a file is read as JSON Lines, from its name alone; a .json file may be. */

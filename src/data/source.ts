@@ -1,7 +1,7 @@
 // Where samples come from: a path, or a list of paths and of sources with settings of their own.
 //
 //   data: "chat.jsonl"
-//   data: ["books/", "data/*.parquet"]
+//   data: ["books/", "data/*.parquet", "hf://datasets/OWNER/NAME"]
 //   data: [{ path: "chat.jsonl", weight: 7 }, { path: "books/", weight: 3 }]
 //   data: [{ path: "qa.csv", split: "[:90%]", filter: (row) => row.score > 3, map: (row) => ({ text: row.answer }) }]
 //
@@ -24,7 +24,7 @@ import { EXPECTED, toSample, type Sample } from "./shapes.ts";
 export type DataRecord = Record<string, any>;
 
 export interface DataSource {
-  /** A file, a folder or a glob. */
+  /** A file, a folder or a glob on this machine, or `hf://datasets/OWNER/NAME[@REVISION][/FILE]` on the hub. */
   path: string;
   /**
    * The share of the tokens of an epoch that come from this source, relative to the weights of the others; all sources
@@ -60,9 +60,9 @@ export function listSources(input: DataInput): DataSource[] {
   return [input].flat().map((source) => (typeof source === "string" ? { path: source } : source));
 }
 
-/** The files of a source, in order. */
-export async function sourceFiles({ path, split }: DataSource): Promise<string[]> {
-  return filesOfSplit(await findFiles(path), path, parseSplit(split).name);
+/** The files of a source, in order; those of the hub are downloaded. */
+export function sourceFiles({ path, split }: DataSource): Promise<string[]> {
+  return findFiles(path, (files) => filesOfSplit(files, path, parseSplit(split).name));
 }
 
 /** Whether all records of its files are samples, so that nobody has to look at one to know about the next. */
@@ -145,7 +145,9 @@ function filesOfSplit(files: string[], path: string, name: string | undefined): 
   if (name === undefined) return files;
   const word = new RegExp(`(^|[^a-z0-9])${name}([^a-z0-9]|$)`, "i");
   const base = path.replace(/[^/\\]*[*?[{].*$/, ""); // a folder above the source may have any name
-  const chosen = files.filter((file) => word.test(file === path ? file : file.slice(base.length)));
+  const chosen = files.filter((file) =>
+    word.test(file.startsWith(base) && file !== path ? file.slice(base.length) : file),
+  );
   if (chosen.length > 0) return chosen;
   throw new DataError(
     `${path}: no file has "${name}" in its name (found ${files.slice(0, 5).join(", ")}); use another split, or a cut such as "[:90%]"`,
