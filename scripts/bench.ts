@@ -5,14 +5,14 @@
 //   --json FILE                writes everything that was measured, and under which conditions
 //
 // Everything runs through plans on an engine, so what is measured is what is used. Nothing here passes or fails: figures of
-// a machine that others use mean little, and `load` in the first line says whether they do.
+// a machine that others use mean little, and the last line says how much they did.
 
 import { availableParallelism } from "node:os";
 import { parseArgs, styleText } from "node:util";
 import { ConfigError, SluiceError } from "../src/errors.ts";
 import { formatCount, formatDuration } from "../src/format.ts";
 import { Engine } from "../src/native/runtime.ts";
-import { conditions, cpuHasBfloat16, type Conditions } from "./bench/machine.ts";
+import { conditions, cpuHasBfloat16, watchOthers } from "./bench/machine.ts";
 import { groups, measureOps, type Group } from "./bench/ops.ts";
 import { Bench, type Rate } from "./bench/rates.ts";
 import { measureStep, type StepRate } from "./bench/step.ts";
@@ -35,12 +35,16 @@ async function bench(): Promise<void> {
   if (!Number.isInteger(workers) || workers < 1)
     throw new ConfigError(`--workers must be a whole number >= 1 (was ${values.workers})`);
   const where = conditions({ workers, device });
-  printConditions(where);
+  const { date, commit, cpu, cores } = where;
+  console.log(`${date.slice(0, 16)} ${commit} · ${cpu}, ${cores} cores · ${workers} workers on ${device}`);
 
+  const others = watchOthers();
   const rates = values.ops || !values.step ? await benchOps(workers, wantedGroups(values.only)) : [];
   const steps = values.step ? [await benchStep(workers, values.shape ?? "tiny", values.dtype ?? "float32")] : [];
+  const othersShare = others();
+  if (othersShare !== undefined) printOthers(othersShare);
   if (values.json !== undefined)
-    await Bun.write(values.json, JSON.stringify({ ...where, rates, steps }, null, 2) + "\n");
+    await Bun.write(values.json, JSON.stringify({ ...where, othersShare, rates, steps }, null, 2) + "\n");
 }
 
 function wantedGroups(only: string | undefined): readonly Group[] {
@@ -97,12 +101,9 @@ async function benchStep(workers: number, shape: string, dtype: string): Promise
   return rate;
 }
 
-function printConditions({ date, commit, cpu, cores, workers, load }: Conditions): void {
-  console.log(
-    `${date.slice(0, 16)} ${commit} · ${cpu}, ${cores} cores · ${workers} workers on ${device} · load ${load.toFixed(1)}`,
-  );
-  if (load > cores / 4)
-    console.log(styleText("yellow", "other processes are using this machine: the figures below are too low"));
+function printOthers(share: number): void {
+  const text = `other processes took ${percent(share).trim()} of the cores' time while this ran`;
+  console.log(share > 0.05 ? styleText("yellow", `${text}: the figures are too low`) : text);
 }
 
 const digits = (value: number): string => (value < 10 ? value.toFixed(2) : value.toFixed(1)).padStart(7);

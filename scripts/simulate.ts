@@ -1,10 +1,10 @@
 // bun run simulate --shape qwen3-8b --batch 16 --seq 1024 [options]
 //
 // Predicts a training step on a described machine without the model, the data or the machine: records the plans that the
-// engine would play and plays them on a virtual clock (src/simulate.ts). Assumptions are at the top of src/machines.ts.
+// engine would play, checks their order (src/plan-check.ts), and plays them on a virtual clock (src/simulate.ts). Assumptions are at the top of src/machines.ts.
 
 import { parseArgs, styleText } from "node:util";
-import { ConfigError } from "../src/errors.ts";
+import { ConfigError, assert } from "../src/errors.ts";
 import { stepFlops } from "../src/flops.ts";
 import { formatBytes, formatCount } from "../src/format.ts";
 import { machineNamed, machines, type Machine } from "../src/machines.ts";
@@ -20,6 +20,7 @@ import {
   rehearsedSettings,
   rehearsedShape,
 } from "../src/rehearsal.ts";
+import { checkPlans } from "../src/plan-check.ts";
 import { Random } from "../src/random.ts";
 import { simulate } from "../src/simulate.ts";
 import { recordStep } from "../src/step.ts";
@@ -104,6 +105,8 @@ export function predict(values: Values): Prediction {
   const recorded = Array.from({ length: steps }, (_, step) =>
     recordStep(recorder, batch, rehearsedSettings(shape, step + 1)),
   );
+  const [broken] = checkPlans(recorded, { shape, recorder });
+  assert(broken === undefined, `the recorded plans break rule ${broken?.rule}: ${broken?.message}`);
   const jitter = { share: share(values), seed: 1 };
   const { secondsPerStep, busy, binds, places } = simulate(recorded, { machine, jitter });
   return {

@@ -7,6 +7,7 @@
 // checksum.
 
 import { existsSync, mkdirSync, readFileSync, readdirSync, renameSync, rmSync, statSync } from "node:fs";
+import { rm } from "node:fs/promises";
 import { basename, join } from "node:path";
 import type { LoaderState } from "./data/loader.ts";
 import { CancelledError, CheckpointError, SluiceError } from "./errors.ts";
@@ -64,7 +65,7 @@ export async function saveCheckpoint(
     await replaceDirectory(temporary, path); // there already: the run was resumed from an older one
     return path;
   } catch (cause) {
-    rmSync(temporary, { recursive: true, force: true });
+    await rm(temporary, { recursive: true, force: true }).catch(() => {}); // the first failure is the one to tell
     throw explained(cause, path);
   }
 }
@@ -88,8 +89,10 @@ export async function restoreCheckpoint(trainer: Trainer, path: string): Promise
     if (manifest.files[index]?.name !== name)
       throw new CheckpointError(`${join(path, manifestName)} lists other files than this model's state has`);
     const file = join(path, name);
-    if (!existsSync(file)) throw new CheckpointError(`${file} is missing; resume from another checkpoint`);
-    const { size } = statSync(file);
+    const found = statSync(file, { throwIfNoEntry: false });
+    if (!found?.isFile())
+      throw new CheckpointError(`${file} is ${found ? "no file" : "missing"}; resume from another checkpoint`);
+    const { size } = found;
     if (size !== fileBytes)
       throw new CheckpointError(`${file} has ${size} bytes, ${fileBytes} were written; it is cut off`);
   }

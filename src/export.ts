@@ -1,7 +1,8 @@
 // The finished model as a Hugging Face directory: safetensors shards with index, config, tokenizer files, generation config.
 // Written beside its final name and renamed when complete, so that a reader sees the old directory, the new one or none.
 
-import { copyFileSync, existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { copyFileSync, existsSync, mkdirSync, readdirSync, writeFileSync } from "node:fs";
+import { rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { CancelledError, SluiceError } from "./errors.ts";
 import { fileError, replaceDirectory, temporaryPath } from "./io/atomic.ts";
@@ -21,7 +22,7 @@ export interface ExportOptions {
 const companions =
   /^(tokenizer.*\.json|tokenizer\.model|special_tokens_map\.json|chat_template\.jinja|vocab\.json|merges\.txt|generation_config\.json|added_tokens\.json|LICENSE.*)$/;
 
-/** Writes the model's current weights. An existing directory of that name is replaced. Drain a trainer first. */
+/** Writes the model's current weights. An existing directory of that name is replaced. Waits for a trainer's updates. */
 export async function exportModel(model: Model, directory: string, options: ExportOptions = {}): Promise<void> {
   const { dtype = "bfloat16", shardBytesMax = 5e9 } = options;
   const temporary = temporaryPath(directory);
@@ -35,6 +36,7 @@ export async function exportModel(model: Model, directory: string, options: Expo
     { format: "pt" },
     { shardBytesMax },
   );
+  await model.engine.idle();
   try {
     mkdirSync(dirname(directory), { recursive: true });
     mkdirSync(temporary);
@@ -47,7 +49,7 @@ export async function exportModel(model: Model, directory: string, options: Expo
     if (!existsSync(generation)) writeJson(generation, generationConfig(model));
     await replaceDirectory(temporary, directory);
   } catch (cause) {
-    rmSync(temporary, { recursive: true, force: true });
+    await rm(temporary, { recursive: true, force: true }).catch(() => {}); // the first failure is the one to tell
     throw explained(cause, directory);
   }
 }

@@ -112,12 +112,14 @@ export class Model implements Disposable {
 
   /** Mean loss over all valid tokens of a dataset, nothing is changed. Needs no trainer and allocates its own buffers. */
   async loss(dataset: Dataset, options: BatchShape): Promise<{ loss: number; validTokens: number }> {
+    await this.engine.idle(); // updates of a trainer's last step may still run
     using session = new Session(this, inferenceShape(this, options), new Map());
     return await session.evaluate(evaluationBatches(dataset, options));
   }
 
   /** Answers to prompts, in their order. A string is continued; messages are rendered by the chat template. */
-  generate(prompts: readonly Prompt[], options: GenerateOptions = {}): Promise<string[]> {
+  async generate(prompts: readonly Prompt[], options: GenerateOptions = {}): Promise<string[]> {
+    await this.engine.idle();
     return generate(this, prompts, options);
   }
 

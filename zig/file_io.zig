@@ -27,7 +27,7 @@ pub fn transfer(comptime direction: enum { read, write }, memory: []u8, file: Fi
                 if (std.c._errno().* == @intFromEnum(std.c.E.INTR)) continue;
                 return problem(text, "cannot {s} {s} at byte {d}: {s}", .{ @tagName(direction), file.name, file.offset + done + moved, std.mem.span(strerror(std.c._errno().*)) });
             }
-            if (count == 0) return problem(text, "{s} ends at byte {d}, {d} bytes were expected after it", .{ file.name, file.offset + done + moved, memory.len - done - moved });
+            if (count == 0) return problem(text, "{s} is cut off: {d} bytes were expected from byte {d} on", .{ file.name, memory.len - done - moved, file.offset + done + moved });
             moved += @intCast(count);
         }
         if (direction == .read) hash.update(piece);

@@ -1,6 +1,6 @@
 // What a measurement has to say about where and when it was made.
 
-import { cpus, loadavg, type as systemType } from "node:os";
+import { cpus, type as systemType } from "node:os";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 
@@ -11,8 +11,6 @@ export interface Conditions {
   cores: number;
   workers: number;
   device: string;
-  /** Runnable processes of the last minute, before measuring: anything near the number of cores spoils the figures. */
-  load: number;
 }
 
 export function conditions({ workers, device }: { workers: number; device: string }): Conditions {
@@ -25,8 +23,29 @@ export function conditions({ workers, device }: { workers: number; device: strin
     cores: cpus().length,
     workers,
     device,
-    load: loadavg()[0]!,
   };
+}
+
+/**
+ * Starts watching; the function it returns says which share of all cores' time went to other processes, or to other guests
+ * of the host, since then. undefined where the system does not tell.
+ */
+export function watchOthers(): () => number | undefined {
+  if (systemType() !== "Linux") return () => undefined;
+  const before = coreTime();
+  return () => {
+    const after = coreTime();
+    return Math.max(0, (after.busy - before.busy - (after.own - before.own)) / (after.all - before.all));
+  };
+}
+
+/** Seconds since the machine started that all cores were busy (stolen time included), seconds in all, and our own. */
+function coreTime(): { busy: number; all: number; own: number } {
+  const line = readFileSync("/proc/stat", "utf8").split("\n")[0]!;
+  const ticks = line.split(/\s+/).slice(1, 9).map(Number); // user nice system idle iowait irq softirq steal
+  const all = ticks.reduce((sum, count) => sum + count, 0);
+  const { user, system } = process.cpuUsage();
+  return { busy: (all - ticks[3]! - ticks[4]!) / 100, all: all / 100, own: (user + system) / 1e6 };
 }
 
 /** AVX512-BF16 or AMX: without them bfloat16 is converted and multiplied as float32. */

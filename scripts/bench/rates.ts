@@ -62,9 +62,13 @@ export class Bench implements Disposable {
     const bytes = count * (dtype === "float32" ? 4 : 2);
     const buffer = this.engine.buffer(place, bytes, `bench ${this.#buffers.length}`);
     this.#buffers.push(buffer);
-    if (content === "zero") return buffer.range();
-    const pattern = this.#pattern(dtype);
     const plan = new Plan({ step: 1, phase: "load" });
+    if (content === "zero") {
+      plan.record("upload", "zero", { to: buffer.range() }); // it is zero already, but its pages are not there
+      await this.engine.play(plan);
+      return buffer.range();
+    }
+    const pattern = this.#pattern(dtype);
     for (let offset = 0; offset < bytes; offset += pattern.bytes) {
       const part = Math.min(pattern.bytes, bytes - offset);
       plan.record("upload", "copy", { to: buffer.range(offset, part), from: pattern.slice(0, part) });

@@ -5,7 +5,7 @@
 // The moments are seen from outside, in the run directory: a state file of a temporary checkpoint appears, its manifest, the
 // published name, a line of the metrics, a file of the export. What a kill really hit is read off what it left behind.
 
-import { afterAll, beforeAll, expect, test } from "bun:test";
+import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import { statSync } from "node:fs";
 import { basename, join } from "node:path";
 import { listCheckpoints, readManifest } from "../../src/checkpoint.ts";
@@ -23,6 +23,8 @@ import {
   type Run,
 } from "../support/crash.ts";
 import { temporaryDirectory } from "../support/models.ts";
+
+setDefaultTimeout(300_000); // half a minute, and more on a busy machine
 
 const seed = 20;
 const killsWanted = 20;
@@ -148,8 +150,11 @@ function series(random: Random): Moment[] {
 test(`killed at ${killsWanted} moments (seed ${seed}), a run ends as if nothing had happened`, async () => {
   const random = new Random(seed);
   const hits = new Map<string, number>();
+  const count = (...places: string[]) => places.reduce((sum, where) => sum + (hits.get(where) ?? 0), 0);
+  const inCheckpoints = () => count("writing a checkpoint's state", "writing a manifest", "publishing a checkpoint");
+  const wanted = () => kills >= killsWanted && inCheckpoints() >= 5 && count("exporting") >= 3;
   let kills = 0;
-  for (let index = 0; kills < killsWanted && index < 10; index++) {
+  for (let index = 0; !wanted() && index < 8; index++) {
     const config = {
       ...recipe,
       output: join(directory.path, `series ${index}`),
@@ -175,13 +180,8 @@ test(`killed at ${killsWanted} moments (seed ${seed}), a run ends as if nothing 
     expect(outcome(config.output)).toEqual(undisturbed);
   }
   console.log(`${kills} kills: ${[...hits].map(([where, count]) => `${count} ${where}`).join(", ")}`);
-  expect(kills).toBeGreaterThanOrEqual(killsWanted);
-  const inside = (...places: string[]) => places.reduce((sum, where) => sum + (hits.get(where) ?? 0), 0);
-  expect(
-    inside("writing a checkpoint's state", "writing a manifest", "publishing a checkpoint"),
-  ).toBeGreaterThanOrEqual(4);
-  expect(inside("exporting")).toBeGreaterThanOrEqual(2);
-}, 120_000);
+  expect(wanted()).toBe(true);
+});
 
 function newestStep(output: string): number {
   const [newest] = listCheckpoints(checkpointsOf(output));

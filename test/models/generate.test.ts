@@ -1,10 +1,11 @@
 // What a model says: greedy answers are the words that transformers answers with (fixtures/generation.json says how they
 // were made), whatever the batch, the device limit and the window; samples are drawn from the right tokens and reproducible.
 
-import { afterAll, describe, expect, test } from "bun:test";
+import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { cpSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { ConfigError, MemoryError, ModelError } from "../../src/errors.ts";
+import { exportModel } from "../../src/export.ts";
 import type { GenerateOptions } from "../../src/generate.ts";
 import { load, type LoadOptions, type Model } from "../../src/model.ts";
 import { Trainer } from "../../src/trainer.ts";
@@ -28,6 +29,7 @@ const smallest: Record<string, number> = {
 };
 const answersOf = (model: string): string[] => models[model]!.map(({ answer }) => answer);
 
+setDefaultTimeout(30_000); // other processes may want the cores too
 const scope = new DisposableStack();
 afterAll(() => scope.dispose());
 
@@ -106,6 +108,31 @@ describe("what the device holds", () => {
     }
   });
 
+  test("right after a step, whose updates may still run: loss, answer and export wait for them", async () => {
+    const rows = { sequenceLength: 40, passes: 1, microBatches: 1 };
+    const look = async (drained: boolean): Promise<unknown> => {
+      using model = await load(join(fixtures, "llama-tiny"), { workers: 2 });
+      using exported = temporaryDirectory();
+      using trainer = await Trainer.open(model, plainConfig(rows));
+      model.engine.disturb({ jitterUs: 800 });
+      const looks = [];
+      for (const looking of [
+        () =>
+          model.loss(datasetOf([{ ids: [1, 2, 3, 4], labels: [1, 2, 3, 4] }]), { ...plainConfig(rows), batchSize: 1 }),
+        () => model.generate(["A"], { maxTokens: 3 }),
+        () => exportModel(model, join(exported.path, "model")),
+        () => Bun.file(join(exported.path, "model/model.safetensors")).bytes().then(Bun.hash),
+      ]) {
+        await trainer.step(randomStep(new Draw(looks.length), model.config, rows), { learningRate: 0.1 });
+        if (drained) await trainer.drain();
+        looks.push(await looking());
+      }
+      await trainer.drain();
+      return looks;
+    };
+    expect(await look(false)).toEqual(await look(true));
+  });
+
   test("Model.loss equals the reference and frees what it took", async () => {
     const reference = await Bun.file(join(fixtures, "llama-tiny/reference.json")).json();
     const model = await open("llama-tiny");
@@ -154,6 +181,8 @@ describe("options", () => {
     expect(await sampled({ seed: 7 })).toEqual(first);
     expect(await sampled({ seed: 7, batchSize: 1 })).toEqual(first);
     expect(await sampled({ seed: 8 })).not.toEqual(first);
+    const [one, other] = await model.generate(["A", "A"], { maxTokens: 12, temperature: 1 });
+    expect(one).not.toBe(other!);
     expect(await sampled({ seed: 7, topP: 1e-9 })).toEqual(await model.generate(prompts, { maxTokens: 12 }));
   });
 

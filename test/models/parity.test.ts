@@ -2,12 +2,13 @@
 // logits, every gradient tensor, norms, weights after three steps, twelve training losses. `scripts/parity.ts` does the
 // comparing and has the limits; the share of a limit that was used is printed with SLUICE_TEST_VERBOSE=1.
 
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { cpSync } from "node:fs";
 import { join } from "node:path";
 import { checkParity, type Check } from "../../scripts/parity.ts";
 import { fixtures, temporaryDirectory } from "../support/models.ts";
 
+setDefaultTimeout(30_000); // other processes may want the cores too
 const models = ["llama-tiny", "mistral-tiny", "qwen2-tiny", "qwen3-tiny"];
 const verbose = process.env["SLUICE_TEST_VERBOSE"] === "1";
 

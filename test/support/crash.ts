@@ -2,9 +2,10 @@
 // as a process of its own, and what it leaves behind in a form that two runs can be compared by.
 
 import { createHash } from "node:crypto";
-import { existsSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { basename, join, relative } from "node:path";
 import type { TrainConfig } from "../../src/config.ts";
+import { assert } from "../../src/errors.ts";
 import { Random } from "../../src/random.ts";
 import { fixtures, readJson } from "./models.ts";
 
@@ -77,6 +78,23 @@ export async function killWhen(run: Run, reached: () => boolean): Promise<Ended>
     await Bun.sleep(0);
   }
   return ended(run);
+}
+
+/** A run of the recipe that was killed once it had the checkpoints 4 and 6. */
+export async function interruptedRun(recipe: TrainConfig, output: string): Promise<void> {
+  const checkpoints = join(output, "checkpoints");
+  const { signal, errors } = await killWhen(startTraining({ ...recipe, output }), () =>
+    namesIn(checkpoints).includes("step-000006"),
+  );
+  assert(signal === "SIGKILL", `the run was to be killed (${errors})`);
+  for (const name of namesIn(checkpoints))
+    if (name !== "step-000004" && name !== "step-000006") rmSync(join(checkpoints, name), { recursive: true });
+}
+
+export function flipBit(path: string, position: number, bit: number): void {
+  const bytes = readFileSync(path);
+  bytes[position]! ^= 1 << bit;
+  writeFileSync(path, bytes);
 }
 
 /** Names in a directory; none while it does not exist. */
