@@ -173,7 +173,7 @@ function tokensBefore(tokenizer: Tokenizer, text: string, ids: number[], cuts: n
   const last = cuts.map((cut) => special?.findLast(({ at }) => at < cut));
   if (last.every((token) => token !== undefined))
     return last.map(({ at, index }, i) => {
-      const before = tokenizer.encode(text.slice(at, cuts[i]), { special: false });
+      const before = tokenizer.encodeOften(text.slice(at, cuts[i]));
       return index + commonPrefix(before, ids.slice(index, index + before.length));
     });
   // Without any, the pieces between the places often tokenise as they do inside the whole.

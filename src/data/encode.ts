@@ -57,7 +57,6 @@ export class Encoder {
     const { sequenceLength } = this.#options;
     const encoded: Encoded = { documents: [], truncated: 0, lostTokens: 0, dropped: 0 };
     for (const { ids, counted } of this.#tokenize(sample)) {
-      const labels = ids.map((_, i) => (counted[i + 1] ? ids[i + 1]! : IGNORED));
       const end = sample.kind === "text" ? ids.length : Math.min(ids.length, sequenceLength);
       // The token right after the end is still learned, as a label.
       if (ids.length > end + 1) {
@@ -66,9 +65,14 @@ export class Encoder {
       }
       for (let from = 0; from < end; from += sequenceLength) {
         const to = Math.min(from + sequenceLength, end);
-        const piece = { ids: ids.slice(from, to), labels: labels.slice(from, to) };
-        const valid = piece.labels.reduce((sum, label) => sum + (label === IGNORED ? 0 : 1), 0);
-        if (valid > 0) encoded.documents.push({ ...piece, valid });
+        const labels: number[] = [];
+        let valid = 0;
+        for (let next = from + 1; next <= to; next++) {
+          const counts = counted[next] === true; // past the last token nothing does
+          labels.push(counts ? ids[next]! : IGNORED);
+          if (counts) valid++;
+        }
+        if (valid > 0) encoded.documents.push({ ids: ids.slice(from, to), labels, valid });
         // The last token of a text has nothing to predict; alone in a piece it is no loss and no document.
         else if (from === 0) encoded.dropped++;
       }

@@ -24,6 +24,7 @@ export class Tokenizer {
   readonly #engine: Engine;
   /** Added tokens such as `<|im_end|>`: they part a text before anything else happens to it. */
   readonly #added: { ids: Set<number>; pattern: RegExp | undefined };
+  readonly #often = new Map<string, number[]>();
 
   constructor(directory: string, tokenizerJson: Json, config: Json, chatTemplate: string | undefined) {
     this.directory = directory;
@@ -59,9 +60,20 @@ export class Tokenizer {
   addedTokens(text: string, ids: readonly number[]): { at: number; index: number }[] | undefined {
     const { pattern, ids: added } = this.#added;
     const places = pattern ? Array.from(text.matchAll(pattern), ({ index }) => index) : [];
-    const indices = ids.flatMap((id, index) => (added.has(id) ? [index] : []));
+    const indices: number[] = [];
+    for (let index = 0; index < ids.length; index++) if (added.has(ids[index]!)) indices.push(index);
     if (places.length === 0 || places.length !== indices.length) return undefined;
     return places.map((at, i) => ({ at, index: indices[i]! }));
+  }
+
+  /** Ids of a few letters that come again and again, such as what begins an answer. They are remembered. */
+  encodeOften(text: string): number[] {
+    let ids = this.#often.get(text);
+    if (ids === undefined) {
+      ids = this.encode(text, { special: false });
+      if (this.#often.size < 1000 && text.length < 100) this.#often.set(text, ids);
+    }
+    return ids;
   }
 
   /** The text of some ids. Ids without a token, which a padded embedding may produce, are left out. */
