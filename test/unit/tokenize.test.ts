@@ -1,7 +1,7 @@
 // Tokenizing in workers into the cache: the outcome is that of one thread in memory, whatever the number of workers; a
 // second start finds it; and everything that tokens depend on makes another entry.
 
-import { afterEach, beforeEach, describe, expect, test } from "bun:test";
+import { afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { appendFileSync, readdirSync, rmSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { loadDataset, type DatasetOptions } from "../../src/data/dataset.ts";
@@ -11,6 +11,8 @@ import { dataCache } from "../../src/data/token-store.ts";
 import { loadTokenizer } from "../../src/data/tokenizer.ts";
 import { Random } from "../../src/random.ts";
 import { temporaryDirectory } from "../support/models.ts";
+
+setDefaultTimeout(60_000); // workers start slowly while other processes want the cores
 
 const tokenizer = await loadTokenizer(join(import.meta.dir, "../fixtures/tokenizer-qwen"));
 const cacheBefore = process.env["XDG_CACHE_HOME"];
