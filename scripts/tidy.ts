@@ -58,7 +58,7 @@ function unimported(tree: Tree): string[] {
   const imported = new Set<string>();
   for (const [path, text] of tree) {
     if (path.startsWith("test/") || !/\.(ts|zig)$/.test(path)) continue;
-    for (const [, name] of text.matchAll(/(?:from |import\(|import )"([\w./-]+\.(?:ts|zig))"/g))
+    for (const [, name] of text.matchAll(/(?:from |import\(|import |new URL\()"([\w./-]+\.(?:ts|zig))"/g))
       imported.add(normalize(join(dirname(path), name!)));
   }
   const sources = [...tree.keys()].filter((path) => /^(src|zig|scripts)\/.*\.(ts|zig)$/.test(path));

@@ -19,7 +19,9 @@ export { evaluate, exactMatch, type Answer, type EvaluateOptions } from "./evalu
 export { exportModel, type ExportOptions } from "./export.ts";
 export { exportCheckpoint, type ExportCheckpointOptions } from "./export-checkpoint.ts";
 export type { GenerateOptions, Prompt } from "./generate.ts";
-export type { Message } from "./data/chat.ts";
+export type { ChatLoss, Message } from "./data/chat.ts";
+export { describeData, measureData, type DataDescription, type DescribeOptions } from "./data/data-report.ts";
+export type { Dataset, DatasetOptions, DatasetReport } from "./data/dataset.ts";
 export {
   Loader,
   evaluationBatches,
@@ -28,7 +30,7 @@ export {
   type MicroBatch,
   type StepBatch,
 } from "./data/loader.ts";
-export type { Dataset, DatasetReport } from "./data/dataset.ts";
+export type { DataInput, DataRecord, DataSource } from "./data/source.ts";
 export { run } from "./main.ts";
 export { load, Model, type LoadOptions } from "./model.ts";
 export { listCheckpoints, restoreCheckpoint, saveCheckpoint, type Manifest } from "./checkpoint.ts";

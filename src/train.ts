@@ -15,7 +15,7 @@ import {
   setAside,
   type Manifest,
 } from "./checkpoint.ts";
-import { parseConfig, type Config, type TrainConfig } from "./config.ts";
+import { configJson, parseConfig, type Config, type TrainConfig } from "./config.ts";
 import type { Dashboard } from "./dashboard.ts";
 import { Loader, evaluationBatches, type StepBatch } from "./data/loader.ts";
 import type { Dataset } from "./data/dataset.ts";
@@ -67,7 +67,8 @@ export async function train(input: TrainConfig, callbacks: Callbacks = {}): Prom
     workers: config.workers,
     ...(config.deviceMemory === undefined ? {} : { deviceMemory: config.deviceMemory }),
   });
-  const lossOn = { sequenceLength: config.sequenceLength, loss: config.chat.loss };
+  const { sequenceLength, maxBadLines, workers } = config;
+  const lossOn = { sequenceLength, maxBadLines, workers, loss: config.chat.loss };
   const dataset = await model.dataset(config.data, lossOn);
   const heldOut = config.evaluationData === undefined ? undefined : await model.dataset(config.evaluationData, lossOn);
   const loader = new Loader(dataset, config, config.seed);
@@ -134,11 +135,13 @@ function announce(model: Model, trainer: Trainer, { report }: Dataset, config: C
   const lost = [
     report.truncated && `${report.truncated} truncated`,
     report.dropped && `${report.dropped} dropped`,
+    report.badLines && `${report.badLines.count} bad lines left out`,
   ].filter(Boolean);
   console.log(
     `data: ${formatCount(report.samples)} samples, ${formatCount(report.tokens)} tokens, ${formatCount(report.validTokens)} count` +
       `${lost.length > 0 ? ` (${lost.join(", ")})` : ""}; ${steps} steps of ${config.batchSize} rows of at most ${config.sequenceLength}`,
   );
+  for (const line of report.badLines?.first ?? []) console.log(`  ${line}`);
   const limit = config.deviceMemory === undefined ? "" : ` of ${formatBytes(config.deviceMemory)}`;
   console.log(
     `memory bill: ${formatBytes(device)}${limit} on the device, ${((100 * device) / bytes).toFixed(0)} % of the model's weights`,
@@ -226,7 +229,7 @@ class Run {
     if (aside) this.#status.print(`checkpoints past step ${steps} are of another course and were moved to ${aside}`);
     if (existsSync(this.checkpoints)) pruneCheckpoints(this.checkpoints, this.config.checkpoint.keep);
     const { output, tensorboard, dashboard } = this.config;
-    await writeFileAtomic(join(output, "config.json"), `${JSON.stringify(this.config, null, 2)}\n`);
+    await writeFileAtomic(join(output, "config.json"), `${JSON.stringify(configJson(this.config), null, 2)}\n`);
     this.#log = new MetricsLog(output, steps);
     await writeFacts(output, this.#facts);
     if (tensorboard) this.#tensorboard = new TensorBoardLog(output, steps);
@@ -354,7 +357,7 @@ class Run {
   async save(): Promise<void> {
     const { steps: step } = this.#trainer;
     if (this.#saved === step) return;
-    const contents = { data: this.#loader.state(), config: this.config };
+    const contents = { data: this.#loader.state(), config: configJson(this.config) };
     this.#savedAs = await saveCheckpoint(this.#trainer, this.checkpoints, contents);
     this.#saved = step;
     pruneCheckpoints(this.checkpoints, this.config.checkpoint.keep);

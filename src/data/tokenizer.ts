@@ -25,6 +25,9 @@ export class Tokenizer {
   /** The source of the chat template, if the directory has one. */
   readonly chatTemplate: string | undefined;
   readonly #engine: Engine;
+  /** Added tokens such as `<|im_end|>`: they part a text before anything else happens to it. */
+  readonly #added: { ids: Set<number>; pattern: RegExp | undefined };
+  readonly #often = new Map<string, number[]>();
 
   constructor(directory: string, tokenizerJson: Json, config: Json, chatTemplate: string | undefined) {
     this.directory = directory;
@@ -40,11 +43,41 @@ export class Tokenizer {
     let largest = 0;
     for (const id of this.#engine.get_vocab(true).values()) largest = Math.max(largest, id);
     this.vocabularySize = largest + 1;
+    const added = (tokenizerJson["added_tokens"] ?? []) as { id: number; content: string }[];
+    const longestFirst = added.map(({ content }) => content).sort((a, b) => b.length - a.length);
+    const escaped = longestFirst.map((content) => content.replace(/[\\^$.*+?()[\]{}|]/g, "\\$&"));
+    this.#added = {
+      ids: new Set(added.map(({ id }) => id)),
+      pattern: escaped.length > 0 ? new RegExp(escaped.join("|"), "g") : undefined,
+    };
   }
 
   /** Ids of a text; with `special`, also the tokens that the model expects around a text, such as begin-of-text. */
   encode(text: string, { special }: { special: boolean }): number[] {
     return this.#engine.encode(text, { add_special_tokens: special }).ids;
+  }
+
+  /**
+   * The added tokens of a text and of its ids, in order: each one's place in the text, and its number among the ids.
+   * Undefined if there are none, or if the text does not show which they are.
+   */
+  addedTokens(text: string, ids: readonly number[]): { at: number; index: number }[] | undefined {
+    const { pattern, ids: added } = this.#added;
+    const places = pattern ? Array.from(text.matchAll(pattern), ({ index }) => index) : [];
+    const indices: number[] = [];
+    for (let index = 0; index < ids.length; index++) if (added.has(ids[index]!)) indices.push(index);
+    if (places.length === 0 || places.length !== indices.length) return undefined;
+    return places.map((at, i) => ({ at, index: indices[i]! }));
+  }
+
+  /** Ids of a few letters that come again and again, such as what begins an answer. They are remembered. */
+  encodeOften(text: string): number[] {
+    let ids = this.#often.get(text);
+    if (ids === undefined) {
+      ids = this.encode(text, { special: false });
+      if (this.#often.size < 1000 && text.length < 100) this.#often.set(text, ids);
+    }
+    return ids;
   }
 
   /** The text of some ids. Ids without a token, which a padded embedding may produce, are left out. */

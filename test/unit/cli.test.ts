@@ -55,7 +55,7 @@ describe("sluice", () => {
     [["train", "model"], '"model" is no flag; write --KEY VALUE, see sluice train --help'],
     [["train", "--steps"], "--steps needs a value"],
     [["train", "--steps", "--model", "x"], "--steps needs a value"],
-    [["train", "--model", "x", "--output", "y"], "data is missing; it must be a path or a list of paths"],
+    [["train", "--model", "x", "--output", "y"], "data is missing; it must be a path, or a list of paths and sources"],
     [
       ["train", "--model=x", "--data=y", "--output=z", "--optimizer.lr=1"],
       "optimizer.lr is not a known key; did you mean optimizer.learningRate?",
@@ -283,7 +283,9 @@ describe("train.ts", () => {
   });
 
   test("one without the other", async () => {
-    expect(await train("--model", tinyModel)).toEqual(failed("data is missing; it must be a path or a list of paths"));
+    expect(await train("--model", tinyModel)).toEqual(
+      failed("data is missing; it must be a path, or a list of paths and sources"),
+    );
     expect(await train("--data", "x.jsonl")).toEqual(failed("model is missing; it must be a non-empty string"));
   });
 });

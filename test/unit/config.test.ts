@@ -7,6 +7,7 @@ describe("parseConfig", () => {
   test("fills in every default", async () => {
     expect(await parseConfig(minimal)).toEqual({
       ...minimal,
+      maxBadLines: 0,
       device: "cpu",
       dtype: "float32",
       workers: navigator.hardwareConcurrency,
