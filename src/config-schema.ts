@@ -5,6 +5,7 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { bareSchema, parseConfig } from "./config.ts";
+import { splitPattern } from "./data/source.ts";
 
 /** A schema, as far as is needed here. */
 export interface JsonSchema {
@@ -24,10 +25,26 @@ export async function configSchema(): Promise<JsonSchema> {
   const schema = finite((await bareSchema()) as JsonSchema);
   const required = { model: "-", data: "-", output: "-" };
   const { model: _, data: __, output: ___, ...defaults } = await parseConfig(required);
-  const comments = readComments(readFileSync(join(import.meta.dir, "config.ts"), "utf8"));
+  const files = ["config.ts", "data/source.ts"].map((name) => readFileSync(join(import.meta.dir, name), "utf8"));
+  const comments = readComments(files.join("\n"));
+  for (const key of ["data", "evaluationData"]) Object.assign(schema.properties![key]!, dataSchema(comments));
   describe(schema, "root", defaults, comments);
   schema.properties = { $schema: { type: "string" }, ...schema.properties };
   return { ...schema, title: "Sluice training run" };
+}
+
+/** A `DataInput` as far as JSON can hold one: `filter` and `map` are functions. */
+function dataSchema(comments: Comments): JsonSchema {
+  const path = { type: "string", minLength: 1 };
+  const properties: Record<string, JsonSchema> = {
+    path: { ...path },
+    weight: { type: "number", exclusiveMinimum: 0 },
+    split: { type: "string", minLength: 1, pattern: splitPattern.source },
+    limit: { type: "integer", minimum: 1 },
+  };
+  const source: JsonSchema = { type: "object", properties, required: ["path"], additionalProperties: false };
+  describe(source, "DataSource", {}, comments);
+  return { anyOf: [path, { type: "array", minItems: 1, items: { anyOf: [path, source] } }] };
 }
 
 /** Without bounds that JSON cannot write and that bound nothing, such as `exclusiveMaximum: Infinity`. */
@@ -50,10 +67,12 @@ function describe(schema: JsonSchema, group: string, defaults: Record<string, un
 /** By `group.key`. */
 type Comments = Map<string, string>;
 
-/** The comment above each key, by the constant that it stands in: `const optimizer = type({ ... });`. */
+/** The comment above each key, by the constant or interface that it stands in: `const optimizer = type({ ... });`. */
 function readComments(source: string): Comments {
   const comments: Comments = new Map();
-  for (const [, name, body] of source.matchAll(/\n  const (\w+) = type\(\{\n([^]*?)\n  \}\);/g))
+  const constants = source.matchAll(/\n  const (\w+) = type\(\{\n([^]*?)\n  \}\);/g);
+  const interfaces = source.matchAll(/\nexport interface (\w+) \{\n([^]*?)\n\}/g);
+  for (const [, name, body] of [...constants, ...interfaces])
     for (const [, comment, key] of body!.matchAll(/\/\*\*((?:[^*]|\*(?!\/))*)\*\/\s*"?(\w+)\??"?:/g))
       comments.set(`${name!.replace(/Group$/, "")}.${key}`, comment!.replace(/\s*\n\s*\*?\s*/g, " ").trim());
   return comments;

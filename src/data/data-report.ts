@@ -14,6 +14,7 @@ import { pack, packingWaste } from "./pack.ts";
 import { listSources, readItems, sourceFiles, type DataInput } from "./source.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
+/** How `describeData` tokenizes and shows. */
 export interface DescribeOptions extends EncodeOptions {
   /** How many samples are shown as tokens; default 2. */
   shown?: number;

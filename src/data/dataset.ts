@@ -41,6 +41,7 @@ export interface DatasetReport extends Counts {
   badLines?: { count: number; first: string[] };
 }
 
+/** How data becomes tokens, and what it may cost. */
 export interface DatasetOptions extends EncodeOptions {
   /** How many malformed lines may be left out; default 0. */
   maxBadLines?: BadLinesMax;

@@ -19,10 +19,10 @@ import type { Item } from "./batch.ts";
 import { findFiles, readRecords } from "./files.ts";
 import { EXPECTED, toSample, type Sample } from "./shapes.ts";
 
-/** A line, row or element of a data file as `filter` and `map` get it. */
-// oxlint-disable-next-line typescript/no-explicit-any -- what a record holds is known to the recipe alone
-export type DataRecord = Record<string, any>;
+/** A line, row or element of a data file as `filter` and `map` get it. What it holds is known to the recipe alone. */
+export type DataRecord = Record<string, any>; // oxlint-disable-line typescript/no-explicit-any
 
+/** One of the places that data comes from, and how much of it counts. */
 export interface DataSource {
   /** A file, a folder or a glob on this machine, or `hf://datasets/OWNER/NAME[@REVISION][/FILE]` on the hub. */
   path: string;
@@ -134,7 +134,8 @@ interface Split {
   to: number;
 }
 
-const splitPattern = /^([\w-]+)?(?:\[(?:(\d+(?:\.\d+)?)%)?:(?:(\d+(?:\.\d+)?)%)?\])?$/;
+/** A name, a cut, or both. */
+export const splitPattern = /^([\w-]+)?(?:\[(?:(\d+(?:\.\d+)?)%)?:(?:(\d+(?:\.\d+)?)%)?\])?$/;
 
 function parseSplit(text: string | undefined): Split {
   const [, name, from = "0", to = "100"] = splitPattern.exec(text ?? "") ?? [];

@@ -52,6 +52,13 @@ const good = [
   {},
   { steps: 10, schedule: { type: "wsd", warmup: "3%", decay: 2 } },
   { deviceMemory: "24GiB", window: { slots: "all", ring: "all" } },
+  { data: ["a", { path: "b" }], evaluationData: "c/*.csv", maxBadLines: "1%" },
+  {
+    data: [
+      { path: "a", weight: 2.5, split: "train[:90%]", limit: 10 },
+      { path: "b", weight: 1, split: "[90%:]" },
+    ],
+  },
   { data: ["a", "b"], maxGradNorm: null, checkpoint: { every: null, resume: "auto" } },
   { optimizer: { learningRate: 1e-5, weightDecayGroups: [{ match: "*.bias", weightDecay: 0 }] } },
 ];
@@ -68,6 +75,18 @@ const bad = [
   { dtype: "float16" },
   { window: { slots: 1 } },
   { output: "" },
+  { data: 3 },
+  { data: "" },
+  { data: [] },
+  { data: ["a", ""] },
+  { data: { path: "a" } },
+  { data: [{ weight: 1 }] },
+  { data: [{ path: "a", weight: 0 }] },
+  { data: [{ path: "a", split: "90%" }] },
+  { data: [{ path: "a", limit: 0 }] },
+  { evaluationData: [{ path: "a", fliter: "x" }] },
+  { data: [{ path: "a", map: "(row) => row" }] },
+  { maxBadLines: -1 },
 ];
 
 for (const config of good)
@@ -92,6 +111,8 @@ test("every key is described, and defaults are those that parseConfig fills in",
     for (const [key, property] of Object.entries(properties)) {
       if (property.properties) walk(property, `${path}${key}.`, values[key] as Record<string, unknown>);
       else if (property.description === undefined) undescribed.push(path + key);
+      for (const { items } of (property["anyOf"] ?? []) as JsonSchema[])
+        for (const inside of (items?.["anyOf"] ?? []) as JsonSchema[]) walk(inside, `${path}${key}[].`, {});
       if (property.default !== undefined) expect(values[key]).toEqual(property.default);
     }
   };
