@@ -12,7 +12,7 @@ how long documents are, how full rows will be, and every line that is truncated,
 malformed. A FILE may also be a folder, a glob or hf://datasets/OWNER/NAME; all of it is read.
 
   --model MODEL        whose tokenizer and chat template
-  --config FILE        a run's config, whose data, model, sequenceLength and chat.loss hold unless said
+  --config FILE        a run's config; flags replace its model, sequenceLength and chat.loss
   --sequenceLength N   the longest row, in tokens (1024)
   --loss WHICH         assistant (default), last, completion or all: which tokens count
   --shown N            how many samples are shown as tokens (2)

@@ -6,7 +6,8 @@ import { modelFlags, modelHelp, number, oneOf, openModel, type Command } from ".
 
 const help = `sluice evaluate MODEL FILE... [options]
 
-Mean loss per token that counts, and perplexity, on data: files, folders, globs or hf://datasets/OWNER/NAME.
+Mean loss per token that counts, and perplexity. A FILE may also be a folder, a glob or
+hf://datasets/OWNER/NAME.
 
   --sequenceLength N   the longest row, in tokens (1024, or the model's positions)
   --loss WHICH         assistant (default), last, completion or all: which tokens count
