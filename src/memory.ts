@@ -5,7 +5,7 @@
 // `models/parameters.ts`; E is bytes per element of the compute dtype, G of a gradient on its way to the host.
 
 import { ConfigError, MemoryError } from "./errors.ts";
-import { formatBytes } from "./format.ts";
+import { formatBytes, formatPlaces } from "./format.ts";
 import {
   activationSizes,
   alignBytes,
@@ -228,7 +228,7 @@ export function bytesIn(bill: readonly BillLine[], place: Place): number {
 export function checkBill(bill: readonly BillLine[], deviceBytesMax: number): void {
   const needed = bytesIn(bill, "device");
   if (needed <= deviceBytesMax) return;
-  const largest = summarize(bill.filter((line) => line.place === "device"))
+  const largest = summarizeBill(bill.filter((line) => line.place === "device"))
     .sort((a, b) => b.bytes - a.bytes)
     .slice(0, 3)
     .map((line) => `${line.purpose} ${formatBytes(line.bytes)}`);
@@ -240,7 +240,7 @@ export function checkBill(bill: readonly BillLine[], deviceBytesMax: number): vo
 
 /** The bill as a table: a line per purpose, with totals. */
 export function printBill(bill: readonly BillLine[], parameters: number): string {
-  const rows = summarize(bill);
+  const rows = summarizeBill(bill);
   const order = ["device", "pinned", "host"];
   rows.sort((a, b) => order.indexOf(a.place) - order.indexOf(b.place) || b.bytes - a.bytes);
   const width = Math.max(...rows.map((row) => row.purpose.length));
@@ -257,7 +257,8 @@ export function printBill(bill: readonly BillLine[], parameters: number): string
   return text.join("\n");
 }
 
-function summarize(bill: readonly BillLine[]): { purpose: string; place: Place; bytes: number }[] {
+/** One line per purpose and place, in the order of the bill. */
+export function summarizeBill(bill: readonly BillLine[]): { purpose: string; place: Place; bytes: number }[] {
   const sums = new Map<string, { purpose: string; place: Place; bytes: number }>();
   for (const { purpose, place, bytes } of bill) {
     const key = `${place} ${purpose}`;
@@ -278,6 +279,10 @@ export class Buffers<B extends BufferLike = BufferLike> {
   /** Makes every buffer of a bill; `make` allocates, or only describes (simulation). */
   static make<B extends BufferLike>(bill: readonly BillLine[], make: (line: BillLine) => B): Buffers<B> {
     return new Buffers(new Map(bill.map((line) => [line.name, make(line)])));
+  }
+
+  [Bun.inspect.custom](): string {
+    return `Buffers(${this.all.size}: ${formatPlaces(this.all.values())})`;
   }
 
   get(name: string): B {
