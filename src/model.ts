@@ -6,7 +6,9 @@
 import { availableParallelism } from "node:os";
 import { DataError, ModelError } from "./errors.ts";
 import { evaluationBatches, type BatchShape } from "./data/loader.ts";
-import { loadDataset, type Dataset } from "./data/dataset.ts";
+import { loadDataset, type Dataset, type DatasetOptions } from "./data/dataset.ts";
+import type { ChatLoss } from "./data/chat.ts";
+import type { DataInput } from "./data/source.ts";
 import { loadTokenizer, type Tokenizer } from "./data/tokenizer.ts";
 import { formatCount } from "./format.ts";
 import { generate, type GenerateOptions, type Prompt } from "./generate.ts";
@@ -19,6 +21,7 @@ import { Engine, type Buffer } from "./native/runtime.ts";
 import { Plan } from "./plan.ts";
 import { Session, inferenceShape } from "./session.ts";
 
+/** Where and in which type a model computes. */
 export interface LoadOptions {
   /** Default "cpu". */
   device?: DeviceKind;
@@ -58,6 +61,7 @@ export async function load(directory: string, options: LoadOptions = {}): Promis
   }
 }
 
+/** A model in memory, from `load`. Owns native memory until `close` or the end of a `using` scope. */
 export class Model implements Disposable {
   readonly directory: string;
   readonly config: DecoderConfig;
@@ -97,18 +101,15 @@ export class Model implements Disposable {
     return this.#tokenizer;
   }
 
-  /** Data files as token documents for this model. */
-  async dataset(
-    paths: string | readonly string[],
-    options: { sequenceLength: number; loss?: "assistant" | "all" },
-  ): Promise<Dataset> {
-    const { sequenceLength, loss = "assistant" } = options;
+  /** Data as token documents for this model; `data` is a path, or a list of paths and sources. */
+  async dataset(data: DataInput, options: Omit<DatasetOptions, "loss"> & { loss?: ChatLoss }): Promise<Dataset> {
+    const { sequenceLength } = options;
     const { maxPositions } = this.config;
     if (sequenceLength > maxPositions)
       throw new DataError(
         `sequenceLength (${sequenceLength}) is longer than the model's ${maxPositions} positions; use at most ${maxPositions}`,
       );
-    return loadDataset(paths, await this.tokenizer(), { sequenceLength, loss });
+    return shownShort(await loadDataset(data, await this.tokenizer(), { loss: "assistant", ...options }));
   }
 
   /** Mean loss over all valid tokens of a dataset, nothing is changed. Needs no trainer and allocates its own buffers. */
@@ -165,6 +166,13 @@ export class Model implements Disposable {
 
   [Bun.inspect.custom](): string {
     const { layers, hidden, modelType } = this.config;
-    return `Model(${modelType}, ${formatCount(this.parameters)} parameters, ${layers} layers × ${hidden}, ${this.dtype} on ${this.engine.device})`;
+    return `Model(${modelType}, ${formatCount(this.parameters)} parameters, ${layers} layers × ${hidden}, ${this.dtype} on ${this.engine.device}${this.state.size > 0 ? "" : ", closed"})`;
   }
+}
+
+/** The dataset, which a REPL shows without its tokens. */
+function shownShort(dataset: Dataset): Dataset {
+  const { documents, tokens, validTokens } = dataset.report;
+  const text = `Dataset(${formatCount(documents)} documents, ${formatCount(tokens)} tokens, ${formatCount(validTokens)} count)`;
+  return Object.defineProperty(dataset, Bun.inspect.custom, { value: () => text });
 }

@@ -165,14 +165,9 @@ pub const Executor = struct {
         if (executor.gpu_streams) |streams| if (streams.device.lost.load(.acquire))
             return last_error.fail("the GPU's context broke in an earlier plan; close the engine and open it again", .{});
         if (base < executor.submitted_below) return last_error.fail("plan starts at command {d}, the last one ended at {d}", .{ base, executor.submitted_below });
-        const slot = for (&executor.plans) |*slot| {
-            if (slot.* == null) break slot;
-            if (slot.*.?.left()) {
-                slot.*.?.destroy();
-                slot.* = null;
-                break slot;
-            }
-        } else return last_error.fail("{d} plans are in flight already; wait for one to end", .{plans_max});
+        const slot = executor.freeSlot() orelse return last_error.fail("{d} plans are in flight already; wait for one to end", .{plans_max});
+        if (slot.*) |oldest| oldest.destroy();
+        slot.* = null;
         slot.* = executor.load(base, count, words) catch |problem| {
             if (problem == error.OutOfMemory) last_error.set("out of memory for a plan of {d} commands", .{count});
             return 1;
@@ -180,6 +175,16 @@ pub const Executor = struct {
         executor.submitted_below = base + count;
         executor.changed.broadcast();
         return 0;
+    }
+
+    /// Of the plans that are over, the oldest gives way: the spans of the later ones may still be asked for.
+    fn freeSlot(executor: *Executor) ?*?*Plan {
+        var free: ?*?*Plan = null;
+        for (&executor.plans) |*slot| {
+            const plan = slot.* orelse return slot;
+            if (plan.left() and (free == null or plan.base < free.?.*.?.base)) free = slot;
+        }
+        return free;
     }
 
     fn load(executor: *Executor, base: u64, count: u32, words: []const u32) !*Plan {

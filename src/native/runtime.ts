@@ -8,6 +8,7 @@ import { read } from "node:fs";
 import { CancelledError, MemoryError, NativeError, StepError, assert } from "../errors.ts";
 import { accesses, describeLabel, Range, type BufferLike, type Event, type Plan } from "../plan.ts";
 import { deviceKinds, places, type DeviceKind, type Place } from "./abi.gen.ts";
+import { formatBytes, formatPlaces } from "../format.ts";
 import { cacheDirectory, kernelFiles, native, windowInto, type Native } from "./library.ts";
 
 /** A named range of native memory, or an open file. Zeroed when made. */
@@ -42,7 +43,7 @@ export class Buffer implements BufferLike {
   }
 
   [Bun.inspect.custom](): string {
-    return `Buffer(${this.name}, ${this.place}, ${this.bytes} bytes)`;
+    return `Buffer(${this.name}, ${this.place}, ${formatBytes(this.bytes)})`;
   }
 }
 
@@ -122,7 +123,7 @@ export class Engine implements Disposable {
       const { totalBytes, overheadBytes } = this.deviceInfo();
       this.deviceBytesMax = Math.min(limit, totalBytes) - overheadBytes;
     }
-    engines.add(this);
+    listening.engines.add(this);
   }
 
   /** Facts and figures of the GPU; NativeError on other devices. */
@@ -281,7 +282,7 @@ export class Engine implements Disposable {
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
-    engines.delete(this);
+    listening.engines.delete(this);
     this.#check(this.#native.sluice_engine_destroy(this.#handle));
     for (const waiter of this.#waiters) waiter.reject(closedError());
     this.#waiters.clear();
@@ -293,7 +294,8 @@ export class Engine implements Disposable {
   }
 
   [Bun.inspect.custom](): string {
-    return `Engine(${this.device}, ${this.workers} workers${this.#closed ? ", closed" : ""})`;
+    const held = (): string => formatPlaces(Object.entries(this.held()).map(([place, bytes]) => ({ place, bytes })));
+    return `Engine(${this.device}, ${this.workers} ${this.workers === 1 ? "worker" : "workers"}, ${this.#closed ? "closed" : `holds ${held()}`})`;
   }
 
   // ---- waiting ------------------------------------------------------------------------------------------------------
@@ -365,19 +367,28 @@ const closedError = (): Error => new CancelledError("the engine was closed");
 const failureWaits = 2;
 const failuresKept = 64;
 
-const engines = new Set<Engine>();
+/**
+ * Who may be waiting, and whether the pipe is being read. There is one pipe in a process, but `bun --hot` evaluates this
+ * file again while engines of its former self live on: they share this, or two readers would take each other's notes.
+ */
+interface Listening {
+  engines: Set<Pick<Engine, "waits" | "settle">>;
+  reading: boolean;
+}
+const key = Symbol.for("sluice.listening");
+const shared = globalThis as { [key]?: Listening };
+const listening = (shared[key] ??= { engines: new Set(), reading: false });
 const notification = new Uint8Array(new ArrayBuffer(4096));
-let reading = false;
 
 /** One read at a time, and only while somebody waits: a read that nobody needs any more is woken up. */
 function listen(): void {
-  const wanted = [...engines].some((engine) => engine.waits);
-  if (reading && !wanted) native().sluice_wake();
-  if (reading || !wanted) return;
-  reading = true;
+  const wanted = [...listening.engines].some((engine) => engine.waits);
+  if (listening.reading && !wanted) native().sluice_wake();
+  if (listening.reading || !wanted) return;
+  listening.reading = true;
   read(native().sluice_descriptor(), notification, 0, notification.length, null, () => {
-    reading = false;
-    for (const engine of engines) engine.settle();
+    listening.reading = false;
+    for (const engine of listening.engines) engine.settle();
     listen();
   });
 }

@@ -5,7 +5,7 @@
 //!   forward          yᵀ (O, T)  = weight (O, I) · xᵀ       A = weight, transposed   B = x
 //!   input gradient   dxᵀ (I, T) = weightᵀ · dyᵀ            A = weight               B = dy
 //!   weight gradient  dwᵀ (I, O) = xᵀ · dy                  A = x                    B = dy, transposed
-//! Inputs are bfloat16, sums float32; weight gradients come out in float32.
+//! Inputs are bfloat16, sums float32; weight gradients come out in float32, or rounded where one product is the whole gradient.
 //!
 //! A library knows many algorithms for a product and guesses the best one badly enough that it pays to measure: on first
 //! use the first `candidates_max` guesses are timed, and the fastest one is kept for the process and on disk, per GPU and
@@ -97,7 +97,8 @@ const names = struct {
     pub const multiply = both("Matmul");
 };
 
-pub const Kind = enum { forward, input, weight };
+/// `weight` makes a gradient in float32, `weight_rounded` one in bfloat16.
+const Kind = enum { forward, input, weight, weight_rounded };
 
 /// What a product is, up to where its buffers lie.
 const Shape = struct {
@@ -115,8 +116,12 @@ const Shape = struct {
         return switch (shape.kind) {
             .forward => .{ .m = shape.outputs, .n = shape.tokens, .k = shape.inputs, .transpose_a = true, .transpose_b = false },
             .input => .{ .m = shape.inputs, .n = shape.tokens, .k = shape.outputs, .transpose_a = false, .transpose_b = false },
-            .weight => .{ .m = shape.inputs, .n = shape.outputs, .k = shape.tokens, .transpose_a = false, .transpose_b = true },
+            .weight, .weight_rounded => .{ .m = shape.inputs, .n = shape.outputs, .k = shape.tokens, .transpose_a = false, .transpose_b = true },
         };
+    }
+
+    fn isFloat32(shape: Shape) bool {
+        return shape.kind == .weight;
     }
 
     /// Shapes of one class share an algorithm: four classes between a power of two and the next.
@@ -245,7 +250,7 @@ pub const Blas = struct {
         const codes = [_]i32{
             blas.calls.layout_create(&layouts[0], type_bfloat16, a_rows, a_columns, @intCast(a_rows)),
             blas.calls.layout_create(&layouts[1], type_bfloat16, b_rows, b_columns, @intCast(b_rows)),
-            blas.calls.layout_create(&layouts[2], if (shape.kind == .weight) type_float32 else type_bfloat16, m, n, @intCast(m)),
+            blas.calls.layout_create(&layouts[2], if (shape.isFloat32()) type_float32 else type_bfloat16, m, n, @intCast(m)),
         };
         for (codes) |code| if (code != 0) {
             _ = blas.calls.product_destroy(product_handle);
@@ -325,7 +330,7 @@ pub const Blas = struct {
         const dimensions = shape.dimensions();
         var d = operands.d;
         const in_place = operands.beta != 0 and operands.c == operands.d;
-        const bytes = dimensions.m * dimensions.n * @as(u64, if (shape.kind == .weight) 4 else 2);
+        const bytes = dimensions.m * dimensions.n * @as(u64, if (shape.isFloat32()) 4 else 2);
         if (in_place) d = blas.device.allocate(bytes) orelse return null;
         defer if (in_place) blas.device.release(d, bytes);
         const calls = &blas.table.calls;
@@ -396,7 +401,7 @@ pub fn linearBackwardInput(launcher: *Launcher, a: *const abi.ops.linear_backwar
     return plain(launcher, "linear_backward_input_plain", @as(u64, a.tokens) * a.inputs, a);
 }
 
-/// d_weight (O, I) float32 = (accumulate ? d_weight : 0) + dyᵀ · x, and d_bias (O) float32 likewise the column sums of dy.
+/// d_weight (O, I) of gradient_dtype = (accumulate ? d_weight : 0) + dyᵀ · x, and d_bias (O) float32 likewise the column sums of dy.
 pub fn linearBackwardWeight(launcher: *Launcher, a: *const abi.ops.linear_backward_weight) launcher_module.Error!void {
     try requireBfloat16(launcher, a.dtype);
     if (a.tokens == 0) {
@@ -406,7 +411,7 @@ pub fn linearBackwardWeight(launcher: *Launcher, a: *const abi.ops.linear_backwa
         return;
     }
     const operands: Operands = .{ .a = address(a.x), .b = address(a.dy), .c = address(a.d_weight), .d = address(a.d_weight), .beta = if (a.accumulate != 0) 1 else 0 };
-    const shape: Shape = .{ .kind = .weight, .tokens = a.tokens, .inputs = a.inputs, .outputs = a.outputs, .bias = false, .alignment = alignmentOf(&.{ operands.a, operands.b, operands.d }) };
+    const shape: Shape = .{ .kind = if (a.gradient_dtype == .float32) .weight else .weight_rounded, .tokens = a.tokens, .inputs = a.inputs, .outputs = a.outputs, .bias = false, .alignment = alignmentOf(&.{ operands.a, operands.b, operands.d }) };
     if (!try launcher.blas.product(launcher, shape, operands)) try plain(launcher, "linear_backward_weight_plain", @as(u64, a.outputs) * a.inputs, a);
     if (a.d_bias.present()) return launcher.fail("linear_backward_weight's bias has no GPU kernel yet", .{});
 }
