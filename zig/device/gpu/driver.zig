@@ -308,7 +308,7 @@ pub fn fill(calls: anytype, comptime table: type, vendor: Vendor, library: Libra
         const optional = @typeInfo(field.type) == .optional;
         const found = if (name) |text| std.c.dlsym(library.handle, text) orelse return refuse("{s} has no function {s}: it is too old, or another library; install a newer driver", .{ library.name(), text }) else null;
         if (found == null and !optional) @panic("a function of the driver that every vendor must have is without a name");
-        @field(calls.*, field.name) = @ptrCast(found);
+        @field(calls.*, field.name) = @ptrCast(@alignCast(found));
     }
 }
 
