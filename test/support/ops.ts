@@ -20,12 +20,14 @@ interface Device {
   dtypes: readonly Dtype[];
   /** Missing hardware skips the tests instead of failing them. */
   optional?: boolean;
+  /** Refuses values that make no sense, by name; a GPU reads nothing wrong and lets NaN stop the step. */
+  refuses?: boolean;
   /** Ranges start at multiples of this; else only where their element may. */
   alignment?: number;
 }
 
 const all: Device[] = [
-  { device: "cpu", dtypes: ["float32", "bfloat16"] },
+  { device: "cpu", dtypes: ["float32", "bfloat16"], refuses: true },
   { device: "cuda", dtypes: ["bfloat16"], optional: true, alignment: 16 },
   { device: "hip", dtypes: ["bfloat16"], optional: true, alignment: 16 },
 ];
@@ -82,14 +84,16 @@ const guardBytes = 128;
 
 export class Machine {
   readonly dtypes: readonly Dtype[];
+  readonly refuses: boolean;
   readonly #device: DeviceKind;
   readonly #stream: "compute" | "host";
   readonly #alignment: number;
   #benches: Bench[] = [];
 
-  constructor({ device, dtypes, alignment = 1 }: Device, stream: "compute" | "host") {
+  constructor({ device, dtypes, refuses = false, alignment = 1 }: Device, stream: "compute" | "host") {
     this.#device = device;
     this.dtypes = dtypes;
+    this.refuses = refuses;
     this.#alignment = alignment;
     this.#stream = stream;
   }

@@ -80,10 +80,37 @@ const Event = struct { recorded: u64 = 0, reached: u64 = 0, time: u64 = 0 };
 const Command = union(enum) {
     copy: struct { to: usize, from: usize, bytes: usize },
     fill: struct { to: usize, value: u8, bytes: usize },
-    kernel: struct { op: abi.Op, breaks: bool, arguments: [512]u8 align(16) },
+    kernel: Kernel,
     product: Product,
     wait: struct { event: *Event, ticket: u64 },
     record: struct { event: *Event, ticket: u64 },
+};
+
+const Kernel = struct {
+    op: abi.Op,
+    /// Only the part of `linear_backward_weight` that is no matrix product.
+    only_bias: bool,
+    breaks: bool,
+    arguments: [512]u8 align(16),
+
+    /// False when it breaks the context, as arguments that the CPU refuses would.
+    fn run(kernel: *const Kernel, pool: *const kernels.workers.Pool) bool {
+        if (kernel.breaks) return false;
+        if (kernel.only_bias) {
+            sumColumns(@ptrCast(@alignCast(&kernel.arguments)));
+            return true;
+        }
+        var message: kernels.workers.Message = .{};
+        return kernels.run(kernel.op, &kernel.arguments, pool, &message) == 0;
+    }
+
+    fn sumColumns(op: *const abi.ops.linear_backward_weight) void {
+        for (op.d_bias.as(f32)[0..op.outputs], 0..) |*to, column| {
+            var sum: f64 = if (op.accumulate != 0) to.* else 0;
+            for (0..op.tokens) |row| sum += bfloat16(@intFromPtr(op.dy.address), row * op.outputs + column);
+            to.* = @floatCast(sum);
+        }
+    }
 };
 
 const Stream = struct {
@@ -145,11 +172,7 @@ fn execute(command: *const Command, pool: *const kernels.workers.Pool) bool {
     switch (command.*) {
         .copy => |copy| @memmove(bytesAt(copy.to, copy.bytes), bytesAt(copy.from, copy.bytes)),
         .fill => |fill| @memset(bytesAt(fill.to, fill.bytes), fill.value),
-        .kernel => |*kernel| {
-            if (kernel.breaks) return false;
-            var message: kernels.workers.Message = .{};
-            if (kernels.run(kernel.op, &kernel.arguments, pool, &message) != 0) std.debug.panic("{s}: {s}", .{ @tagName(kernel.op), message.text[0..message.length] });
-        },
+        .kernel => |*kernel| return kernel.run(pool),
         .product => |*product| product.compute(),
         .wait, .record => unreachable,
     }
@@ -379,7 +402,8 @@ export fn hipMemsetD8Async(to: usize, value: u8, bytes: usize, stream: *Stream) 
 // ---- kernels --------------------------------------------------------------------------------------------------------
 
 /// A kernel's name, and the op that it stands for; null where it only prepares or finishes one.
-const Function = struct { name: []const u8, op: ?abi.Op };
+const Function = struct { name: []const u8, op: ?abi.Op, only_bias: bool };
+const bias_kernel = "linear_backward_weight__bias_reduce";
 var functions: std.StringHashMapUnmanaged(*Function) = .empty;
 
 export fn hipModuleLoadData(module: *?*anyopaque, image: *const anyopaque) Status {
@@ -407,9 +431,10 @@ export fn hipModuleGetFunction(out: *?*Function, _: *anyopaque, name: [*:0]const
         return success;
     }
     const op = opOf(text) orelse return not_found;
-    const helps = std.mem.startsWith(u8, text[@tagName(op).len..], "__");
+    const only_bias = std.mem.eql(u8, text, bias_kernel);
+    const helps = std.mem.startsWith(u8, text[@tagName(op).len..], "__") and !only_bias;
     const function = allocator.create(Function) catch return out_of_memory;
-    function.* = .{ .name = allocator.dupe(u8, text) catch return out_of_memory, .op = if (helps) null else op };
+    function.* = .{ .name = allocator.dupe(u8, text) catch return out_of_memory, .op = if (helps) null else op, .only_bias = only_bias };
     functions.put(allocator, function.name, function) catch return out_of_memory;
     out.* = function;
     return success;
@@ -431,7 +456,7 @@ export fn hipModuleLaunchKernel(function: *Function, grid_x: u32, grid_y: u32, g
     if (threads == 0 or threads > 1024 or shared_bytes > 64 << 10) return invalid_value;
     if (failsAt("launch", function.name)) return invalid_value;
     const op = function.op orelse return success;
-    var command: Command = .{ .kernel = .{ .op = op, .breaks = failsAt("async", function.name), .arguments = undefined } };
+    var command: Command = .{ .kernel = .{ .op = op, .only_bias = function.only_bias, .breaks = failsAt("async", function.name), .arguments = undefined } };
     switch (op) {
         inline else => |tag| {
             const bytes = @sizeOf(abi.Arguments(tag));

@@ -15,6 +15,7 @@
 
 const std = @import("std");
 const abi = @import("../../abi.zig");
+const bias_family = @import("bias.zig");
 const driver = @import("driver.zig");
 const gpu = @import("gpu.zig");
 const last_error = @import("../../last_error.zig");
@@ -413,5 +414,5 @@ pub fn linearBackwardWeight(launcher: *Launcher, a: *const abi.ops.linear_backwa
     const operands: Operands = .{ .a = address(a.x), .b = address(a.dy), .c = address(a.d_weight), .d = address(a.d_weight), .beta = if (a.accumulate != 0) 1 else 0 };
     const shape: Shape = .{ .kind = if (a.gradient_dtype == .float32) .weight else .weight_rounded, .tokens = a.tokens, .inputs = a.inputs, .outputs = a.outputs, .bias = false, .alignment = alignmentOf(&.{ operands.a, operands.b, operands.d }) };
     if (!try launcher.blas.product(launcher, shape, operands)) try plain(launcher, "linear_backward_weight_plain", @as(u64, a.outputs) * a.inputs, a);
-    if (a.d_bias.present()) return launcher.fail("linear_backward_weight's bias has no GPU kernel yet", .{});
+    if (a.d_bias.present()) try bias_family.biasGradient(launcher, a);
 }

@@ -3,7 +3,15 @@
 
 const std = @import("std");
 const abi = @import("../../abi.zig");
+const adamw_family = @import("adamw.zig");
 const blas = @import("blas.zig");
+const elementwise = @import("elementwise.zig");
+const gradient = @import("gradient.zig");
+const loss = @import("loss.zig");
+const norm = @import("norm.zig");
+const rope = @import("rope.zig");
+const rows = @import("rows.zig");
+const swiglu = @import("swiglu.zig");
 const Launcher = @import("launcher.zig").Launcher;
 const Error = @import("launcher.zig").Error;
 
@@ -19,7 +27,21 @@ pub fn launch(op: abi.Op, arguments: *const anyopaque, launcher: *Launcher) Erro
 }
 
 const functions = struct {
+    const cast = elementwise.cast;
+    const gather_rows = rows.gatherRows;
+    const scatter_rows = rows.scatterRows;
+    const rmsnorm_forward = norm.rmsnormForward;
+    const add_rmsnorm_forward = norm.addRmsnormForward;
+    const rmsnorm_backward = norm.rmsnormBackward;
     const linear_forward = blas.linearForward;
     const linear_backward_input = blas.linearBackwardInput;
     const linear_backward_weight = blas.linearBackwardWeight;
+    const qk_rope_forward = rope.qkRopeForward;
+    const qk_rope_backward = rope.qkRopeBackward;
+    const swiglu_forward = swiglu.swigluForward;
+    const swiglu_backward = swiglu.swigluBackward;
+    const cross_entropy = loss.crossEntropy;
+    const squared_norm = gradient.squaredNorm;
+    const accumulate = elementwise.accumulate;
+    const adamw = adamw_family.adamw;
 };
