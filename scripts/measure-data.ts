@@ -110,9 +110,9 @@ async function measureAlone(tokenizer: Tokenizer, workers: number) {
     Promise.all(
       threads.map((thread, index) => {
         const answer = Promise.withResolvers<number>();
-        thread.onmessage = ({ data }: MessageEvent<number>) => answer.resolve(data);
-        thread.onerror = ({ message }) => answer.reject(new Error(message));
-        thread.postMessage(message(index));
+        thread.addEventListener("message", ({ data }: MessageEvent<number>) => answer.resolve(data), { once: true });
+        thread.addEventListener("error", ({ message: text }) => answer.reject(new Error(text)), { once: true });
+        thread.postMessage(message(index), []);
         return answer.promise;
       }),
     );
@@ -123,7 +123,7 @@ async function measureAlone(tokenizer: Tokenizer, workers: number) {
   const tokens = (await ask((index) => ({ texts: lists[index]! }))).reduce((sum, count) => sum + count, 0);
   const seconds = (performance.now() - start) / 1000;
   const { user, system } = process.cpuUsage(processor);
-  for (const thread of threads) thread.postMessage("stop");
+  for (const thread of threads) thread.postMessage("stop", []);
   return { tokens, tokensPerSecond: tokens / seconds, processorSecondsPerToken: (user + system) / 1e6 / tokens };
 }
 

@@ -151,7 +151,7 @@ export class Model implements Disposable {
       throw new DataError(
         `sequenceLength (${sequenceLength}) is longer than the model's ${maxPositions} positions; use at most ${maxPositions}`,
       );
-    return this.tokenizer();
+    return await this.tokenizer();
   }
 
   /** Mean loss over all valid tokens of a dataset, nothing is changed. Needs no trainer and allocates its own buffers. */

@@ -13,6 +13,6 @@ self.addEventListener(
     let tokens = 0;
     if ("directory" in data) tokenizer = await loadTokenizer(data.directory);
     else for (const text of data.texts) tokens += tokenizer.encode(text, { special: false }).length;
-    self.postMessage(tokens);
+    self.postMessage(tokens, []);
   },
 );

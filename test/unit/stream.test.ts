@@ -12,7 +12,7 @@ import { StreamLoader } from "../../src/data/stream-loader.ts";
 import { TokenStream, type StreamOptions } from "../../src/data/stream.ts";
 import { dataCache } from "../../src/data/token-store.ts";
 import { loadTokenizer } from "../../src/data/tokenizer.ts";
-import { DataError } from "../../src/errors.ts";
+import type { DataError } from "../../src/errors.ts";
 import { train, type DataRecord } from "../../src/index.ts";
 import { readMetrics } from "../../src/run-folder.ts";
 import { Random } from "../../src/random.ts";
