@@ -152,7 +152,7 @@ function shapeOf(values: Values): { shape: StepShape; rowsPerMicroBatch: number;
     residentBlocks: whole(values, "resident", 0),
     ring: values.ring === "all" ? layers : whole(values, "ring", 1, layers),
     logitsChunk: Math.ceil(whole(values, "logits-chunk", 1) / 16) * 16,
-    clips: values.clip,
+    clips: values.clip && "exact",
   });
   checkShape(shape);
   return { shape, rowsPerMicroBatch, batch, sequence };

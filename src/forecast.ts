@@ -12,7 +12,7 @@ import { bytesIn, checkShape, memoryBill, type BillLine } from "./memory.ts";
 import type { DecoderConfig } from "./models/config.ts";
 import { parameterBlocks, parameterCount } from "./models/parameters.ts";
 import { Random } from "./random.ts";
-import { rehearse, rehearsedBatch, rehearsedMicroBatch, rehearsedSettings } from "./rehearsal.ts";
+import { fullBatch, rehearse, rehearsedSettings } from "./rehearsal.ts";
 import { simulate } from "./simulate.ts";
 import { recordStep } from "./step.ts";
 import { trainingShape } from "./trainer.ts";
@@ -71,7 +71,8 @@ export function forecast(model: DecoderConfig, config: Config, { machine, hostBy
   const shape = trainingShape({ config: model, blocks, dtype: config.dtype }, config);
   checkShape(shape);
   const bill = memoryBill(shape);
-  const batch = fullBatch(model, config);
+  const random = new Random(0);
+  const batch = fullBatch(model, config, () => random.uniform());
   const recorder = rehearse(shape);
   const steps = [1, 2, 3, 4].map((step) => recordStep(recorder, batch, rehearsedSettings(shape, step)));
   const { secondsPerStep, busy, binds } = simulate(steps, { machine });
@@ -95,19 +96,3 @@ export function forecast(model: DecoderConfig, config: Config, { machine, hostBy
 }
 
 const fit = (needed: number, limit: number): Fit => ({ needed, limit, fits: needed <= limit });
-
-/** One step of full rows, laid into micro-batches as the loader does. */
-function fullBatch(model: DecoderConfig, config: Config) {
-  const { batchSize, gradientAccumulation: passes, microBatchTokens, sequenceLength } = config;
-  const random = new Random(0);
-  const rowsMost = Math.floor(microBatchTokens / sequenceLength);
-  const microBatch = (rows: number) =>
-    rehearsedMicroBatch(Array(rows).fill(sequenceLength), model.vocabulary, () => random.uniform());
-  return rehearsedBatch(
-    Array.from({ length: passes }, () => {
-      const rows = batchSize / passes;
-      const count = Math.ceil(rows / rowsMost);
-      return Array.from({ length: count }, (_, index) => microBatch(Math.min(rowsMost, rows - index * rowsMost)));
-    }),
-  );
-}
