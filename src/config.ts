@@ -125,7 +125,7 @@ function schema({ type }: Ark) {
   });
 
   const clipping = type({ "+": "reject", value: positive, mode: "'exact' | 'previous'" }).describe(
-    'a number > 0, null or { value, mode: "exact" | "previous" }',
+    '{ value, mode: "exact" | "previous" }',
   );
 
   const checkpoint = type({
@@ -211,7 +211,7 @@ function schema({ type }: Ark) {
     chat: chat.default(() => ({})),
   });
 
-  const groups = { optimizer, schedule, window, checkpoint, evaluation, logging, chat };
+  const groups = { maxGradNorm: clipping, optimizer, schedule, window, checkpoint, evaluation, logging, chat };
   return { root, groups: { ...groups, "optimizer.weightDecayGroups": weightDecayGroup } };
 }
 

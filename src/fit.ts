@@ -72,7 +72,7 @@ export function fit(shape: StepShape, open: ReadonlySet<Choice>, { machine, devi
       : filled({ ...smallest, boundary });
     if (found && (!best || clock.seconds(found) < clock.seconds(best) * better)) best = found;
   }
-  if (!best) return smallest;
+  if (!best) return { ...smallest, ...(open.has("boundary") ? { boundary: "pinned" as const } : {}) };
   if (open.has("slots")) {
     const three = filled({ ...best, slots: 3, ...(open.has("keep") ? { keep: [] } : {}) });
     if (three && clock.seconds(three) < clock.seconds(best) * better) best = three;

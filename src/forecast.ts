@@ -68,7 +68,9 @@ export function thisMachine(): Target {
 /** The bill and the predicted step of a config on a machine. ConfigError when config and model contradict each other. */
 export function forecast(model: DecoderConfig, config: Config, { machine, hostBytes }: Target): Forecast {
   const blocks = parameterBlocks(model);
-  const shape = trainingShape({ config: model, blocks, dtype: config.dtype }, config);
+  const limit = Math.min(machine.deviceBytes, config.deviceMemory ?? Infinity) - machine.deviceOverhead;
+  const room = machine.cores === undefined ? { machine, deviceBytes: limit } : undefined;
+  const shape = trainingShape({ config: model, blocks, dtype: config.dtype }, config, room);
   checkShape(shape);
   const bill = memoryBill(shape);
   const random = new Random(0);
@@ -89,7 +91,7 @@ export function forecast(model: DecoderConfig, config: Config, { machine, hostBy
     teraflopsPerSecond: stepFlops(model, batch) / secondsPerStep / 1e12,
     busy,
     binds,
-    device: fit(device, Math.min(machine.deviceBytes, config.deviceMemory ?? Infinity)),
+    device: fit(device, limit),
     host: fit(host + shared, hostBytes),
     bill,
   };
