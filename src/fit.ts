@@ -164,7 +164,7 @@ class Clock {
   #shape: StepShape;
 
   constructor(shape: StepShape, machine: Machine) {
-    this.#shape = { ...shape, chunkParameters: Math.max(shape.chunkParameters, 16 << 20) };
+    this.#shape = { ...shape, chunkParameters: Math.max(shape.chunkParameters, 48 << 20) };
     this.#machine = machine;
   }
 
@@ -173,14 +173,18 @@ class Clock {
     const key = JSON.stringify(choice);
     let seconds = this.#seconds.get(key);
     if (seconds === undefined) {
-      const shape = { ...this.#shape, ...choice };
-      const [recorder, batch] = [rehearse(shape), batchOf(shape)];
-      const steps = [1, 2, 3].map((step) => recordStep(recorder, batch, rehearsedSettings(shape, step)));
-      seconds = simulate(steps, { machine: this.#machine }).secondsPerStep;
+      seconds = predictedSeconds({ ...this.#shape, ...choice }, this.#machine);
       this.#seconds.set(key, seconds);
     }
     return seconds;
   }
+}
+
+/** Seconds per step of full rows, by simulation. */
+export function predictedSeconds(shape: StepShape, machine: Machine): number {
+  const [recorder, batch] = [rehearse(shape), batchOf(shape)];
+  const steps = [1, 2, 3].map((step) => recordStep(recorder, batch, rehearsedSettings(shape, step)));
+  return simulate(steps, { machine }).secondsPerStep;
 }
 
 /** Full rows of one document each; which tokens they have matters little here. */
@@ -195,9 +199,9 @@ function batchOf({ config, tokensMax, microBatches, passes, positions }: StepSha
   return fullBatch(config, sizes, () => 0.5);
 }
 
-/** What the device's allocator takes: pieces of 2 MiB. */
 const pieceBytes = 2 << 20;
-function deviceBytesOf(bill: readonly BillLine[]): number {
+/** What a bill takes of the device, whose allocator hands out pieces of 2 MiB. */
+export function deviceBytesOf(bill: readonly BillLine[]): number {
   const rounding = bill.reduce(
     (sum, { place, bytes }) => sum + (place === "device" ? Math.ceil(bytes / pieceBytes) * pieceBytes - bytes : 0),
     0,
