@@ -66,9 +66,9 @@ export function fit(shape: StepShape, open: ReadonlySet<Choice>, { machine, devi
   const clock = new Clock(shape, machine);
   let best: StepShape | undefined;
   for (const boundary of open.has("boundary") ? (["device", "pinned"] as const) : [shape.boundary]) {
-    const with_ = (residentBlocks: number) => filled({ ...smallest, boundary, residentBlocks });
+    const resident = (residentBlocks: number) => filled({ ...smallest, boundary, residentBlocks });
     const found = open.has("residentBlocks")
-      ? bestResident(with_, shape.config.layers, clock)
+      ? bestResident(resident, shape.config.layers, clock)
       : filled({ ...smallest, boundary });
     if (found && (!best || clock.seconds(found) < clock.seconds(best) * better)) best = found;
   }
