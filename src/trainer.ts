@@ -12,6 +12,7 @@ import { formatPlaces } from "./format.ts";
 import { checkBill, checkShape, isResident, keepLast, memoryBill, type BillLine, type StepShape } from "./memory.ts";
 import type { Model } from "./model.ts";
 import type { Plan } from "./plan.ts";
+import { roomOf } from "./probe.ts";
 import { Session, chunkParametersDefault, logitsChunkFor, microBatchesFor, tokensMaxFor } from "./session.ts";
 import { recordStep, type RecordedStep } from "./step.ts";
 import { weightDecays } from "./weight-decay.ts";
@@ -60,7 +61,9 @@ export class Trainer implements Disposable {
 
   /** Allocates everything a step needs, in the places the config says. MemoryError before anything is allocated. */
   static async open(model: Model, config: TrainerConfig, overrides: Partial<StepShape> = {}): Promise<Trainer> {
-    const shape = { ...trainingShape(model, config), ...overrides };
+    const tokens = tokensMaxFor(config.microBatchTokens);
+    const room = await roomOf(model.engine, { config: model.config, dtype: model.dtype, tokens });
+    const shape = { ...trainingShape(model, config, room), ...overrides };
     checkShape(shape);
     const tensors = model.blocks.flatMap((block) => block.tensors);
     const decays = weightDecays(config.optimizer, tensors);
