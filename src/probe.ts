@@ -282,7 +282,7 @@ class Probe implements Disposable {
     const linkBoth = (2 * repeats * bytes) / spanOf(await this.#play(both));
 
     const count = Math.max(1 << 18, Math.floor((128 << 20) * this.#scale));
-    const update = await this.#update(count);
+    const update = this.#update(count);
     const touched = count * (2 * (2 + 2 + 4 + 4) + 2);
     const host = touched / (await this.#fastest("host", "adamw", update));
     // Enough copies to last as long as the update, so that its rate is one among others from start to end.
@@ -297,7 +297,7 @@ class Probe implements Disposable {
     return Object.fromEntries(Object.entries(rates).map(([name, rate]) => [name, rate / 1e9])) as typeof rates;
   }
 
-  async #update(count: number): Promise<Ops<Range>["adamw"]> {
+  #update(count: number): Ops<Range>["adamw"] {
     const [hi, lo] = [this.#buffer("pinned", count * 2), this.#buffer("host", count * 2)];
     const [m, v] = [this.#buffer("host", count * 4), this.#buffer("host", count * 4)];
     const gradient = this.#buffer("pinned", count * 2);
