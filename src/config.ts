@@ -115,6 +115,8 @@ function schema({ type }: Ark) {
     boundary: type("'device' | 'pinned'").default("pinned"),
     /** Blocks, counted from the last, that keep inner activations; the others recompute them. */
     keepBlocks: countOrZero.or(all).default(0),
+    /** What those blocks keep: "all", the results of matrix "products" and attention, or that of "attention" alone. */
+    "keep?": type("'all' | 'products' | 'attention'"),
     /** Blocks, counted from the first, that stay on the device with their state. */
     residentBlocks: countOrZero.or(all).default(0),
     /** Host slots for gradients on their way to the optimizer, in blocks. */

@@ -42,7 +42,7 @@ export class Range {
   }
 
   /** A part of this range, by bytes from its start. */
-  slice(offset: number, bytes: number): Range {
+  slice(offset: number, bytes = this.bytes - offset): Range {
     if (offset + bytes > this.bytes) assert(false, `slice ${offset}+${bytes} is outside ${this.toString()}`);
     return new Range(this.buffer, this.offset + offset, bytes);
   }

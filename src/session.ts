@@ -44,7 +44,7 @@ export function inferenceShape(model: Model, options: BatchShape, slots = 2): St
     positions: options.sequenceLength,
     slots,
     boundary: "pinned",
-    keepBlocks: 0,
+    keep: [],
     residentBlocks: model.residentBlocks,
     ring: 0,
     clips: false,

@@ -8,7 +8,7 @@ import type { Config } from "./config.ts";
 import type { LoaderState, StepBatch } from "./data/loader.ts";
 import { ConfigError } from "./errors.ts";
 import { formatPlaces } from "./format.ts";
-import { checkBill, checkShape, isResident, memoryBill, type BillLine, type StepShape } from "./memory.ts";
+import { checkBill, checkShape, isResident, keepLast, memoryBill, type BillLine, type StepShape } from "./memory.ts";
 import type { Model } from "./model.ts";
 import type { Plan } from "./plan.ts";
 import { Session, chunkParametersDefault, logitsChunkFor, microBatchesFor, tokensMaxFor } from "./session.ts";
@@ -170,6 +170,10 @@ export function trainingShape(model: Pick<Model, "config" | "blocks" | "dtype">,
     throw new ConfigError(
       `sequenceLength must be at most ${maxPositions}, the model's max_position_embeddings (was ${sequenceLength})`,
     );
+  if (count(window.keepBlocks) > layers)
+    throw new ConfigError(
+      `window.keepBlocks must be 0 to ${layers}, the model's number of layers (was ${window.keepBlocks})`,
+    );
   const tokensMax = tokensMaxFor(config.microBatchTokens);
   return {
     config: model.config,
@@ -182,7 +186,7 @@ export function trainingShape(model: Pick<Model, "config" | "blocks" | "dtype">,
     positions: sequenceLength,
     slots: count(window.slots),
     boundary: window.boundary,
-    keepBlocks: count(window.keepBlocks),
+    keep: keepLast(layers, count(window.keepBlocks), window.keep ?? "all"),
     residentBlocks: count(window.residentBlocks),
     ring: count(window.ring),
     clips: config.maxGradNorm !== null,

@@ -6,10 +6,11 @@ import { modelFlags, modelHelp, number, oneOf, openModel, type Command } from ".
 
 const help = `sluice evaluate MODEL FILE... [options]
 
-Mean loss per token that counts, and perplexity, on JSONL files.
+Mean loss per token that counts, and perplexity. A FILE may also be a folder, a glob or
+hf://datasets/OWNER/NAME.
 
   --sequenceLength N   the longest row, in tokens (1024, or the model's positions)
-  --loss WHICH         assistant (default) or all: which tokens of conversations count
+  --loss WHICH         assistant (default), last, completion or all: which tokens count
 ${modelHelp}
   --json               one JSON object`;
 
@@ -21,7 +22,7 @@ async function run(args: string[]): Promise<void> {
   });
   const [name, ...files] = positionals;
   if (files.length === 0) throw new ConfigError("sluice evaluate needs a model and at least one data file");
-  const loss = oneOf("--loss", values.loss ?? "assistant", ["assistant", "all"]);
+  const loss = oneOf("--loss", values.loss ?? "assistant", ["assistant", "last", "completion", "all"]);
   const sequenceLength = number("--sequenceLength", values.sequenceLength);
   const { evaluate } = await import("../evaluate.ts");
   using model = await openModel(name, values);

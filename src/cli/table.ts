@@ -13,9 +13,11 @@ export const commands: ReadonlyMap<string, Entry> = new Map<string, Entry>([
   ["evaluate", { summary: "loss and perplexity on data files", load: () => import("./evaluate.ts") }],
   ["generate", { summary: "answers to prompts", load: () => import("./generate.ts") }],
   ["chat", { summary: "a conversation, its answers streamed as they come", load: () => import("./chat.ts") }],
+  ["data", { summary: "what a model will see of some data", load: () => import("./data.ts") }],
   ["plan", { summary: "memory bill and predicted step time, here or elsewhere", load: () => import("./plan.ts") }],
   ["inspect", { summary: "what a model directory or a checkpoint holds", load: () => import("./inspect.ts") }],
   ["export", { summary: "a checkpoint as a Hugging Face directory", load: () => import("./export.ts") }],
+  ["report", { summary: "a run's report, or a comparison of several", load: () => import("./report.ts") }],
   ["schema", { summary: "the config as a JSON schema, for editors", load: () => import("./schema.ts") }],
   ["doctor", { summary: "what this machine has, and what is missing", load: () => import("./doctor.ts") }],
 ]);

@@ -121,6 +121,7 @@ function callback<T>(name: string, work: (record: DataRecord) => T, record: unkn
   try {
     return work(record as DataRecord);
   } catch (error) {
+    if (error instanceof DataError) throw new DataError(`${where}: ${error.message}`); // the recipe's own words
     throw new DataError(`${where}: ${name} failed (${String(error)}) on ${formatValue(record)}`);
   }
 }

@@ -1,7 +1,7 @@
 // Generated from zig/abi.zig and zig/root.zig by `bun run build`. Do not edit.
 
 /** The library must carry the same hash, else it was built from other declarations. */
-export const abiHash = 0x553a28341b75c79bn;
+export const abiHash = 0xc729bd2abbe2e48n;
 
 export const dtypes = { float32: 0, bfloat16: 1, float16: 2 } as const;
 export type Dtype = keyof typeof dtypes;
@@ -151,6 +151,7 @@ export type LinearBackwardWeight<R = Range> = {
   outputs: number;
   accumulate: number;
   dtype: Dtype;
+  gradientDtype: Dtype;
 };
 
 export type QkRopeForward<R = Range> = {
@@ -606,6 +607,7 @@ export const ops: {
       w.word(a.outputs);
       w.word(a.accumulate);
       w.word(dtypes[a.dtype]);
+      w.word(dtypes[a.gradientDtype]);
     },
   },
   qkRopeForward: {

@@ -26,7 +26,7 @@ const configs: [wrong: unknown, message: string][] = [
   ],
   [
     { ...minimal, window: { prefetch: 1 } },
-    "window.prefetch is not a known key; known here: boundary, keepBlocks, residentBlocks, ring, slots",
+    "window.prefetch is not a known key; known here: boundary, keep, keepBlocks, residentBlocks, ring, slots",
   ],
   [
     { ...minimal, optimizer: { weightDecayGroups: [{ match: "*.bias", weightDecay: 0, decay: 1 }] } },

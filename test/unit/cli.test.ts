@@ -61,7 +61,7 @@ describe("sluice", () => {
       "optimizer.lr is not a known key; did you mean optimizer.learningRate?",
     ],
     [["evaluate", "x"], "sluice evaluate needs a model and at least one data file"],
-    [["evaluate", "x", "y", "--loss", "some"], "--loss must be assistant or all (was some)"],
+    [["evaluate", "x", "y", "--loss", "some"], "--loss must be assistant or last or completion or all (was some)"],
     [["evaluate", tinyModel, heldOut, "--sequenceLength", "many"], '--sequenceLength must be a number (was "many")'],
     [["evaluate", tinyModel, heldOut, "--sequenceLength", "1"], "sequenceLength must be a whole number >= 2 (was 1)"],
     [["generate"], "MODEL is missing; give a Hugging Face directory or hub id"],
