@@ -41,10 +41,10 @@ template <int D, int blocks, int warps, int keys, bool vectors> INLINE void forw
 
 using namespace sluice;
 
-KERNEL(4 * warp_size, 1) attention_forward_d64(const AttentionForward a, void*) { forward<64, copy_stages, 4, 64, true>(a); }
-KERNEL(4 * warp_size, 1) attention_forward_d128(const AttentionForward a, void*) { forward<128, 1, 4, 64, true>(a); }
+KERNEL(4 * warp_size, 1) attention_forward_d64(const AttentionForward a, void*) { forward<64, many ? 2 : 1, 4, 64, true>(a); }
+KERNEL(4 * warp_size, 1) attention_forward_d128(const AttentionForward a, void*) { forward<128, 1, 4, many ? 64 : 32, true>(a); }
 KERNEL(4 * warp_size, 1) attention_forward_d256(const AttentionForward a, void*) { forward<256, 1, 4, 16, true>(a); }
 KERNEL(4 * warp_size, 1) attention_forward_any(const AttentionForward a, void*) { forward<256, 1, 4, 16, false>(a); }
-#ifndef SLUICE_AMD
+#if SLUICE_WIDE
 KERNEL(4 * warp_size, 1) attention_forward_d128_wide(const AttentionForward a, void*) { forward<128, 2, 4, 32, true>(a); }
 #endif

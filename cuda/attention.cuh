@@ -13,6 +13,9 @@ constexpr f32 ln_2 = 0.6931471805599453f;
 constexpr f32 lowest = -1e30f;
 constexpr f32 infinity = __builtin_inff();
 
+/** Two stages of tiles mean NVIDIA's shared memory; AMD's 64 KB take half the rows. */
+constexpr bool many = copy_stages == 2;
+
 INLINE int smaller(int a, int b) { return a < b ? a : b; }
 INLINE int larger(int a, int b) { return a > b ? a : b; }
 
@@ -46,7 +49,7 @@ INLINE void store_rows(const u16* tile, int count, int width, RowAt row_at) {
   for (int index = thread_index(); index < rows * chunks; index += threads) {
     const int row = index / chunks, column = index % chunks * 8;
     if (row >= count || column >= width) continue;
-    store8(row_at(row) + column, load8(tile + tile_offset<D>(row, column), 8, true), width - column, vectors);
+    store8(row_at(row) + column, load8(tile + tile_offset<D>(row, column), 8, true), vectors ? 8 : width - column, vectors);
   }
 }
 
@@ -61,21 +64,19 @@ INLINE void store_rows(const u16* tile, int count, int width, RowAt row_at) {
 template <int D, int blocks, int warps, int keys, bool vectors, typename Source> INLINE void forward_tile(const Source& source, int first) {
   constexpr int rows = 16 * blocks * warps, threads = warps * warp_size;
   u16* q_tile = shared_tiles();
-  u16* key_tile = q_tile + rows * D;
-  u16* value_tile = key_tile + keys * D;
+  u16* key_tile = q_tile + rows * tile_stride<D>;
+  u16* value_tile = key_tile + keys * tile_stride<D>;
 
   const int count = smaller(rows, source.rows() - first);
   const int end = source.position_of(first + count - 1) + 1;
   const int window = source.window();
   int key = window == 0 ? 0 : larger(0, source.position_of(first) + 1 - window) / keys * keys;
 
-  TileCopy<rows, D, threads, vectors> q_copy;
   TileCopy<keys, D, threads, vectors> key_copy, value_copy;
-  q_copy.fetch_rows(q_tile, count, source.width(), [&](int row) { return source.q_at(first + smaller(row, count - 1)); });
+  TileCopy<rows, D, threads, vectors>().copy_rows(q_tile, count, source.width(), [&](int row) { return source.q_at(first + smaller(row, count - 1)); });
   const u16* keys_from = source.keys() + key * (u64)source.key_stride();
   const u16* values_from = source.values() + key * (u64)source.value_stride();
   key_copy.fetch(key_tile, end - key, source.width(), keys_from, source.key_stride());
-  q_copy.land(q_tile);
 
   const int warp_row = thread_index() / warp_size * 16 * blocks;
   const int warp_earliest = source.position_of(first + warp_row), warp_latest = source.position_of(first + warp_row + 16 * blocks - 1);

@@ -51,10 +51,10 @@ template <int D, int columns, int warps, int queries, bool vectors> INLINE void 
   const int window = a.window, width = a.head_dim;
 
   u16* key_tile = shared_tiles();
-  u16* value_tile = key_tile + keys * D;
-  u16* q_tiles = value_tile + keys * D;
-  u16* d_out_tiles = q_tiles + copy_stages * queries * D;
-  f32* lse_rows = reinterpret_cast<f32*>(d_out_tiles + copy_stages * queries * D);
+  u16* value_tile = key_tile + keys * tile_stride<D>;
+  u16* q_tiles = value_tile + keys * tile_stride<D>;
+  u16* d_out_tiles = q_tiles + copy_stages * queries * tile_stride<D>;
+  f32* lse_rows = reinterpret_cast<f32*>(d_out_tiles + copy_stages * queries * tile_stride<D>);
   f32* delta_rows = lse_rows + copy_stages * queries;
 
   // The rows that see these keys, for each query head of the group in turn.
@@ -71,8 +71,8 @@ template <int D, int columns, int warps, int queries, bool vectors> INLINE void 
   TileCopy<queries, D, threads, vectors> q_copy, d_out_copy;
   f32 lse_waiting = 0, delta_waiting = 0;
   const auto fetch = [&](int row_first, int stage) {
-    q_copy.fetch(q_tiles + stage * queries * D, end - row_first, width, at.q_at(row_first), at.qk_stride());
-    d_out_copy.fetch(d_out_tiles + stage * queries * D, end - row_first, width, at.d_out_at(row_first), at.out_stride());
+    q_copy.fetch(q_tiles + stage * queries * tile_stride<D>, end - row_first, width, at.q_at(row_first), at.qk_stride());
+    d_out_copy.fetch(d_out_tiles + stage * queries * tile_stride<D>, end - row_first, width, at.d_out_at(row_first), at.out_stride());
     if (thread_index() < queries) {
       const int row = row_first + thread_index();
       lse_waiting = row < end ? at.lse_at(row) * log2_e : infinity; // makes P of rows beyond the end zero
@@ -80,8 +80,8 @@ template <int D, int columns, int warps, int queries, bool vectors> INLINE void 
     }
   };
   const auto land = [&](int stage) {
-    q_copy.land(q_tiles + stage * queries * D);
-    d_out_copy.land(d_out_tiles + stage * queries * D);
+    q_copy.land(q_tiles + stage * queries * tile_stride<D>);
+    d_out_copy.land(d_out_tiles + stage * queries * tile_stride<D>);
     if (thread_index() < queries) {
       lse_rows[stage * queries + thread_index()] = lse_waiting;
       delta_rows[stage * queries + thread_index()] = delta_waiting;
@@ -104,8 +104,8 @@ template <int D, int columns, int warps, int queries, bool vectors> INLINE void 
     if (copy_stages == 1) barrier(); // the tile is not read any more
     land(stage);
     barrier();
-    const u16* q_tile = q_tiles + stage * queries * D;
-    const u16* d_out_tile = d_out_tiles + stage * queries * D;
+    const u16* q_tile = q_tiles + stage * queries * tile_stride<D>;
+    const u16* d_out_tile = d_out_tiles + stage * queries * tile_stride<D>;
     const f32* lse_tile = lse_rows + stage * queries;
     const f32* delta_tile = delta_rows + stage * queries;
     const int row_now = row_first, row_last = row_now + queries - 1;
@@ -116,8 +116,9 @@ template <int D, int columns, int warps, int queries, bool vectors> INLINE void 
     if (row_last < key_first || (window != 0 && row_now >= key_first + 15 + window)) continue;
 
     key_rows.renew(), value_rows.renew();
-    const RightTile<D> q_columns(q_tile), d_out_columns(d_out_tile);
-    const TransposedTile<D> q_transposed(q_tile, column_first), d_out_transposed(d_out_tile, column_first);
+    RightTile<D> q_columns(q_tile), d_out_columns(d_out_tile);
+    TransposedTile<D> q_transposed(q_tile, column_first), d_out_transposed(d_out_tile, column_first);
+    q_columns.renew(), d_out_columns.renew(), q_transposed.renew(), d_out_transposed.renew();
     Accumulator p[queries / 16], ds[queries / 16];
 #pragma unroll
     for (int j = 0; j < queries / 16; j++) clear(p[j]), clear(ds[j]);
@@ -192,9 +193,9 @@ template <int D, int blocks, int warps, int keys, bool vectors> INLINE void quer
   const int window = a.window, width = a.head_dim;
 
   u16* q_tile = shared_tiles();
-  u16* d_out_tile = q_tile + rows * D;
-  u16* key_tiles = d_out_tile + rows * D;
-  u16* value_tiles = key_tiles + copy_stages * keys * D;
+  u16* d_out_tile = q_tile + rows * tile_stride<D>;
+  u16* key_tiles = d_out_tile + rows * tile_stride<D>;
+  u16* value_tiles = key_tiles + copy_stages * keys * tile_stride<D>;
 
   const int end = slot.first + count;
   const int begin = window == 0 ? 0 : larger(0, slot.first + 1 - window) / keys * keys;
@@ -208,8 +209,8 @@ template <int D, int blocks, int warps, int keys, bool vectors> INLINE void quer
 
   TileCopy<keys, D, threads, vectors> key_copy, value_copy;
   const auto fetch = [&](int key, int stage) {
-    key_copy.fetch(key_tiles + stage * keys * D, end - key, width, at.key_at(key), at.qk_stride());
-    value_copy.fetch(value_tiles + stage * keys * D, end - key, width, at.value_at(key), at.qkv_stride());
+    key_copy.fetch(key_tiles + stage * keys * tile_stride<D>, end - key, width, at.key_at(key), at.qk_stride());
+    value_copy.fetch(value_tiles + stage * keys * tile_stride<D>, end - key, width, at.value_at(key), at.qkv_stride());
   };
 
   const int warp_row = thread_index() / warp_size * 16 * blocks;
@@ -234,19 +235,20 @@ template <int D, int blocks, int warps, int keys, bool vectors> INLINE void quer
   fetch(begin, stage);
   for (int key = begin; key < end; key += keys) {
     if (copy_stages == 1) barrier(); // the tile is not read any more
-    key_copy.land(key_tiles + stage * keys * D);
-    value_copy.land(value_tiles + stage * keys * D);
+    key_copy.land(key_tiles + stage * keys * tile_stride<D>);
+    value_copy.land(value_tiles + stage * keys * tile_stride<D>);
     barrier();
-    const u16* key_tile = key_tiles + stage * keys * D;
-    const u16* value_tile = value_tiles + stage * keys * D;
+    const u16* key_tile = key_tiles + stage * keys * tile_stride<D>;
+    const u16* value_tile = value_tiles + stage * keys * tile_stride<D>;
     const int key_last = key + keys - 1;
     stage = (stage + 1) % copy_stages;
     if (key + keys < end) fetch(key + keys, stage);
     if (key > row_last || (window != 0 && key_last + window <= row_first)) continue;
 
     q_rows.renew(), d_out_rows.renew();
-    const RightTile<D> key_columns(key_tile), value_columns(value_tile);
-    const TransposedTile<D> key_transposed(key_tile, 0);
+    RightTile<D> key_columns(key_tile), value_columns(value_tile);
+    TransposedTile<D> key_transposed(key_tile, 0);
+    key_columns.renew(), value_columns.renew(), key_transposed.renew();
     Accumulator p[blocks][keys / 16], ds[blocks][keys / 16];
 #pragma unroll
     for (int b = 0; b < blocks; b++)
@@ -349,19 +351,17 @@ KERNEL(128, 1) attention_backward__delta(const AttentionBackward a, void*) {
   }
 }
 
-constexpr bool many = copy_stages == 2; // AMD: half the warps, because LDS is 64 KB
-
 KERNEL((many ? 8 : 4) * warp_size, 1) attention_backward__dkv_d64(const AttentionBackward a, void*) {
   key_gradients<64, 64, many ? 8 : 4, 32, true>(a);
 }
 KERNEL((many ? 8 : 4) * warp_size, 1) attention_backward__dkv_d128(const AttentionBackward a, void*) {
-  key_gradients<128, 128, many ? 8 : 4, 32, true>(a);
+  key_gradients<128, 128, many ? 8 : 4, many ? 32 : 16, true>(a);
 }
 KERNEL((many ? 4 : 2) * warp_size, 1) attention_backward__dkv_d256(const AttentionBackward a, void*) {
-  key_gradients<256, 128, many ? 4 : 2, 16, true>(a);
+  key_gradients<256, many ? 128 : 64, many ? 4 : 2, 16, true>(a);
 }
 KERNEL((many ? 4 : 2) * warp_size, 1) attention_backward__dkv_any(const AttentionBackward a, void*) {
-  key_gradients<256, 128, many ? 4 : 2, 16, false>(a);
+  key_gradients<256, many ? 128 : 64, many ? 4 : 2, 16, false>(a);
 }
 
 KERNEL(4 * warp_size, 1) attention_backward_dq_d64(const AttentionBackward a, void*) {
@@ -376,7 +376,7 @@ KERNEL((many ? 4 : 2) * warp_size, 1) attention_backward_dq_d256(const Attention
 KERNEL((many ? 4 : 2) * warp_size, 1) attention_backward_dq_any(const AttentionBackward a, void*) {
   query_gradients<256, 1, many ? 4 : 2, 16, false>(a);
 }
-#ifndef SLUICE_AMD
+#if SLUICE_WIDE
 KERNEL(4 * warp_size, 1) attention_backward_dq_d128_wide(const AttentionBackward a, void*) {
   query_gradients<128, 2, 4, 32, true>(a);
 }

@@ -60,6 +60,6 @@ KERNEL(256, 1) attention_cached__append(const AttentionCached a, void*) {
 }
 
 KERNEL(4 * warp_size, 1) attention_cached_d64(const AttentionCached a, void*) { cached<64, 64, true>(a); }
-KERNEL(4 * warp_size, 1) attention_cached_d128(const AttentionCached a, void*) { cached<128, 64, true>(a); }
+KERNEL(4 * warp_size, 1) attention_cached_d128(const AttentionCached a, void*) { cached<128, many ? 64 : 32, true>(a); }
 KERNEL(4 * warp_size, 1) attention_cached_d256(const AttentionCached a, void*) { cached<256, 16, true>(a); }
 KERNEL(4 * warp_size, 1) attention_cached_any(const AttentionCached a, void*) { cached<256, 16, false>(a); }

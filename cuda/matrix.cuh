@@ -13,6 +13,8 @@ namespace sluice {
 
 /** How many copies of a walked tile fit into shared memory: with two, one is filled while the other is read. */
 constexpr int copy_stages = 2;
+/** Whether a lane has registers for two blocks of 16 rows of sums. */
+#define SLUICE_WIDE 1
 
 // ---- fragments ------------------------------------------------------------------------------------------------------
 
@@ -104,6 +106,8 @@ INLINE u16* shared_tiles() {
   return reinterpret_cast<u16*>(tiles);
 }
 
+/** Values from one row of a shared tile with rows of D to the next. */
+template <int D> constexpr int tile_stride = D;
 /** Where a value lies in a shared tile with rows of D: 16-byte chunks of a row are permuted by the row's last three bits, so that
  * eight rows' chunks lie in different banks. */
 template <int D> INLINE int tile_offset(int row, int column) { return row * D + (((column / 8) ^ (row % 8)) * 8 | column % 8); }
@@ -181,8 +185,8 @@ template <int rows, int D, int threads, bool vectors> struct TileCopy {
 #pragma unroll
     for (int i = 0; i < rows; i += rows_at_once) copy(tile + tile_offset<D>(row + i, column), at + (u64)i * stride, row + i < count, width - column);
   }
-  /** The same for rows that lie anywhere. */
-  template <typename RowAt> INLINE void fetch_rows(u16* tile, int count, int width, RowAt row_at) {
+  /** The same for rows that lie anywhere; lands with the next `land` of any copy. */
+  template <typename RowAt> INLINE void copy_rows(u16* tile, int count, int width, RowAt row_at) {
     const int row = thread_index() / chunks, column = thread_index() % chunks * 8;
 #pragma unroll
     for (int i = 0; i < rows; i += rows_at_once)

@@ -12,6 +12,7 @@ namespace sluice {
 
 /** LDS is 64 KB: one copy of a walked tile; the next one waits in registers. */
 constexpr int copy_stages = 1;
+#define SLUICE_WIDE 0
 
 #if defined(__gfx90a__) || defined(__gfx940__) || defined(__gfx941__) || defined(__gfx942__)
 #define SLUICE_MFMA
@@ -104,6 +105,9 @@ INLINE AccumulatorVector matrix_multiply(OperandVector a, OperandVector b, Accum
 
 INLINE void multiply(Accumulator& acc, const Left& left, const Right& right) {
   acc.x = matrix_multiply(right.x, left.x, acc.x);
+#if !defined(SLUICE_MFMA)
+  asm volatile("" : "+v"(acc.x) : : "memory"); // or the compiler loads so many operands ahead that they spill
+#endif
 }
 
 INLINE Left left_of(const Accumulator& acc) {
@@ -134,7 +138,10 @@ INLINE u16* shared_tiles() {
   return reinterpret_cast<u16*>(tiles);
 }
 
-template <int D> INLINE int tile_offset(int row, int column) { return row * D + (((column / 8) ^ (row % 8)) * 8 | column % 8); }
+/** Rows are 16 bytes longer than their values, so that they begin in different banks. A permutation as on NVIDIA would cost an
+ * address per element of a transposed operand; this way all of them are one address and constants. */
+template <int D> constexpr int tile_stride = D + 8;
+template <int D> INLINE int tile_offset(int row, int column) { return row * tile_stride<D> + column; }
 
 /** The lane's operand elements of a tile's row, from k on. */
 template <int D> INLINE OperandVector load_row(const u16* tile, int row, int k) {
@@ -151,20 +158,21 @@ template <int D> struct LeftTile {
   const u16* tile;
   int first;
   INLINE LeftTile(const u16* tile, int row) : tile(tile), first(row + lane_index() % 16) {}
-  INLINE void renew() {}
+  INLINE void renew() { asm volatile("" : "+v"(first)); }
   INLINE Left load(int row, int k) const { return {load_row<D>(tile, first + row, k)}; }
 };
 template <int D> struct RightTile {
   const u16* tile;
-  INLINE RightTile(const u16* tile) : tile(tile) {}
-  INLINE void renew() {}
-  INLINE Right load(int column, int k) const { return {load_row<D>(tile, column + lane_index() % 16, k)}; }
+  int first;
+  INLINE RightTile(const u16* tile) : tile(tile), first(lane_index() % 16) {}
+  INLINE void renew() { asm volatile("" : "+v"(first)); }
+  INLINE Right load(int column, int k) const { return {load_row<D>(tile, first + column, k)}; }
 };
 template <int D> struct TransposedTile {
   const u16* tile;
   int first;
   INLINE TransposedTile(const u16* tile, int column) : tile(tile), first(column + lane_index() % 16) {}
-  INLINE void renew() {}
+  INLINE void renew() { asm volatile("" : "+v"(first)); }
   INLINE Right load(int k, int column) const {
     Right right;
 #pragma unroll
@@ -185,24 +193,39 @@ INLINE void load_columns(f32 (&values)[columns_per_lane], const f32* row) {
 template <int rows, int D, int threads, bool vectors> struct TileCopy {
   static constexpr int chunks = D / 8, rows_at_once = threads / chunks;
   static_assert(threads % chunks == 0 && rows % rows_at_once == 0, "every thread copies as much");
-  Eight waiting[rows / rows_at_once];
+  /** Where a thread would have to keep 32 registers or more, `land` does all the work. */
+  static constexpr bool late = rows / rows_at_once >= 8;
+  Eight waiting[late ? 1 : rows / rows_at_once];
+  const u16* from;
+  u32 stride;
+  int count, width;
 
-  INLINE void fetch(u16* tile, int count, int width, const u16* from, u32 stride) {
-    fetch_rows(tile, count, width, [&](int row) { return from + (u64)row * stride; });
+  INLINE void fetch(u16*, int count, int width, const u16* from, u32 stride) {
+    this->from = from, this->stride = stride, this->count = count, this->width = width;
+    if constexpr (!late)
+      each([&](int i, int row, int column) { waiting[i] = read(row, column, from + (u64)row * stride); });
   }
-  template <typename RowAt> INLINE void fetch_rows(u16*, int count, int width, RowAt row_at) {
-    const int row = thread_index() / chunks, column = thread_index() % chunks * 8;
-#pragma unroll
-    for (int i = 0; i < rows; i += rows_at_once) {
-      const bool present = row + i < count && column < width;
-      waiting[i / rows_at_once] = present ? load8(row_at(row + i) + column, width - column, vectors) : zero8();
-    }
+  /** At once. */
+  template <typename RowAt> INLINE void copy_rows(u16* tile, int count, int width, RowAt row_at) {
+    this->count = count, this->width = width;
+    each([&](int, int row, int column) { write(tile, row, column, read(row, column, row_at(row))); });
   }
   INLINE void land(u16* tile) {
-    const int row = thread_index() / chunks, column = thread_index() % chunks * 8;
-#pragma unroll
-    for (int i = 0; i < rows; i += rows_at_once) store8(tile + tile_offset<D>(row + i, column), waiting[i / rows_at_once], 8, true);
+    each([&](int i, int row, int column) {
+      if constexpr (late) write(tile, row, column, read(row, column, from + (u64)row * stride));
+      else write(tile, row, column, waiting[i]);
+    });
   }
+
+private:
+  template <typename Body> INLINE void each(Body body) {
+#pragma unroll
+    for (int i = 0; i < rows / rows_at_once; i++) body(i, thread_index() / chunks + i * rows_at_once, thread_index() % chunks * 8);
+  }
+  INLINE Eight read(int row, int column, const u16* row_at) const {
+    return row < count && column < width ? load8(row_at + column, vectors ? 8 : width - column, vectors) : zero8();
+  }
+  static INLINE void write(u16* tile, int row, int column, const Eight& chunk) { store8(tile + tile_offset<D>(row, column), chunk, 8, true); }
 };
 
 } // namespace sluice
