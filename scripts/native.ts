@@ -82,6 +82,13 @@ export async function buildLibrary(target: Target): Promise<void> {
   }
 }
 
+/** Builds the tests' stand-in for AMD's libraries; returns its path. */
+export async function buildStandIn(): Promise<string> {
+  const directory = join(buildDirectory, "stand-in");
+  await zigBuild(["stand-in", "--prefix", directory]);
+  return join(directory, "lib", process.platform === "darwin" ? "libstand_in.dylib" : "libstand_in.so");
+}
+
 /** Runs the tests written in Zig; throws with their output. */
 export async function testKernels(): Promise<void> {
   await zigBuild(["test"]);

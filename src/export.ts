@@ -9,7 +9,8 @@ import { fileError, replaceDirectory, temporaryPath } from "./io/atomic.ts";
 import { layoutSafetensors } from "./io/safetensors.ts";
 import { writeTensors } from "./io/tensors.ts";
 import type { Model } from "./model.ts";
-import { Plan } from "./plan.ts";
+import type { Buffer } from "./native/runtime.ts";
+import { Plan, Resource, type Range } from "./plan.ts";
 
 /** How `exportModel` writes. */
 export interface ExportOptions {
@@ -84,14 +85,14 @@ async function writeWeights(
   // Float32 masters are joined file by file, so that the joined copy is no larger than a shard.
   for (const file of layout.files) {
     using joined = new Joined(model, Math.max(...file.tensors.map(({ offset, bytes }) => offset + bytes)));
+    const resident = file.tensors.filter(({ name }) => half(name, "hi").buffer.place === "device");
+    using copies = new Copies(model, Math.max(0, ...resident.map(({ bytes }) => bytes / 2)));
     const plan = new Plan(label);
-    for (const { name, offset, bytes } of file.tensors)
-      plan.record("host", "joinWeights", {
-        to: joined.range(offset, bytes),
-        hi: half(name, "hi"),
-        lo: half(name, "lo"),
-        count: bytes / 4,
-      });
+    for (const { name, offset, bytes } of file.tensors) {
+      const [hi, lo] = [copies.onHost(plan, half(name, "hi"), 0), copies.onHost(plan, half(name, "lo"), 1)];
+      const args = { to: joined.range(offset, bytes), hi, lo, count: bytes / 4 };
+      plan.record("host", "joinWeights", args, { reads: copies.resources });
+    }
     await model.engine.play(plan);
     const byName = new Map(file.tensors.map((tensor) => [tensor.name, tensor]));
     await writeTensors(
@@ -101,6 +102,30 @@ async function writeWeights(
       (name) => joined.range(byName.get(name)!.offset, byName.get(name)!.bytes),
       label,
     );
+  }
+}
+
+/** Host memory for the two halves of a tensor that lies on the device; none where none does. */
+class Copies implements Disposable {
+  readonly resources: Resource[] = [];
+  #buffers: Buffer[] = [];
+
+  constructor(model: Model, bytes: number) {
+    if (bytes === 0) return;
+    this.resources = [new Resource(), new Resource()];
+    this.#buffers = [0, 1].map((index) => model.engine.buffer("pinned", bytes, `export staging ${index}`));
+  }
+
+  /** The half itself, or its copy, which is made first. */
+  onHost(plan: Plan, half: Range, which: 0 | 1): Range {
+    if (half.buffer.place !== "device") return half;
+    const to = this.#buffers[which]!.range(0, half.bytes);
+    plan.record("download", "copy", { to, from: half }, { writes: [this.resources[which]!] });
+    return to;
+  }
+
+  [Symbol.dispose](): void {
+    for (const buffer of this.#buffers) buffer.free();
   }
 }
 

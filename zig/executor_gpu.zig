@@ -315,9 +315,15 @@ fn settle(executor: *Executor, queue: *Queue) bool {
     }
 }
 
-/// It can have started neither before it was enqueued, nor before its predecessor ended, nor before the last look at it.
+/// It can have started neither before it was enqueued, nor before the last look at it, nor before its predecessor and what it
+/// waited for were seen to be done.
 fn earliestStart(streams: *const Streams, queue: *const Queue, entry: *const Entry) u64 {
-    return @max(streams.last_poll, queue.last_end, entry.enqueued_at);
+    const plan = entry.plan;
+    var start = @max(streams.last_poll, queue.last_end, entry.enqueued_at);
+    for (plan.decoded.commands[entry.index].waits) |id| if (id >= plan.base) {
+        start = @max(start, plan.spans[id - plan.base].end);
+    };
+    return start;
 }
 
 fn waitsDone(executor: *Executor, entry: *const Entry) bool {

@@ -1,5 +1,5 @@
 // Tensor bytes between files and buffers, played as plans on the disk stream: they never pass through JavaScript. Every
-// file is checksummed piece by piece while it moves.
+// file is checksummed piece by piece while it moves. What lies on the device passes through staging buffers.
 
 import { join } from "node:path";
 import { CheckpointError, ModelError, NativeError, StepError } from "../errors.ts";
@@ -86,6 +86,7 @@ export async function writeTensors(
   using scope = new Scope(engine);
   const plan = new Plan(label);
   const sums = scope.sums(files);
+  const staged = stagingFor(scope, files, source);
   for (const [index, { name, header, fileBytes, tensors }] of files.entries()) {
     const file = scope.file(join(directory, name), "write", fileBytes);
     const head = scope.buffer("host", header.length, `header of ${name}`);
@@ -97,11 +98,13 @@ export async function writeTensors(
     });
     for (const [position, tensor] of tensors.entries()) {
       const target = file.range(tensor.offset, tensor.bytes);
-      plan.record("disk", "fileWrite", {
-        file: target,
-        from: source(tensor.name),
-        checksum: sums.at(index, position + 1),
-      });
+      const checksum = sums.at(index, position + 1);
+      const from = source(tensor.name);
+      if (from.buffer.place === "device") {
+        const { range, resource } = staged(tensor.bytes);
+        plan.record("download", "copy", { to: range, from }, { writes: [resource] });
+        plan.record("disk", "fileWrite", { file: target, from: range, checksum }, { reads: [resource] });
+      } else plan.record("disk", "fileWrite", { file: target, from, checksum });
     }
     plan.record("disk", "fileSync", { file: file.range() });
   }
@@ -123,13 +126,20 @@ export async function readTensors(
   using scope = new Scope(engine);
   const plan = new Plan({ step: 0, phase: "load" });
   const sums = scope.sums(files);
+  const staged = stagingFor(scope, files, target);
   for (const [index, { name, header, tensors, fileBytes }] of files.entries()) {
     const file = opened(scope, join(directory, name), fileBytes);
     const head = scope.buffer("host", header.length, `header of ${name}`).range();
     plan.record("disk", "fileRead", { to: head, file: file.range(0, header.length), checksum: sums.at(index, 0) });
     for (const [position, tensor] of tensors.entries()) {
       const from = file.range(tensor.offset, tensor.bytes);
-      plan.record("disk", "fileRead", { to: target(tensor.name), file: from, checksum: sums.at(index, position + 1) });
+      const checksum = sums.at(index, position + 1);
+      const to = target(tensor.name);
+      if (to.buffer.place === "device") {
+        const { range, resource } = staged(tensor.bytes);
+        plan.record("disk", "fileRead", { to: range, file: from, checksum }, { writes: [resource] });
+        plan.record("upload", "copy", { to, from: range }, { reads: [resource] });
+      } else plan.record("disk", "fileRead", { to, file: from, checksum });
     }
   }
   try {
@@ -145,6 +155,32 @@ export async function readTensors(
           `${join(directory, name)}: ${what} is damaged (checksum ${found}, expected ${expected[index]!.checksums[position]})`,
         );
       }
+}
+
+interface Staged {
+  range: Range;
+  resource: Resource;
+}
+
+/** Two buffers in turn, large enough for every tensor that lies on the device; none are made when none does. */
+function stagingFor(
+  scope: Scope,
+  files: readonly FileLayout[],
+  where: (tensor: string) => Range,
+): (bytes: number) => Staged {
+  const onDevice = files.flatMap(({ tensors }) =>
+    tensors.filter(({ name }) => where(name).buffer.place === "device").map(({ bytes }) => bytes),
+  );
+  const bytesMax = Math.max(0, ...onDevice);
+  const slots = Array.from({ length: Math.min(2, onDevice.length) }, (_, index) => ({
+    range: scope.buffer("pinned", bytesMax, `staging ${index}`).range(),
+    resource: new Resource(),
+  }));
+  let next = 0;
+  return (bytes) => {
+    const { range, resource } = slots[next++ % slots.length]!;
+    return { range: range.slice(0, bytes), resource };
+  };
 }
 
 function opened(scope: Scope, path: string, bytes: number): Buffer {

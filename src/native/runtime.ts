@@ -56,7 +56,10 @@ export interface EngineOptions {
    * context and libraries included.
    */
   deviceBytesMax?: number;
-  /** GPUs: measure the algorithms of matrix products (default), or take the library's first guess, which is always the same. */
+  /**
+   * GPUs: measure the algorithms of matrix products, or take the library's first guess, which is always the same. True unless
+   * SLUICE_TUNE is 0.
+   */
   tune?: boolean;
 }
 
@@ -113,7 +116,7 @@ export class Engine implements Disposable {
         limit,
         cString(kernels),
         cString(cache),
-        options.tune === false ? 0 : 1,
+        (options.tune ?? process.env["SLUICE_TUNE"] !== "0") ? 1 : 0,
         this.#out,
       ),
     );

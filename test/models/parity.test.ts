@@ -1,12 +1,14 @@
 // Does a whole step compute what Hugging Face computes? Every fixture is compared with its float64 references: losses,
 // logits, every gradient tensor, norms, weights after three steps, twelve training losses. `scripts/parity.ts` does the
-// comparing and has the limits; the share of a limit that was used is printed with SLUICE_TEST_VERBOSE=1.
+// comparing and has the limits; the share of a limit that was used is printed with SLUICE_TEST_VERBOSE=1. Each GPU that is
+// there computes it in bfloat16, too.
 
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { cpSync } from "node:fs";
 import { join } from "node:path";
 import { checkParity, type Check } from "../../scripts/parity.ts";
 import { fixtures, temporaryDirectory } from "../support/models.ts";
+import { whyMissing } from "../support/ops.ts";
 
 setDefaultTimeout(30_000); // other processes may want the cores too
 const models = ["llama-tiny", "mistral-tiny", "qwen2-tiny", "qwen3-tiny"];
@@ -35,6 +37,16 @@ describe.each(models)("%s", (model) => {
     expectWithin(`${model} bfloat16`, await checkParity(directory, { dtype: "bfloat16" }), inBfloat16);
   });
 });
+
+for (const device of ["cuda", "hip"] as const) {
+  const reason = whyMissing(device);
+  test.skipIf(reason !== undefined).each(models)(
+    `%s on ${device}${reason ? ` (skipped: ${reason})` : ""}`,
+    async (model) => {
+      expectWithin(`${model} on ${device}`, await checkParity(join(fixtures, model), { device }), inBfloat16);
+    },
+  );
+}
 
 describe("command line", () => {
   async function parity(...args: string[]): Promise<{ code: number; output: string; errors: string }> {

@@ -3,20 +3,22 @@
 // steps give the same losses, norms, weights and moments, to the last bit. The arithmetic is the same; only the order and
 // the places of commands differ, so a difference here is a race or a stale buffer.
 //
-// SLUICE_TEST_SEED draws other batches and other pauses.
+// SLUICE_TEST_SEED draws other batches and other pauses; SLUICE_TEST_DEVICE=cuda trains on the GPU.
 
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { join } from "node:path";
 import { restoreCheckpoint, saveCheckpoint } from "../../src/checkpoint.ts";
 import type { StepShape } from "../../src/memory.ts";
 import { load } from "../../src/model.ts";
-import type { Dtype } from "../../src/native/abi.gen.ts";
+import type { DeviceKind, Dtype } from "../../src/native/abi.gen.ts";
 import { Trainer, type StepResult, type TrainerConfig } from "../../src/trainer.ts";
 import { fixtures, temporaryDirectory } from "../support/models.ts";
 import { Draw } from "../support/tensors.ts";
 import { masterWeights, plainConfig, randomStep, stateDigests } from "../support/training.ts";
 
 setDefaultTimeout(60_000); // other processes may want the cores too
+const device = (process.env["SLUICE_TEST_DEVICE"] ?? "cpu") as DeviceKind;
+const dtypes: Dtype[] = device === "cpu" ? ["float32", "bfloat16"] : ["bfloat16"];
 const seed = Number(process.env["SLUICE_TEST_SEED"] ?? 5);
 const steps = 4;
 console.log(`same-bits: SLUICE_TEST_SEED=${seed}`);
@@ -62,7 +64,7 @@ async function run(of: Case, variant: Variant): Promise<Outcome> {
   const last = variant.stopAfter ?? steps;
   let checkpoint: string | undefined;
   for (;;) {
-    using model = await load(join(fixtures, name), { dtype, workers: variant.workers ?? 2 });
+    using model = await load(join(fixtures, name), { device, dtype, workers: variant.workers ?? 2 });
     const trainer = await Trainer.open(model, config, variant.overrides);
     if (checkpoint !== undefined) await restoreCheckpoint(trainer, checkpoint);
     if (variant.jitterUs !== undefined) model.engine.disturb({ jitterUs: variant.jitterUs, seed });
@@ -129,7 +131,7 @@ function disturbed(draw: Draw, clips: boolean): Variant {
 }
 
 describe.each(["qwen3-tiny", "llama-tiny"])("%s", (model) => {
-  for (const dtype of ["float32", "bfloat16"] as const)
+  for (const dtype of dtypes)
     for (const maxGradNorm of [1, null, { value: 1, mode: "previous" }] as const)
       for (const passes of [1, 2])
         test(`${dtype}, maxGradNorm ${JSON.stringify(maxGradNorm)}, gradientAccumulation ${passes}`, async () => {
@@ -162,8 +164,9 @@ function differencesOf(a: Outcome, b: Outcome): string[] {
   return [...results, ...Object.keys(a.state).filter((name) => a.state[name] !== b.state[name])];
 }
 
-// With one micro-batch a gradient is rounded where it is made; a shape with room for two sums it in float32 and casts it.
-describe("a gradient rounded at once is the one that is summed and cast", () => {
+// With one micro-batch a gradient is rounded where it is made; a shape with room for two sums it in float32 and casts it. A GPU's
+// library has other algorithms for results that it rounds, so there the two agree only up to the order of additions.
+describe.skipIf(device !== "cpu")("a gradient rounded at once is the one that is summed and cast", () => {
   for (const maxGradNorm of [1, null])
     for (const passes of [1, 2])
       test(`maxGradNorm ${maxGradNorm}, gradientAccumulation ${passes}`, async () => {

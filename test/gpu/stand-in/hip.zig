@@ -489,6 +489,11 @@ const Product = struct {
     fn compute(product: *const Product) void {
         const m, const n = .{ product.d_layout.rows, product.d_layout.columns };
         const k = if (product.descriptor.transpose_a) product.a_layout.rows else product.a_layout.columns;
+        const columns = allocator.alloc(f32, m * k) catch @panic("out of memory"); // of A, one after the other
+        defer allocator.free(columns);
+        for (0..k) |inner| for (columns[inner * m ..][0..m], 0..) |*value, row| {
+            value.* = element(product.a, product.a_layout, if (product.descriptor.transpose_a) .{ inner, row } else .{ row, inner });
+        };
         const sums = allocator.alloc(f32, m) catch @panic("out of memory");
         defer allocator.free(sums);
         for (0..n) |column| {
@@ -496,7 +501,7 @@ const Product = struct {
             for (0..k) |step| {
                 const inner = if (product.backwards) k - 1 - step else step;
                 const factor = element(product.b, product.b_layout, if (product.descriptor.transpose_b) .{ column, inner } else .{ inner, column });
-                for (sums, 0..) |*sum, row| sum.* += factor * element(product.a, product.a_layout, if (product.descriptor.transpose_a) .{ inner, row } else .{ row, inner });
+                for (sums, columns[inner * m ..][0..m]) |*sum, value| sum.* += factor * value;
             }
             for (sums, 0..) |sum, row| {
                 var value = product.alpha * sum;

@@ -29,6 +29,7 @@ pub const workspace_bytes: u64 = 32 << 20;
 const candidates_max = 16;
 const warm_runs = 3;
 const timed_runs = 5;
+const warm_size = 256;
 /// Products whose descriptors are kept; more than any run has, unless every micro-batch has another length.
 const prepared_max = 2048;
 
@@ -187,7 +188,25 @@ pub const Blas = struct {
             version = @intCast(@max(0, number));
         }
         blas.choices = Choices.of(table.vendor, device.name(), version, cache_directory);
+        blas.warmUp();
         return blas;
+    }
+
+    /// Multiplies something small each way, so that the library has loaded what it needs before the device's overhead is read. The
+    /// numbers are whatever lies in the kernels' workspace; a library that refuses will say so when it matters.
+    fn warmUp(blas: *Blas) void {
+        const stream = blas.device.streams[0];
+        const a = blas.device.workspace;
+        for (std.enums.values(Kind)) |kind| {
+            const shape: Shape = .{ .kind = kind, .tokens = warm_size, .inputs = warm_size, .outputs = warm_size, .bias = false, .alignment = 16 };
+            const bytes = 2 * warm_size * warm_size;
+            const prepared = blas.describe(shape) orelse continue;
+            defer blas.destroy(&prepared);
+            const algorithm = blas.firstGuess(&prepared, shape) orelse continue;
+            const operands: Operands = .{ .a = a, .b = a + bytes, .c = a + 2 * bytes, .d = a + 2 * bytes, .beta = 0 };
+            _ = blas.multiply(&prepared, shape, operands, operands.d, &algorithm, stream);
+        }
+        _ = blas.table.calls.stream_synchronize(stream);
     }
 
     pub fn close(blas: *Blas) void {

@@ -1,0 +1,238 @@
+// The host code of the GPU device, executed without a GPU: device "hip" on a stand-in for AMD's libraries that this test
+// builds (stand-in/hip.zig). Every call sequence runs: loading, memory, the op tests' launches, whole training steps that must
+// meet the same limits as on a GPU and give the same bits whatever the window does, and everything that can go wrong.
+//
+// The environment of a process says what the stand-in does, so each case is a process of its own.
+
+import { beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { mkdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { buildStandIn, root } from "../../scripts/native.ts";
+import { fixtures, temporaryDirectory } from "../support/models.ts";
+
+setDefaultTimeout(120_000); // building takes about 20 s the first time
+const files = temporaryDirectory();
+const kernels = join(files.path, "kernels");
+let library = "";
+
+beforeAll(async () => {
+  library = await buildStandIn();
+  mkdirSync(kernels);
+  for (const name of ["norm.gfx90a.hsaco", "norm.gfx942.hsaco"]) writeFileSync(join(kernels, name), "a kernel");
+});
+
+interface Ended {
+  code: number;
+  output: string;
+  errors: string;
+}
+
+/** Runs Bun with the stand-in as AMD's libraries. */
+async function run(command: string[], environment: Record<string, string> = {}): Promise<Ended> {
+  const child = Bun.spawn([process.execPath, ...command], {
+    cwd: root,
+    env: {
+      ...process.env,
+      SLUICE_LIBHIP: library,
+      SLUICE_LIBHIPBLASLT: library,
+      SLUICE_KERNELS: kernels,
+      SLUICE_CACHE: join(files.path, "cache"),
+      SLUICE_TEST_DEVICE: "hip",
+      STAND_IN_JITTER_US: "50",
+      ...environment,
+    },
+    stdin: "ignore",
+    stdout: "pipe",
+    stderr: "pipe",
+  });
+  const [output, errors, code] = await Promise.all([child.stdout.text(), child.stderr.text(), child.exited]);
+  return { code, output, errors };
+}
+
+/** Test files, or the tests of them that `pattern` names, all of which must pass on the stand-in. */
+async function expectPass(paths: string[], pattern?: string): Promise<void> {
+  const { code, errors } = await run(["test", ...paths, ...(pattern === undefined ? [] : ["-t", pattern])]);
+  if (code !== 0) throw new Error(errors);
+  expect(Number(/(\d+) pass/.exec(errors)?.[1])).toBeGreaterThan(0);
+}
+
+/** Runs a script that may use Engine, Plan and load; returns what it printed. */
+async function script(body: string, environment: Record<string, string> = {}): Promise<string> {
+  const imports = [
+    "Engine } from './src/native/runtime.ts",
+    "Plan } from './src/plan.ts",
+    "load } from './src/model.ts",
+  ];
+  const { code, output, errors } = await run(
+    ["-e", `${imports.map((line) => `import { ${line}';`).join("\n")}\n${body}`],
+    environment,
+  );
+  if (code !== 0) throw new Error(errors);
+  return output.trim();
+}
+
+/** The message with which an engine fails to open. */
+const failureToOpen = (environment: Record<string, string>, options = "device: 'hip', workers: 1"): Promise<string> =>
+  script(
+    `try { new Engine({ ${options} }); console.log("opened"); } catch (error) { console.log(error.name + ": " + error.message); }`,
+    environment,
+  );
+
+describe("suites that a GPU has to pass", () => {
+  test("the device", () => expectPass(["test/gpu/device.test.ts"]));
+  test("the ops", () =>
+    expectPass(
+      ["adamw", "copies", "norm", "rope", "rows", "swiglu", "gradient-norm"].map((name) => `test/ops/${name}.test.ts`),
+    ));
+  test("matrix products and losses", () =>
+    expectPass(["test/ops/linear.test.ts", "test/ops/loss.test.ts"], "hip .*(15|17|33|64|257) "));
+  test("attention", () => expectPass(["test/ops/attention.test.ts", "test/ops/attention-cached.test.ts"], "hip .*64"));
+  test("parity with Hugging Face", () => expectPass(["test/models/parity.test.ts"], "qwen[23]-tiny on hip"));
+  test("the same bits", () =>
+    expectPass(["test/models/same-bits.test.ts"], "qwen3-tiny bfloat16, maxGradNorm 1, gradientAccumulation 2"));
+});
+
+describe("what a machine may lack is named", () => {
+  test("a driver", async () => {
+    expect(await failureToOpen({ SLUICE_LIBHIP: join(files.path, "no-such.so") })).toMatch(
+      /^NativeError: device "hip" needs AMD's HIP runtime: SLUICE_LIBHIP does not name a library that opens: .*no-such\.so/,
+    );
+  });
+  test("a driver, with no library named", async () => {
+    const message = await script(
+      `delete process.env.SLUICE_LIBHIP;
+      const child = Bun.spawnSync([process.execPath, "-e", "import { Engine } from './src/native/runtime.ts'; try { new Engine({ device: 'cuda', workers: 1 }); console.log('opened'); } catch (error) { console.log(error.message); }"]);
+      console.log(child.stdout.toString());`,
+    );
+    // Where there is a GPU, or a driver without one, the next sentence applies.
+    expect(message).toMatch(
+      /^(opened|device "cuda" needs NVIDIA's driver: libcuda\.so\.1 was not found; install the driver \(version 580 or newer\), or use device "cpu"$|no GPU for device "cuda"|no compiled kernels)/,
+    );
+  });
+  test("functions of a driver", async () => {
+    expect(await failureToOpen({ SLUICE_LIBHIP: "libm.so.6" })).toBe(
+      "NativeError: libm.so.6 has no function hipInit: it is too old, or another library; install a newer driver",
+    );
+  });
+  test("a GPU", async () => {
+    expect(await failureToOpen({ STAND_IN_FAIL: "no-device" })).toMatch(
+      /^NativeError: no GPU for device "hip": .* says hipErrorNoDevice \(says the stand-in\); use device "cpu", or check that the GPU is visible here$/,
+    );
+  });
+  test("the matrix library", async () => {
+    expect(await failureToOpen({ SLUICE_LIBHIPBLASLT: "libm.so.6" })).toBe(
+      "NativeError: libm.so.6 has no function hipblasLtCreate: it is too old, or another library; install a newer driver",
+    );
+  });
+  test("compiled kernels", async () => {
+    expect(await failureToOpen({ SLUICE_KERNELS: join(files.path, "nowhere") })).toBe(
+      'NativeError: no compiled kernels for device "hip" were found; run "bun run build", or name their folder in SLUICE_KERNELS',
+    );
+  });
+  test("kernels for this GPU", async () => {
+    expect(await failureToOpen({ STAND_IN_FAIL: "no-kernels" })).toMatch(
+      /^NativeError: none of the compiled kernels is for Stand-in GPU \(.*norm\.gfx942\.hsaco: hipErrorNoBinaryForGpu \(says the stand-in\)\); build them for it with "bun run build"$/,
+    );
+  });
+  test("memory for the workspaces", async () => {
+    expect(await failureToOpen({ STAND_IN_MEMORY: String(80 << 20) })).toMatch(
+      /^NativeError: Stand-in GPU has \d+ of 83886080 bytes free, too little for the kernels' workspaces; close what else uses it$/,
+    );
+  });
+  test("memory that may be pinned", async () => {
+    const body = `
+      using engine = new Engine({ device: "hip", workers: 1 });
+      try { engine.buffer("pinned", 100, "ring"); } catch (error) { console.log(error.name + ": " + error.message); }`;
+    expect(await script(body, { STAND_IN_FAIL: "pin" })).toMatch(
+      /^MemoryError: out of memory: the driver cannot pin the 100 bytes of buffer ring: hipErrorOutOfMemory/,
+    );
+  });
+  test("memory for a run: the bill says so before anything is allocated", async () => {
+    const body = `
+      try { using model = await load(${JSON.stringify(join(fixtures, "qwen3-tiny"))}, { device: "hip", deviceMemory: ${112 << 20} });
+        const { Session, inferenceShape } = await import("./src/session.ts");
+        new Session(model, inferenceShape(model, { sequenceLength: 4096, batchSize: 8, microBatchTokens: 32768, gradientAccumulation: 1 }), new Map());
+        console.log("opened");
+      } catch (error) { console.log(error.name + ": " + error.message); }`;
+    expect(await script(body)).toMatch(/^MemoryError: deviceMemory: the run needs /);
+  });
+});
+
+describe("what may go wrong on the way", () => {
+  const training = `
+    const { Trainer } = await import("./src/trainer.ts");
+    const { plainConfig, randomStep } = await import("./test/support/training.ts");
+    const { Draw } = await import("./test/support/tensors.ts");
+    const rows = { sequenceLength: 40, passes: 1, microBatches: 2 };
+    const open = async () => {
+      const model = await load(${JSON.stringify(join(fixtures, "qwen3-tiny"))}, { device: "hip" });
+      return { model, trainer: await Trainer.open(model, plainConfig(rows)) };
+    };
+    const step = ({ model, trainer }) => trainer.step(randomStep(new Draw(1), model.config, rows));
+    const told = (promise) => promise.then(() => console.log("done"), (error) => console.log(error.name + ": " + error.message));`;
+
+  test("a launch that is refused names the command; nothing is lost", async () => {
+    const output = await script(
+      `${training}
+      const run = await open();
+      await told(step(run));
+      const buffer = run.model.engine.buffer("device", 64, "later");
+      const plan = new Plan({ step: 0, phase: "load" });
+      plan.record("compute", "zero", { to: buffer.range() });
+      await told(run.model.engine.play(plan));`,
+      { STAND_IN_FAIL: "launch:swiglu_forward" },
+    );
+    const [first, second] = output.split("\n");
+    expect(first).toMatch(
+      /^StepError: step 1 forward block 0 micro-batch 0: swigluForward on compute failed: cannot launch swiglu_forward: hipErrorInvalidValue \(says the stand-in\) \(buffers /,
+    );
+    expect(second).toBe("done");
+  });
+
+  test("a command that breaks the GPU's context is found, and a new engine works", async () => {
+    const output = await script(
+      `${training}
+      const run = await open();
+      await told(step(run));
+      const plan = new Plan({ step: 0, phase: "load" });
+      plan.record("host", "zero", { to: run.model.engine.buffer("host", 64, "later").range() });
+      try { run.model.engine.submit(plan); } catch (error) { console.log(error.message); }
+      run.model.close();
+      using engine = new Engine({ device: "hip", workers: 1 });
+      const [host, buffer] = [engine.buffer("pinned", 64, "host"), engine.buffer("device", 64, "device")];
+      const next = new Plan({ step: 0, phase: "load" });
+      next.record("upload", "copy", { to: buffer.range(), from: host.range() });
+      await told(engine.play(next));`,
+      { STAND_IN_FAIL: "async:rmsnorm_backward" },
+    );
+    const [first, second, third] = output.split("\n");
+    expect(first).toMatch(
+      /^StepError: step 1 \w+ .*: \w+ on \w+ failed: hipErrorIllegalAddress \(says the stand-in\); it or a command shortly before it broke the GPU's context: close the engine and open it again \(buffers /,
+    );
+    expect(second).toBe("the GPU's context broke in an earlier plan; close the engine and open it again");
+    expect(third).toBe("done");
+  });
+
+  test("a shape that the matrix library refuses is computed by the plain kernel", async () => {
+    const output = await script(`${training} await told(step(await open()));`, { STAND_IN_FAIL: "product" });
+    expect(output).toBe("done");
+  });
+
+  test("everything taken is given back", async () => {
+    const output = await script(
+      `${training}
+      const { dlopen } = await import("bun:ffi");
+      const { symbols } = dlopen(process.env.SLUICE_LIBHIP, { standInHeld: { args: [], returns: "u64" } });
+      for (let round = 0; round < 2; round++) {
+        const run = await open();
+        run.model.engine.trace(round === 1);
+        await told(step(run));
+        await run.trainer.drain();
+        run.trainer.close();
+        run.model.close();
+        console.log(symbols.standInHeld());
+      }`,
+    );
+    expect(output.split("\n")).toEqual(["done", "0n", "done", "0n"]);
+  });
+});
