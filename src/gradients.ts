@@ -2,8 +2,8 @@
 //
 // `accumulators` hands out gradient buffers that their last reader has left: float32 sums, or, where a pass is one
 // micro-batch, the places of the rounded gradient itself (memory.ts, `roundsAtOnce`). `land` sends a block's finished
-// gradient to the host, chunk by chunk, into a slot of the ring. Without clipping each chunk is updated as it lands. With
-// clipping all gradients are kept until the norm is known. Gradients of resident blocks never leave the device.
+// gradient to the host, chunk by chunk, into a slot of the ring. Each chunk is updated as it lands; with exact clipping all
+// gradients are kept until the norm is known. Gradients of resident blocks never leave the device.
 //
 // With several passes, a pass's gradients are added up on the host in float32 and updated after the last pass.
 
@@ -26,7 +26,7 @@ import { vectorsOffset, type ParameterBlock } from "./models/parameters.ts";
 import type { Dtype, Ops } from "./native/abi.gen.ts";
 import type { AdamwStep } from "./optimizer.ts";
 import { Resource, type Event, type Plan, type Range } from "./plan.ts";
-import { Updates, type Place, type TouchedRows } from "./updates.ts";
+import { Updates, deadlineOf, type Place, type TouchedRows } from "./updates.ts";
 import type { BlockParameters, Window } from "./window.ts";
 
 /** Where a gradient is made on the device. */
@@ -58,13 +58,13 @@ export class Gradients {
   #accumulators: Place[];
   #casts: Place[];
   #ring: Place[];
-  #head: Making & { landing: Place };
+  #head: Making & { landing: Place | undefined };
   /** A tied embedding's, as the head's matrix. */
-  #matrix: (Making & { landing: Place }) | undefined;
+  #matrix: (Making & { landing: Place | undefined }) | undefined;
   #sums = new Map<BlockParameters, Resource[]>();
   #kept = new Map<BlockParameters, Place>();
-  #deviceNorms: Place;
-  #rowsGradient: Place;
+  #deviceNorms!: Place;
+  #rowsGradient!: Place;
   #norms = [new Resource(), new Resource()] as const;
 
   // What the step in hand has gathered.
@@ -92,13 +92,13 @@ export class Gradients {
     this.#head = {
       sums: place(headRoundsAtOnce(shape) ? "head.gradientVectors" : "head.gradient"),
       cast: optional("head.gradientCast"),
-      landing: place("head.landing"),
+      landing: optional("head.landing"),
     };
     if (shape.config.tied)
       this.#matrix = {
         sums: optional("head.matrixGradient"),
         cast: optional("head.matrixGradientCast"),
-        landing: place("head.matrixLanding"),
+        landing: optional("head.matrixLanding"),
       };
     for (const parameters of window.parameters) {
       if (shape.passes > 1)
@@ -107,8 +107,9 @@ export class Gradients {
           parameters.chunks.map(() => new Resource()),
         );
       const { name, layer } = parameters.block;
-      if (keepsGradient(shape, layer)) this.#kept.set(parameters, place(`${name}.gradient`));
+      if (shape.updates && keepsGradient(shape, layer)) this.#kept.set(parameters, place(`${name}.gradient`));
     }
+    if (!shape.updates) return;
     this.#deviceNorms = place("norms");
     this.#rowsGradient = place("embedding.gradient");
   }
@@ -119,6 +120,11 @@ export class Gradients {
     this.#results = results;
     this.#updates.begin(parity, results.factor, update);
     this.#onDevice = [];
+  }
+
+  /** Where the factor for the next step is, when steps are clipped by the norm of the one before. */
+  get previousFactor(): Range | undefined {
+    return this.#updates.previousFactor;
   }
 
   /** Nothing may be updated before this event: it fails the step when the loss is not finite. */
@@ -187,13 +193,14 @@ export class Gradients {
     const finished = this.#finish(plan, parameters.block, this.#making(layer), roundsAtOnce(this.shape));
     rotate(this.#accumulators);
     if (finished.resource === this.#casts[0]?.resource) rotate(this.#casts);
+    if (!this.shape.updates) return;
     if (isResident(this.shape, layer)) this.#landOnDevice(plan, parameters, finished, pass);
     else if (this.shape.passes === 1) {
       this.#measureOnDevice(plan, finished, layer, gradientDtype(this.shape));
       this.#push(parameters, this.#download(plan, parameters, finished, this.#ring[0]!), gradientDtype(this.shape));
     } else this.#sumOnHost(plan, parameters, this.#download(plan, parameters, finished, this.#ring[0]!), pass);
     if (!isResident(this.shape, layer)) rotate(this.#ring);
-    if (!this.shape.clips) this.#updates.record(plan);
+    if (this.shape.clips !== "exact") this.#updates.record(plan);
   }
 
   /** The head's gradient is complete for the step. */
@@ -201,14 +208,12 @@ export class Gradients {
     const head = this.#window.head;
     const atOnce = headRoundsAtOnce(this.shape);
     const finished = this.#finish(plan, headBlock(this.shape), this.#head, atOnce);
+    const matrix = this.#matrix && this.#finish(plan, embeddingBlock(this.shape), this.#matrix, atOnce);
+    if (!this.shape.updates) return;
     this.#measureOnDevice(plan, finished, this.shape.config.layers, gradientDtype(this.shape));
-    this.#push(head, this.#download(plan, head, finished, this.#head.landing), gradientDtype(this.shape));
-    if (this.#matrix) {
-      const { embedding } = this.#window;
-      const matrix = this.#finish(plan, embeddingBlock(this.shape), this.#matrix, atOnce);
-      this.#download(plan, embedding, matrix, this.#matrix.landing);
-    }
-    if (!this.shape.clips) this.#updates.record(plan);
+    this.#push(head, this.#download(plan, head, finished, this.#head.landing!), gradientDtype(this.shape));
+    if (matrix) this.#download(plan, this.#window.embedding, matrix, this.#matrix!.landing!);
+    if (this.shape.clips !== "exact") this.#updates.record(plan);
   }
 
   /** Chunk by chunk to the host; a chunk can be updated while the next is on its way. */
@@ -268,7 +273,8 @@ export class Gradients {
     for (const [index, { offset, count }] of chunks.entries()) {
       const to = sum.slice(offset * 4, count * 4);
       const from = landing.range.slice(offset * bytes, count * bytes);
-      const order = { waits: [landing.events[index]!], writes: [resources[index]!], deadline: block.index };
+      const deadline = deadlineOf(this.shape, block);
+      const order = { waits: [landing.events[index]!], writes: [resources[index]!], deadline };
       landing.resource.read(plan.record("host", "accumulate", { to, from, count, accumulate, dtype }, order), "host");
     }
     if (pass < this.shape.passes - 1) return;
@@ -359,7 +365,7 @@ export class Gradients {
 
   /** The tied head's gradient as it lies in the embedding: V rows of C. */
   #tiedLanding(): Place {
-    const { range, resource } = this.#matrix!.landing;
+    const { range, resource } = this.#matrix!.landing!;
     const { vocabulary, hidden } = this.shape.config;
     return { range: range.slice(0, vocabulary * hidden * bytesOf(gradientDtype(this.shape))), resource };
   }
@@ -397,6 +403,7 @@ export class Gradients {
     const gradient = { range: this.#touchedGradient(rows.distinct), resource: this.#rowsGradient.resource };
     const rowsEvent = this.#updates.recordEmbedding(plan, rows, gradient, this.#matrix && this.#tiedLanding());
     this.#updates.record(plan);
+    this.#updates.passFactorOn(plan);
     return { norm, rows: rowsEvent };
   }
 }

@@ -29,6 +29,8 @@ export interface StepShape {
   dtype: Dtype;
   /** False: forward only (evaluation, generation); then no optimizer state, gradients or boundaries exist. */
   training: boolean;
+  /** False, to time forward and backward alone: gradients are left where they are made, and no optimizer state exists. */
+  updates: boolean;
   /** The most tokens of a micro-batch. */
   tokensMax: number;
   /** The most micro-batches of a pass. */
@@ -46,8 +48,8 @@ export interface StepShape {
   residentBlocks: number;
   /** Host slots for gradients of sliding blocks. */
   ring: number;
-  /** Gradients are clipped by their exact global norm (so all of them are kept until it is known). */
-  clips: boolean;
+  /** Gradients are clipped by their exact global norm (so all of them are kept until it is known), or by the last step's. */
+  clips: false | "exact" | "previous";
   /** Rows of logits that exist at once. */
   logitsChunk: number;
   /** Parameters per copy and per update command. */
@@ -89,7 +91,7 @@ export const headRoundsAtOnce = (shape: StepShape): boolean =>
   roundsAtOnce(shape) && shape.passes === 1 && shape.logitsChunk >= shape.tokensMax;
 /** A resident block's gradient has a place of its own while others are computed: with clipping or accumulation. */
 export const keepsGradient = (shape: StepShape, layer: number): boolean =>
-  isResident(shape, layer) && (shape.clips || shape.passes > 1);
+  isResident(shape, layer) && (shape.clips === "exact" || shape.passes > 1);
 /** Distinct tokens of a step, at most. */
 export const distinctMax = (shape: StepShape): number =>
   Math.min(shape.config.vocabulary, shape.passes * shape.microBatches * shape.tokensMax);
@@ -141,7 +143,7 @@ export function memoryBill(shape: StepShape): BillLine[] {
     const resident = isResident(shape, block.layer);
     add("weights: hi (bf16)", resident ? "device" : "pinned", `${block.name}.hi`, block.length * 2);
     add("weights: lo", resident ? "device" : "host", `${block.name}.lo`, block.length * 2);
-    if (!training) continue;
+    if (!training || !shape.updates) continue;
     add("moments m, v", resident ? "device" : "host", `${block.name}.m`, block.length * 4);
     add("moments m, v", resident ? "device" : "host", `${block.name}.v`, block.length * 4);
   }
@@ -199,6 +201,7 @@ export function memoryBill(shape: StepShape): BillLine[] {
     add("gradients cast to bf16", "device", "head.gradientCast", head.length * G);
     if (config.tied) add("gradients cast to bf16", "device", "head.matrixGradientCast", embedding.length * G);
   }
+  if (!shape.updates) return lines;
   add("losses and norms", "device", "norms", normParts(shape) * normStride);
   for (const resident of decoderBlocks(shape))
     if (keepsGradient(shape, resident.layer))
@@ -214,7 +217,9 @@ export function memoryBill(shape: StepShape): BillLine[] {
   if (passes > 1)
     for (const { name, length } of streaming)
       add("gradient sums over passes", "host", `${name}.gradientSum`, length * 4);
-  if (!shape.clips) add("losses and norms", "host", "unit factor", 64);
+  // Rows of an untied embedding that no token touches have no gradient: no factor changes their update.
+  if (!shape.clips || !config.tied) add("losses and norms", "host", "unit factor", 64);
+  if (shape.clips === "previous") add("losses and norms", "host", "previous factors", 2 * 64);
   return lines;
 }
 
@@ -309,7 +314,7 @@ export function checkShape(shape: StepShape): void {
   };
   within("window.residentBlocks", shape.residentBlocks, 0);
   const streaming = layers - shape.residentBlocks;
-  if (shape.clips && shape.ring < streaming)
+  if (shape.clips === "exact" && shape.ring < streaming)
     throw new ConfigError(
       `window.ring (${shape.ring}) must be "all" (${streaming} here) while gradients are clipped: all of them are kept until the norm is known`,
     );
