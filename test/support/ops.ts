@@ -24,12 +24,17 @@ interface Device {
   refuses?: boolean;
   /** Ranges start at multiples of this; else only where their element may. */
   alignment?: number;
+  /**
+   * Its matrix unit takes bfloat16, so attention rounds probabilities and their gradients before it multiplies them, and the
+   * library rounds a product before it adds a bias: one rounding more than the reference.
+   */
+  matrixUnit?: boolean;
 }
 
 const all: Device[] = [
   { device: "cpu", dtypes: ["float32", "bfloat16"], refuses: true },
-  { device: "cuda", dtypes: ["bfloat16"], optional: true, alignment: 16 },
-  { device: "hip", dtypes: ["bfloat16"], optional: true, alignment: 16 },
+  { device: "cuda", dtypes: ["bfloat16"], optional: true, alignment: 16, matrixUnit: true },
+  { device: "hip", dtypes: ["bfloat16"], optional: true, alignment: 16, matrixUnit: true },
 ];
 const only = process.env["SLUICE_TEST_DEVICE"];
 const devices = all.filter(({ device }) => only === undefined || device === only);
@@ -85,15 +90,21 @@ const guardBytes = 128;
 export class Machine {
   readonly dtypes: readonly Dtype[];
   readonly refuses: boolean;
+  /** How often a result of the matrix unit is rounded: more than once where operands are. */
+  readonly productRoundings: number;
   readonly #device: DeviceKind;
   readonly #stream: "compute" | "host";
   readonly #alignment: number;
   #benches: Bench[] = [];
 
-  constructor({ device, dtypes, refuses = false, alignment = 1 }: Device, stream: "compute" | "host") {
+  constructor(
+    { device, dtypes, refuses = false, alignment = 1, matrixUnit = false }: Device,
+    stream: "compute" | "host",
+  ) {
     this.#device = device;
     this.dtypes = dtypes;
     this.refuses = refuses;
+    this.productRoundings = matrixUnit ? 2 : 1;
     this.#alignment = alignment;
     this.#stream = stream;
   }

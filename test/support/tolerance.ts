@@ -17,17 +17,25 @@ const roundoff = { float32: 2 ** -24, bfloat16: 2 ** -8, float16: 2 ** -11, floa
 /** Roundings besides the sum's, each of half a unit: an exponential, a root, a division, a few products. */
 const stepsAround = 8;
 
-export function limitFor(element: keyof typeof roundoff, length: number): number {
-  return roundoff[element] + roundoff.float32 * (stepsAround + 2 * Math.sqrt(length));
+export function limitFor(element: keyof typeof roundoff, length: number, roundings = 1): number {
+  return roundings * roundoff[element] + roundoff.float32 * (stepsAround + 2 * Math.sqrt(length));
 }
 
 const verbose = process.env["SLUICE_TEST_VERBOSE"] === "1";
 
 /**
  * Throws when the worst element of `found` is further from `expected` than a sum over `length` terms explains. `terms` is the
- * size of these terms, to be given where all of a result may cancel.
+ * size of these terms, to be given where all of a result may cancel; `roundings` how often a value is rounded to its dtype on
+ * the way, where that is not once.
  */
-export function expectClose(what: string, found: Tensor, expected: Float64Array, length: number, terms = 0): void {
+export function expectClose(
+  what: string,
+  found: Tensor,
+  expected: Float64Array,
+  length: number,
+  terms = 0,
+  roundings = 1,
+): void {
   if (found.count !== expected.length) throw new Error(`${what}: ${found.count} values, expected ${expected.length}`);
   const values = found.values();
   const scale = Math.max(terms, rootMeanSquare(expected));
@@ -40,7 +48,7 @@ export function expectClose(what: string, found: Tensor, expected: Float64Array,
     [worst, at] = [error, i];
     if (Number.isNaN(error)) break;
   }
-  const limit = limitFor(found.element as keyof typeof roundoff, length);
+  const limit = limitFor(found.element as keyof typeof roundoff, length, roundings);
   const line = `${what}: ${(worst / limit).toFixed(2)} of the limit ${limit.toExponential(1)}`;
   if (verbose) console.log(line);
   if (!(worst <= limit)) throw new Error(`${line}, at ${at}: ${values[at]}, expected ${expected[at]}`);
