@@ -60,7 +60,7 @@ INLINE void store_rows(const u16* tile, int count, int width, RowAt row_at) {
  * multiplied the next keys. `Source` says where rows lie; it computes addresses when asked, because a pointer that waits in
  * a register for the end costs more than it saves:
  *   rows(), window(), width(), scale(); position_of(row) among the keys; q_at(row) and out_at(row), row's head;
- *   keys(), key_stride(), values(), value_stride(); lse_at(row), null without. */
+ *   key_at(key), key_stride(), value_at(key), value_stride(); lse_at(row), null without. */
 template <int D, int blocks, int warps, int keys, bool vectors, typename Source> INLINE void forward_tile(const Source& source, int first) {
   constexpr int rows = 16 * blocks * warps, threads = warps * warp_size;
   u16* q_tile = shared_tiles();
@@ -74,9 +74,7 @@ template <int D, int blocks, int warps, int keys, bool vectors, typename Source>
 
   TileCopy<keys, D, threads, vectors> key_copy, value_copy;
   TileCopy<rows, D, threads, vectors>().copy_rows(q_tile, count, source.width(), [&](int row) { return source.q_at(first + smaller(row, count - 1)); });
-  const u16* keys_from = source.keys() + key * (u64)source.key_stride();
-  const u16* values_from = source.values() + key * (u64)source.value_stride();
-  key_copy.fetch(key_tile, end - key, source.width(), keys_from, source.key_stride());
+  key_copy.fetch(key_tile, end - key, source.width(), source.key_at(key), source.key_stride());
 
   const int warp_row = thread_index() / warp_size * 16 * blocks;
   const int warp_earliest = source.position_of(first + warp_row), warp_latest = source.position_of(first + warp_row + 16 * blocks - 1);
@@ -98,8 +96,7 @@ template <int D, int blocks, int warps, int keys, bool vectors, typename Source>
     q_rows.renew(), key_columns.renew(), value_columns.renew();
     key_copy.land(key_tile);
     barrier();
-    value_copy.fetch(value_tile, end - key, source.width(), values_from, source.value_stride());
-    values_from += keys * (u64)source.value_stride();
+    value_copy.fetch(value_tile, end - key, source.width(), source.value_at(key), source.value_stride());
 
     // Some of the block's warps may see none of these keys.
     const bool seen = key <= warp_latest && (window == 0 || key + keys - 1 + window > warp_earliest);
@@ -124,8 +121,7 @@ template <int D, int blocks, int warps, int keys, bool vectors, typename Source>
     }
     value_copy.land(value_tile);
     barrier();
-    keys_from += keys * (u64)source.key_stride();
-    if (key + keys < end) key_copy.fetch(key_tile, end - key - keys, source.width(), keys_from, source.key_stride());
+    if (key + keys < end) key_copy.fetch(key_tile, end - key - keys, source.width(), source.key_at(key + keys), source.key_stride());
     if (!seen) continue;
 
     if (key + keys - 1 > warp_earliest || (window != 0 && key + window <= warp_latest)) {

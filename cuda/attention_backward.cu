@@ -378,6 +378,6 @@ KERNEL((many ? 4 : 2) * warp_size, 1) attention_backward_dq_any(const AttentionB
 }
 #if SLUICE_WIDE
 KERNEL(4 * warp_size, 1) attention_backward_dq_d128_wide(const AttentionBackward a, void*) {
-  query_gradients<128, 2, 4, 32, true>(a);
+  query_gradients<128, 2, 4, wide_walked, true>(a);
 }
 #endif

@@ -20,8 +20,8 @@ struct Cached {
   INLINE u32 key_stride() const { return a.kv_heads * a.head_dim; }
   INLINE u32 value_stride() const { return key_stride(); }
   INLINE u64 cache() const { return sequence * (u64)a.capacity * key_stride() + kv_head * a.head_dim; }
-  INLINE const u16* keys() const { return a.keys.as<u16>() + cache(); }
-  INLINE const u16* values() const { return a.values.as<u16>() + cache(); }
+  INLINE const u16* key_at(int key) const { return a.keys.as<u16>() + (cache() + (u64)key * key_stride()); }
+  INLINE const u16* value_at(int key) const { return a.values.as<u16>() + (cache() + (u64)key * key_stride()); }
   INLINE u32 head_of(int row) const { return kv_head * group + row % group; }
   INLINE const u16* q_at(int row) const {
     return a.qk.as<u16>() + ((u64)(start + row / group) * (a.heads + a.kv_heads) + head_of(row)) * a.head_dim;

@@ -15,6 +15,12 @@ namespace sluice {
 constexpr int copy_stages = 2;
 /** Whether a lane has registers for two blocks of 16 rows of sums. */
 #define SLUICE_WIDE 1
+/** Rows that such kernels walk at a time; from sm_100 on 32 would leave some registers too few. */
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+constexpr int wide_walked = 16;
+#else
+constexpr int wide_walked = 32;
+#endif
 
 // ---- fragments ------------------------------------------------------------------------------------------------------
 
