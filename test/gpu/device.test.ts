@@ -177,7 +177,7 @@ function onGpu(device: "cuda" | "hip"): void {
       const draw = new Draw(seed);
       const [cells, bytes] = [6, 4096];
       const host = engine.buffer("pinned", cells * bytes, "host");
-      const device_ = engine.buffer("device", cells * bytes, "device");
+      const onCard = engine.buffer("device", cells * bytes, "device");
       for (let trial = 0; trial < 10; trial++) {
         const expected = Array.from({ length: cells }, (_, cell) => cell + 10 * trial);
         const onDevice = expected.map(() => -1);
@@ -197,7 +197,7 @@ function onGpu(device: "cuda" | "hip"): void {
           )[kind]!;
           if (from === to) continue;
           const rangeOf = (name: string): Range =>
-            (name[0] === "h" ? host : device_).range(Number(name.slice(1)) * bytes, bytes);
+            (name[0] === "h" ? host : onCard).range(Number(name.slice(1)) * bytes, bytes);
           const waits = [writer[from], writer[to], ...(readers[to] ?? [])].filter((event) => event !== undefined);
           const event = copy(
             plan,

@@ -331,7 +331,7 @@ export fn hipGetErrorString(_: Status) [*:0]const u8 {
 // ---- memory ---------------------------------------------------------------------------------------------------------
 
 fn cardBytes() usize {
-    return number("STAND_IN_MEMORY", 2 << 30);
+    return number("STAND_IN_MEMORY", 600 << 20);
 }
 /// What the context takes.
 const context_bytes = 10 << 20;
