@@ -4,8 +4,9 @@
 // its memory (src/fit.ts), records the plans that the engine would play, checks their order (src/plan-check.ts), and plays
 // them on a virtual clock (src/simulate.ts). Assumptions are at the top of src/machines.ts.
 
+import { availableParallelism, totalmem } from "node:os";
 import { parseArgs, styleText } from "node:util";
-import { ConfigError, assert } from "../src/errors.ts";
+import { ConfigError, NativeError, assert } from "../src/errors.ts";
 import { stepFlops } from "../src/flops.ts";
 import { formatBytes, formatCount } from "../src/format.ts";
 import { machineNamed, machines, type Machine } from "../src/machines.ts";
@@ -15,6 +16,8 @@ import { describeKeep } from "../src/models/decoder.ts";
 import { parameterBlocks, parameterCount } from "../src/models/parameters.ts";
 import { fullBatch, publishedModel, publishedModels, rehearse, rehearsedSettings } from "../src/rehearsal.ts";
 import { checkPlans } from "../src/plan-check.ts";
+import { Engine } from "../src/native/runtime.ts";
+import { measuredMachine } from "../src/probe.ts";
 import { Random } from "../src/random.ts";
 import { simulate } from "../src/simulate.ts";
 import { recordStep } from "../src/step.ts";
@@ -28,6 +31,7 @@ Predicts seconds per step, tokens per second, how busy each stream is, and the m
   --shape NAME              ${Object.keys(publishedModels).join(", ")}
   --batch ROWS              rows of one step                              [16]
   --machine NAME            ${Object.keys(machines).join(", ")}                    [h200]
+                            or measured: this machine's GPU, or its CPU (src/probe.ts)
   --dtype NAME              bfloat16 or float32                           [bfloat16]
   --steps N                 steps to play, 3 to 20                        [4]
   --jitter SHARE            commands take up to this share longer         [0]
@@ -67,9 +71,8 @@ export interface Prediction {
 }
 
 /** What a command line asks for. ConfigError names the flag. */
-export function predict(args: string[]): Prediction {
+export function predict(args: string[], machine = machineNamed(parse(args).machine)): Prediction {
   const values = parse(args);
-  const machine = machineNamed(values.machine);
   if (values.shape === undefined)
     throw new ConfigError(`--shape is missing; known: ${Object.keys(publishedModels).join(", ")}`);
   const model = publishedModel(values.shape);
@@ -122,7 +125,26 @@ function share(values: Values): number {
   return value;
 }
 
-function print(values: Values, found: Prediction): void {
+/** The rates of the machine that this runs on, at the shape's widths. */
+async function measured(values: Values): Promise<Machine> {
+  const dtype = one(values, "dtype", ["bfloat16", "float32"] as const);
+  const config = publishedModel(values.shape ?? "qwen3-8b");
+  using engine = openEngine();
+  return await measuredMachine(engine, { config, dtype, tokens: 16_384 });
+}
+
+function openEngine(): Engine {
+  const workers = availableParallelism();
+  for (const device of ["cuda", "hip"] as const)
+    try {
+      return new Engine({ device, workers });
+    } catch (error) {
+      if (!(error instanceof NativeError)) throw error; // no such GPU, or no kernels for it
+    }
+  return new Engine({ device: "cpu", workers, deviceBytesMax: totalmem() });
+}
+
+function print(values: Values, found: Prediction, machine: Machine): void {
   const percent = (value: number): string => `${(100 * value).toFixed(0)} %`;
   console.log(
     styleText("bold", `${values.shape}, ${values.batch} × ${values.seq} tokens, ${values.dtype}, on ${found.machine}`),
@@ -138,20 +160,21 @@ function print(values: Values, found: Prediction): void {
     "blocks keep": keep,
     boundaries: boundary,
     "slots, ring": `${slots}, ${ring}`,
-    "device limit": formatBytes(deviceBytesOf(values, machineNamed(values.machine))),
+    "device limit": formatBytes(deviceBytesOf(values, machine)),
   };
   for (const [what, value] of Object.entries(rows)) console.log(`${what.padEnd(18)} ${value}`);
   console.log("");
   console.log(printBill(found.bill, found.parameters));
 }
 
-function main(): void {
+async function main(): Promise<void> {
   const args = process.argv.slice(2);
   const values = parse(args);
   if (values.help) return console.log(help);
-  const found = predict(args);
+  const machine = values.machine === "measured" ? await measured(values) : machineNamed(values.machine);
+  const found = predict(args, machine);
   if (values.json) console.log(JSON.stringify(found));
-  else print(values, found);
+  else print(values, found, machine);
 }
 
-if (import.meta.main) await run(() => Promise.try(main));
+if (import.meta.main) await run(main);

@@ -55,8 +55,10 @@ export function cpuHasBfloat16(): boolean {
   return /\b(avx512_bf16|amx_bf16)\b/.test(readFileSync("/proc/cpuinfo", "utf8"));
 }
 
-/** The commit, marked where the tree differs from it; "unknown" outside git. */
+/** The commit, marked where the tree differs from it; a pack names its own; "unknown" outside git. */
 function commit(): string {
+  const packed = process.env["SLUICE_COMMIT"];
+  if (packed !== undefined) return packed;
   const git = Bun.spawnSync(["git", "describe", "--always", "--dirty"], {
     cwd: join(import.meta.dir, "../.."),
     stderr: "ignore",

@@ -227,8 +227,8 @@ async function traced(trainer: Trainer, batch: Parameters<Trainer["submit"]>[0])
 /** Length of the repeated pattern in elements; no multiple of a row, so that rows differ. */
 const patternElements = (8 << 20) + 24_008;
 
-/** Norms are 1, everything else small and random, as a model is at its start. Copied by native threads. */
-async function fillWeights(model: Model): Promise<void> {
+/** A model's start: norms are 1, everything else small and random. Copied by native threads. */
+export async function fillWeights(model: Model): Promise<void> {
   const { engine } = model;
   const longest = Math.max(...model.blocks.flatMap(({ tensors }) => tensors.map(({ count }) => count)));
   const elements = Math.min(patternElements, longest);
