@@ -48,10 +48,6 @@ __device__ __forceinline__ void wait(u32 barrier, u32 parity) {
   }
   asm volatile("trap;");
 }
-template <u32 id>
-__device__ __forceinline__ void named_sync(u32 threads) {
-  asm volatile("bar.sync %0, %1;" ::"n"(id), "r"(threads) : "memory");
-}
 __device__ __forceinline__ void named_sync(u32 id, u32 threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
