@@ -78,7 +78,11 @@ __device__ __forceinline__ void mask(float (&s)[count], i32 row, i32 key, i32 wi
   }
 }
 
-template <int D, bool alternate, bool in_registers>
+/** The work of this block in its `round`: back and forth over the blocks, so that sorted work evens out. */
+__device__ __forceinline__ u32 work_of(u32 round) { return round * gridDim.x + (round % 2 ? gridDim.x - 1 - blockIdx.x : blockIdx.x); }
+
+/** With in_registers, queries are held as A in registers, which takes load off shared memory. */
+template <int D, bool in_registers>
 __device__ __forceinline__ void attention(const sluice::AttentionForward& a, const TensorMap* qk_map, const TensorMap* qkv_map) {
   using L = Layout<D>;
   extern __shared__ char shared[];
@@ -150,7 +154,7 @@ __device__ __forceinline__ void attention(const sluice::AttentionForward& a, con
     const u64 v = along_rows(base + L::v, keys * 128);
     constexpr u32 q_panel = rows * 128, k_panel = keys * 128;
     const u32 turn = 1 + half;  // named barriers 1 and 2
-    if (alternate && half == 1) named_arrive(1, consumers);
+    if (half == 1) named_arrive(1, consumers);
 
     u32 taken = 0, used = 0;
     for (u32 round = 0; round * gridDim.x < work; ++round) {
@@ -175,11 +179,7 @@ __device__ __forceinline__ void attention(const sluice::AttentionForward& a, con
 
       wait(base + L::q_full, taken & 1);
       u32 q_held[D / 4];
-      if constexpr (in_registers) {
-        hold_rows<D>(q_held, base + L::q + u32(first_row) * 128, q_panel, lane);
-        __syncwarp();
-        if (lane == 0) arrive(base + L::q_empty);
-      }
+      if constexpr (in_registers) hold_rows<D>(q_held, base + L::q + u32(first_row) * 128, q_panel, lane);
       wait(base + L::k_full + 8 * (used % stages), used / stages & 1);
       products_begin();
       if constexpr (in_registers) product_along_columns<D>(s, q_held, k + (used % stages * L::tile >> 4), k_panel);
@@ -189,7 +189,7 @@ __device__ __forceinline__ void attention(const sluice::AttentionForward& a, con
       settle(s);
       if (lane == 0) {
         arrive(base + L::k_empty + 8 * (used % stages));
-        if (!in_registers && last == least) arrive(base + L::q_empty);
+        if (last == least) arrive(base + L::q_empty);
       }
       mask(s, row, last * keys + column, window);
       softmax.step<true>(s, scale, factor);
@@ -201,7 +201,7 @@ __device__ __forceinline__ void attention(const sluice::AttentionForward& a, con
         ++used;
         const u32 now = used % stages;
         wait(base + L::k_full + 8 * now, used / stages & 1);
-        if (alternate) named_sync(turn, consumers);
+        named_sync(turn, consumers);
         products_begin();
         if constexpr (in_registers) product_along_columns<D>(s, q_held, k + (now * L::tile >> 4), k_panel);
         else product_along_columns<D>(s, q, q_panel, k + (now * L::tile >> 4), k_panel);
@@ -210,12 +210,12 @@ __device__ __forceinline__ void attention(const sluice::AttentionForward& a, con
         products_begin();
         product_along_rows(out, p, v + (before * L::tile >> 4));
         products_end();
-        if (alternate) named_arrive(3 - turn, consumers);
+        named_arrive(3 - turn, consumers);
         products_wait<1>();
         settle(s);
         if (lane == 0) {
           arrive(base + L::k_empty + 8 * now);
-          if (!in_registers && block == least) arrive(base + L::q_empty);
+          if (block == least) arrive(base + L::q_empty);
         }
         if (window > 0 && tile.first + rows - 1 - block * keys >= window) mask(s, row, block * keys + column, window);
         softmax.step<false>(s, scale, factor);
@@ -259,12 +259,10 @@ __device__ __forceinline__ void attention(const sluice::AttentionForward& a, con
 
 #define KERNEL(name) extern "C" __global__ void __launch_bounds__(384, 1) name(const sluice::AttentionForward a, void* workspace, const __grid_constant__ TensorMap qk, const __grid_constant__ TensorMap qkv)
 
-KERNEL(attention_forward_hopper_d128) { attention<128, true, false>(a, &qk, &qkv); }
-KERNEL(attention_forward_hopper_d64) { attention<64, true, false>(a, &qk, &qkv); }
+KERNEL(attention_forward_hopper_d128) { attention<128, false>(a, &qk, &qkv); }
+KERNEL(attention_forward_hopper_d64) { attention<64, false>(a, &qk, &qkv); }
 #ifdef SLUICE_VARIANTS
-KERNEL(attention_forward_hopper_d128_free) { attention<128, false, false>(a, &qk, &qkv); }
-KERNEL(attention_forward_hopper_d128_held) { attention<128, true, true>(a, &qk, &qkv); }
-KERNEL(attention_forward_hopper_d128_free_held) { attention<128, false, true>(a, &qk, &qkv); }
+KERNEL(attention_forward_hopper_d128_held) { attention<128, true>(a, &qk, &qkv); }
 #endif
 
 #endif

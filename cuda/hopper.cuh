@@ -38,6 +38,7 @@ __device__ __forceinline__ void arrive_expecting(u32 barrier, u32 bytes) {
 /** Waits for the end of the phase of this parity. A wait is bounded: a kernel that went wrong fails rather than hangs. */
 __device__ __forceinline__ void wait(u32 barrier, u32 parity) {
   u32 done = 0;
+#pragma unroll 1
   for (u32 attempt = 0; attempt < (1u << 24); ++attempt) {
     asm volatile(
         "{ .reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
@@ -291,9 +292,6 @@ __device__ __forceinline__ Tile find_tile(const i32* starts, i32 documents, i32 
   tile.found = tile.first < tile.length;
   return tile;
 }
-
-/** The work of this block in its `round`: back and forth over the blocks, so that sorted work evens out. */
-__device__ __forceinline__ u32 work_of(u32 round) { return round * gridDim.x + (round % 2 ? gridDim.x - 1 - blockIdx.x : blockIdx.x); }
 
 /** Values that are the same in a warp, known to the compiler as such. */
 __device__ __forceinline__ u32 uniform(u32 x) { return __shfl_sync(0xffffffffu, x, 0); }
