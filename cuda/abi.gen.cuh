@@ -157,6 +157,7 @@ struct LinearBackwardWeight {
   u32 outputs;
   u32 accumulate;
   u32 dtype;
+  u32 gradient_dtype;
 };
 struct QkRopeForward {
   Range qk;

@@ -9,7 +9,8 @@ import { stepFlops } from "../src/flops.ts";
 import { formatBytes, formatCount } from "../src/format.ts";
 import { machineNamed, machines, type Machine } from "../src/machines.ts";
 import { run } from "../src/main.ts";
-import { checkBill, checkShape, memoryBill, printBill, type StepShape } from "../src/memory.ts";
+import { checkBill, checkShape, keepLast, memoryBill, printBill, type StepShape } from "../src/memory.ts";
+import { keepLevels } from "../src/models/decoder.ts";
 import { parameterCount } from "../src/models/parameters.ts";
 import {
   publishedModel,
@@ -37,7 +38,8 @@ Predicts seconds per step, tokens per second, how busy each stream is, and the m
   --micro-batch-tokens N    tokens that pass a block at once              [all, at most 16384]
   --slots N                 blocks on the device                          [2]
   --boundary PLACE          device or pinned                              [device]
-  --keep N                  last blocks that keep their activations       [0]
+  --keep N                  last blocks that keep activations             [0]
+  --keep-level NAME         what they keep: ${keepLevels.slice(1).join(", ")}       [all]
   --resident N              first blocks that stay on the device          [0]
   --ring N                  gradients that may wait on the host           [all]
   --logits-chunk ROWS       rows of logits at once                        [2048]
@@ -57,6 +59,7 @@ const options = {
   slots: { type: "string", default: "2" },
   boundary: { type: "string", default: "device" },
   keep: { type: "string", default: "0" },
+  "keep-level": { type: "string", default: "all" },
   resident: { type: "string", default: "0" },
   ring: { type: "string", default: "all" },
   "logits-chunk": { type: "string", default: "2048" },
@@ -145,7 +148,7 @@ function shapeOf(values: Values): { shape: StepShape; rowsPerMicroBatch: number;
     dtype: one(values, "dtype", ["bfloat16", "float32"] as const),
     boundary: one(values, "boundary", ["device", "pinned"] as const),
     slots: whole(values, "slots", 2, Math.max(2, layers)),
-    keepBlocks: whole(values, "keep", 0),
+    keep: keepLast(layers, whole(values, "keep", 0, layers), one(values, "keep-level", keepLevels.slice(1))),
     residentBlocks: whole(values, "resident", 0),
     ring: values.ring === "all" ? layers : whole(values, "ring", 1, layers),
     logitsChunk: Math.ceil(whole(values, "logits-chunk", 1) / 16) * 16,

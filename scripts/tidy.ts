@@ -58,7 +58,7 @@ function unimported(tree: Tree): string[] {
   const imported = new Set<string>();
   for (const [path, text] of tree) {
     if (path.startsWith("test/") || !/\.(ts|zig)$/.test(path)) continue;
-    for (const [, name] of text.matchAll(/(?:from |import\(|import )"([\w./-]+\.(?:ts|zig))"/g))
+    for (const [, name] of text.matchAll(/(?:from |import\(|import |new URL\()"([\w./-]+\.(?:ts|zig))"/g))
       imported.add(normalize(join(dirname(path), name!)));
   }
   const sources = [...tree.keys()].filter((path) => /^(src|zig|scripts)\/.*\.(ts|zig)$/.test(path));
@@ -79,11 +79,16 @@ export function readTree(root: string): Tree {
   const names = new Set([".git", ...ignored.map((line) => line.replaceAll("/", ""))]);
   const isText = /(\.(ts|zig|cu|cuh|h|md|json|jsonc|toml|lock|yml|yaml|sh)|\/run)$/;
   const files = [...new Bun.Glob("**/*").scanSync({ cwd: root, dot: true })].map((path) => path.replaceAll("\\", "/"));
+  const isPicture = /\.(png|svg)$/; // documents link to them; there is nothing to read
   const wanted = files.filter(
     (path) =>
-      isText.test(path) && !path.startsWith("test/fixtures/") && !path.split("/").some((part) => names.has(part)),
+      (isText.test(path) || isPicture.test(path)) &&
+      !path.startsWith("test/fixtures/") &&
+      !path.split("/").some((part) => names.has(part)),
   );
-  return new Map(wanted.sort().map((path) => [path, readFileSync(join(root, path), "utf8")]));
+  return new Map(
+    wanted.sort().map((path) => [path, isPicture.test(path) ? "" : readFileSync(join(root, path), "utf8")]),
+  );
 }
 
 if (import.meta.main) {

@@ -80,8 +80,29 @@ function explained(cause: unknown, path: string): unknown {
 
 /** Puts a checkpoint's state into a trainer; CheckpointError when anything in it is damaged or belongs to another model. */
 export async function restoreCheckpoint(trainer: Trainer, path: string): Promise<Manifest> {
+  const { manifest, files } = openCheckpoint(trainer.model, path);
+  await trainer.drain();
+  await readTensors(trainer.model.engine, path, files, source(trainer), manifest.files);
+  trainer.restored(manifest.step);
+  return manifest;
+}
+
+/** Puts a checkpoint's weights alone into a model that has no trainer; optimizer state is neither read nor given room. */
+export async function restoreWeights(model: Model, path: string): Promise<Manifest> {
+  const { manifest, files } = openCheckpoint(model, path);
+  const isWeight = (name: string): boolean => model.state.has(name);
+  const weights = files.map((file) => ({ ...file, tensors: file.tensors.filter(({ name }) => isWeight(name)) }));
+  const expected = manifest.files.map((file, index) => {
+    const names = ["", ...files[index]!.tensors.map(({ name }) => name)]; // the header's checksum comes first
+    return { ...file, checksums: file.checksums.filter((_, at) => at === 0 || isWeight(names[at]!)) };
+  });
+  await readTensors(model.engine, path, weights, (tensor) => model.state.get(tensor)!.range(), expected);
+  return manifest;
+}
+
+/** A checkpoint's manifest and files, which are there in full and fit the model. */
+function openCheckpoint(model: Model, path: string): { manifest: Manifest; files: FileLayout[] } {
   const manifest = readManifest(path);
-  const { model } = trainer;
   if (manifest.model !== identity(model))
     throw new CheckpointError(`${path} belongs to another model (${manifest.model}, this is ${identity(model)})`);
   const files = stateFiles(model);
@@ -96,10 +117,7 @@ export async function restoreCheckpoint(trainer: Trainer, path: string): Promise
     if (size !== fileBytes)
       throw new CheckpointError(`${file} has ${size} bytes, ${fileBytes} were written; it is cut off`);
   }
-  await trainer.drain();
-  await readTensors(model.engine, path, files, source(trainer), manifest.files);
-  trainer.restored(manifest.step);
-  return manifest;
+  return { manifest, files };
 }
 
 /** The manifest of a checkpoint, checked against its own digest. */

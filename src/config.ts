@@ -3,14 +3,17 @@
 // path, its value and what would be accepted.
 //
 // Promises: importing this file costs nothing (arktype takes 120 ms to load and is imported inside `parseConfig`).
-// A parsed config is plain JSON, and parsing it again gives the same config, so a checkpoint can carry it. Every key
-// below is honoured by the engine; there is no key that is accepted and ignored.
+// A parsed config is plain JSON, but for the functions that sources of a recipe may have, and parsing it again gives the
+// same config; `configJson` is what a checkpoint carries. Every key below is honoured by the engine; there is no key that
+// is accepted and ignored.
 //
 // Rules that need the model (`window.residentBlocks` beyond its blocks, say) are checked where the model is known.
 // Next: data/loader.ts turns `data` into batches, lr.ts turns `schedule` into rates.
 
+import { FUNCTION_MARK, sourceProblems, type DataInput } from "./data/source.ts";
 import { scheduleProblems } from "./lr.ts";
 import { ConfigError } from "./errors.ts";
+import type { DeviceKind, Dtype } from "./native/abi.gen.ts";
 import { formatValue } from "./format.ts";
 import { closest } from "./suggest.ts";
 
@@ -20,8 +23,9 @@ type Ark = typeof import("arktype");
 export type TrainConfig = ReturnType<typeof schema>["root"]["inferIn"];
 
 /** What the engine reads: every default filled in, every size in bytes. */
-export type Config = Omit<ReturnType<typeof schema>["root"]["infer"], "microBatchTokens"> & {
+export type Config = Omit<ReturnType<typeof schema>["root"]["infer"], "microBatchTokens" | "dtype"> & {
   microBatchTokens: number;
+  dtype: "float32" | "bfloat16";
 };
 
 const UNIT_BYTES: Record<string, number> = {
@@ -46,7 +50,8 @@ export function parseSize(text: string): number | undefined {
 /** The groups of the config, innermost first; `root` holds them all. Their keys also serve the did-you-mean. */
 function schema({ type }: Ark) {
   const text = type("string > 0").describe("a non-empty string");
-  const paths = text.or(text.array().atLeastLength(1)).describe("a path or a list of paths");
+  // `sourceProblems` checks it: the words of a union of strings, objects and lists would be hard to read.
+  const sources = type("unknown").as<DataInput>().describe("a path, or a list of paths and sources");
   const count = type("number.integer >= 1").describe("a whole number >= 1");
   const countOrZero = type("number.integer >= 0").describe("a whole number >= 0");
   const positive = type.number.moreThan(0).lessThan(Infinity).describe("a number > 0");
@@ -63,9 +68,8 @@ function schema({ type }: Ark) {
       return bytes || (ctx.reject({ expected: sizeWords }) as never);
     });
   /** A number of steps, or a share of all steps. */
-  const span = countOrZero
-    .or(type(/^(100|\d{1,2})(\.\d+)?%$/))
-    .describe('a whole number of steps or a share such as "3%"');
+  const percent = type(/^(100|\d{1,2})(\.\d+)?%$/);
+  const span = countOrZero.or(percent).describe('a whole number of steps or a share such as "3%"');
 
   const weightDecayGroup = type({
     "+": "reject",
@@ -113,6 +117,8 @@ function schema({ type }: Ark) {
     boundary: type("'device' | 'pinned'").default("pinned"),
     /** Blocks, counted from the last, that keep inner activations; the others recompute them. */
     keepBlocks: countOrZero.or(all).default(0),
+    /** What those blocks keep: "all", the results of matrix "products" and attention, or that of "attention" alone. */
+    "keep?": type("'all' | 'products' | 'attention'"),
     /** Blocks, counted from the first, that stay on the device with their state. */
     residentBlocks: countOrZero.or(all).default(0),
     /** Host slots for gradients on their way to the optimizer, in blocks. */
@@ -143,25 +149,27 @@ function schema({ type }: Ark) {
 
   const chat = type({
     "+": "reject",
-    /** Which tokens of `messages` and `prompt`/`completion` count: what the assistant says, or all. */
-    loss: type("'assistant' | 'all'").default("assistant"),
+    /** Which tokens of conversations and `prompt`/`completion` count: see `ChatLoss` in data/chat.ts. */
+    loss: type("'assistant' | 'last' | 'completion' | 'all'").default("assistant"),
   });
 
   const root = type({
     "+": "reject",
     /** A Hugging Face model directory or hub id. */
     model: text,
-    /** JSONL files with `messages`, `prompt`/`completion` or `text`. */
-    data: paths,
-    /** Held-out files of the same shapes. */
-    "evaluationData?": paths,
+    /** Paths, and sources with weight, split, limit, filter and map (data/source.ts), of the shapes in data/shapes.ts. */
+    data: sources,
+    /** Held-out data, given in the same way. */
+    "evaluationData?": sources,
+    /** How many malformed lines may be left out: a count, or a share of all lines such as "1%". */
+    maxBadLines: countOrZero.or(percent).describe('a whole number of lines or a share such as "1%"').default(0),
     /** The run directory: metrics, checkpoints and the exported model. */
     output: text,
     /** Where a step is computed. */
-    device: type("'cpu'").default("cpu"),
-    /** The type that the device computes in. */
-    dtype: type("'float32' | 'bfloat16'").default("float32"),
-    /** The most bytes the device may hold; without it, as many as it has. */
+    device: type("'cpu' | 'cuda' | 'hip'").default("cpu"),
+    /** The type that the device computes in; GPUs compute in "bfloat16", the cpu device in "float32" unless said. */
+    "dtype?": type("'float32' | 'bfloat16'"),
+    /** The most bytes the device may hold; without it, as many as it has. On a GPU it counts context and libraries too. */
     "deviceMemory?": size,
     /** Host threads for the optimizer, casts and the cpu device. */
     workers: count.default(navigator.hardwareConcurrency),
@@ -187,6 +195,13 @@ function schema({ type }: Ark) {
     checkpoint: checkpoint.default(() => ({})),
     evaluation: evaluation.default(() => ({})),
     logging: logging.default(() => ({})),
+    /** Write the curves as TensorBoard event files too, into `tensorboard/` of the run directory. */
+    tensorboard: type("boolean").default(false),
+    /** Serve the curves live to a browser on this machine: true for any free port, or the port. */
+    dashboard: type("boolean")
+      .or("1 <= number.integer <= 65535")
+      .describe("true, false or a port from 1 to 65535")
+      .default(false),
     chat: chat.default(() => ({})),
   });
 
@@ -201,16 +216,41 @@ export async function parseConfig(input: unknown): Promise<Config> {
   const ark = await import("arktype");
   const { root, groups } = (compiled ??= schema(ark));
   const parsed = root(input);
+  const { data, evaluationData } = (input ?? {}) as Partial<TrainConfig>;
+  const inSources = [
+    ...(data === undefined ? [] : sourceProblems(data, "data")),
+    ...(evaluationData === undefined ? [] : sourceProblems(evaluationData, "evaluationData")),
+  ];
   if (parsed instanceof ark.type.errors) {
     const known: Known = new Map([["", keysOf(root)]]);
     for (const [path, group] of Object.entries(groups)) known.set(path, keysOf(group));
-    throw configError(Array.from(parsed, (error) => problem(error, input, known)));
+    throw configError([...Array.from(parsed, (error) => problem(error, input, known)), ...inSources]);
   }
-  const config: Config = { ...parsed, microBatchTokens: parsed.microBatchTokens ?? parsed.sequenceLength };
+  if (inSources.length > 0) throw configError(inSources);
+  const config: Config = {
+    ...parsed,
+    dtype: parsed.dtype ?? defaultDtype(parsed.device),
+    microBatchTokens: parsed.microBatchTokens ?? parsed.sequenceLength,
+  };
   if (config.steps === undefined) config.epochs ??= 1;
   const broken = contradictions(config, input as TrainConfig);
   if (broken.length > 0) throw configError(broken);
   return config;
+}
+
+/** What a device computes in when nothing is said. */
+export const defaultDtype = (device: DeviceKind): "float32" | "bfloat16" =>
+  device === "cuda" || device === "hip" ? "bfloat16" : "float32";
+
+/** What is wrong with a device's dtype, and what to write instead. */
+export function dtypeProblem(device: DeviceKind, dtype: Dtype): string | undefined {
+  if (dtype === "bfloat16" || defaultDtype(device) === "float32") return undefined;
+  return `dtype "${dtype}" is not computed on device "${device}", whose kernels are bfloat16; use "bfloat16", or device "cpu"`;
+}
+
+/** The config as a file holds it: functions of a recipe become a mark that `parseConfig` refuses with the reason. */
+export function configJson(config: Config): unknown {
+  return JSON.parse(JSON.stringify(config, (_, value) => (typeof value === "function" ? FUNCTION_MARK : value)));
 }
 
 /** Rules between keys: each returns what is wrong and what to write instead. */
@@ -219,6 +259,8 @@ function contradictions(config: Config, written: TrainConfig): string[] {
   const problems: string[] = [];
   if (config.steps !== undefined && config.epochs !== undefined)
     problems.push(`steps (${config.steps}) and epochs (${config.epochs}) both say how long to train; give one of them`);
+  const wrongDtype = dtypeProblem(config.device, config.dtype);
+  if (wrongDtype !== undefined) problems.push(wrongDtype);
   if (microBatchTokens < sequenceLength)
     problems.push(
       `microBatchTokens (${microBatchTokens}) is smaller than sequenceLength (${sequenceLength}), so a full row would not fit; ` +
@@ -253,9 +295,7 @@ function contradictions(config: Config, written: TrainConfig): string[] {
 /** Words that belong to the project but not to this build, or that another trainer uses. */
 const REMEDIES: Record<string, Record<string, string>> = {
   device: {
-    cuda: 'device "cuda" is not available in this build, which has no GPU kernels yet; use "cpu"',
-    hip: 'device "hip" is not available in this build, which has no GPU kernels yet; use "cpu"',
-    null: 'device "null" computes nothing and keeps no weights, it is there to test plans; use "cpu"',
+    null: 'device "null" computes nothing and keeps no weights, it is there to test plans; use "cpu", "cuda" or "hip"',
   },
   dtype: {
     float16: 'dtype "float16" is not supported (its gradients need loss scaling); use "bfloat16" or "float32"',
@@ -287,6 +327,8 @@ function problem(error: { path: Iterable<PropertyKey>; code: string; expected: s
       .map((key) => (typeof key === "number" ? `[${key}]` : `.${String(key)}`))
       .join("")
       .slice(1) || "the config";
+  if (error.expected === "removed" && /^on[A-Z]/.test(name))
+    return `${name} is no key of the config; callbacks are the second argument: train(config, { ${name} })`;
   if (error.expected === "removed") return `${name} is not a known key${suggestion(group, String(path.at(-1)), known)}`;
   const described = known.get(group)?.get(String(path.at(-1)));
   const expected = described === undefined || described.startsWith("{") ? error.expected : described;
@@ -317,4 +359,10 @@ function configError(problems: string[]): ConfigError {
   return new ConfigError(
     `${problems.length} problems in the config:\n${problems.map((line) => `  - ${line}`).join("\n")}`,
   );
+}
+
+/** What a config file may say, as JSON schema without words or defaults; `config-schema.ts` adds those. */
+export async function bareSchema(): Promise<unknown> {
+  const { root } = (compiled ??= schema(await import("arktype")));
+  return root.in.toJsonSchema({ fallback: ({ base }) => base });
 }

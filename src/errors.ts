@@ -48,6 +48,11 @@ export class CancelledError extends SluiceError {
   override name = "CancelledError";
 }
 
+/** A callback of `train` threw; the message names it and the checkpoint that was saved, `cause` is what it threw. */
+export class CallbackError extends SluiceError {
+  override name = "CallbackError";
+}
+
 /** Our own mistakes: a condition that no input may break. */
 export function assert(condition: unknown, message: string): asserts condition {
   if (!condition) throw new Error(`internal error: ${message}`);

@@ -11,6 +11,7 @@ import { writeTensors } from "./io/tensors.ts";
 import type { Model } from "./model.ts";
 import { Plan } from "./plan.ts";
 
+/** How `exportModel` writes. */
 export interface ExportOptions {
   /** "bfloat16" (default) writes the rounded weights the GPU computes with, "float32" the exact masters. */
   dtype?: "bfloat16" | "float32";

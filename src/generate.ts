@@ -25,6 +25,7 @@ import { toFloat32 } from "./logits.ts";
 /** Text to continue, or a conversation to answer. */
 export type Prompt = string | readonly Message[];
 
+/** What `generate` may be told. ConfigError when a value is out of its range. */
 export interface GenerateOptions {
   /** The most tokens an answer may have; default 256. */
   maxTokens?: number;

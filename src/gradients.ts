@@ -1,6 +1,7 @@
 // How gradients leave the device, and how their norm is measured. `updates.ts` does what follows: AdamW.
 //
-// `accumulators` hands out float32 gradient buffers that their last reader has left; `land` sends a block's finished
+// `accumulators` hands out gradient buffers that their last reader has left: float32 sums, or, where a pass is one
+// micro-batch, the places of the rounded gradient itself (memory.ts, `roundsAtOnce`). `land` sends a block's finished
 // gradient to the host, chunk by chunk, into a slot of the ring. Without clipping each chunk is updated as it lands. With
 // clipping all gradients are kept until the norm is known. Gradients of resident blocks never leave the device.
 //
@@ -11,19 +12,30 @@ import {
   embeddingBlock,
   gradientDtype,
   headBlock,
+  headRoundsAtOnce,
   isResident,
+  keepsGradient,
   normParts,
   normStride,
+  roundsAtOnce,
   type Buffers,
   type StepShape,
 } from "./memory.ts";
-import { Weights, bytesOf } from "./models/decoder.ts";
-import type { ParameterBlock } from "./models/parameters.ts";
+import { BlockGradients, bytesOf, type HeadGradients } from "./models/decoder.ts";
+import { vectorsOffset, type ParameterBlock } from "./models/parameters.ts";
 import type { Dtype, Ops } from "./native/abi.gen.ts";
 import type { AdamwStep } from "./optimizer.ts";
 import { Resource, type Event, type Plan, type Range } from "./plan.ts";
 import { Updates, type Place, type TouchedRows } from "./updates.ts";
-import { headParts, type BlockParameters, type Window } from "./window.ts";
+import type { BlockParameters, Window } from "./window.ts";
+
+/** Where a gradient is made on the device. */
+interface Making {
+  /** Float32 sums of the whole block, or of its vectors alone when matrices are rounded at once. */
+  sums: Place | undefined;
+  /** The finished gradient in bf16; none when gradients are float32. */
+  cast: Place | undefined;
+}
 
 /** A gradient on the host, and the event at which each chunk is there. */
 interface Landing extends Place {
@@ -46,8 +58,9 @@ export class Gradients {
   #accumulators: Place[];
   #casts: Place[];
   #ring: Place[];
-  #head: { accumulator: Place; cast: Place | undefined; landing: Place };
-  #matrix: { accumulator: Place; cast: Place | undefined; landing: Place } | undefined;
+  #head: Making & { landing: Place };
+  /** A tied embedding's, as the head's matrix. */
+  #matrix: (Making & { landing: Place }) | undefined;
   #sums = new Map<BlockParameters, Resource[]>();
   #kept = new Map<BlockParameters, Place>();
   #deviceNorms: Place;
@@ -73,17 +86,17 @@ export class Gradients {
       return found;
     };
     const optional = (name: string): Place | undefined => (buffers.has(name) ? place(name) : undefined);
-    this.#accumulators = places("gradient.");
+    this.#accumulators = roundsAtOnce(shape) ? [place("gradient.vectors")] : places("gradient.");
     this.#casts = places("gradientCast.");
     this.#ring = places("ring ");
     this.#head = {
-      accumulator: place("head.gradient"),
+      sums: place(headRoundsAtOnce(shape) ? "head.gradientVectors" : "head.gradient"),
       cast: optional("head.gradientCast"),
       landing: place("head.landing"),
     };
     if (shape.config.tied)
       this.#matrix = {
-        accumulator: place("head.matrixGradient"),
+        sums: optional("head.matrixGradient"),
         cast: optional("head.matrixGradientCast"),
         landing: place("head.matrixLanding"),
       };
@@ -93,8 +106,8 @@ export class Gradients {
           parameters,
           parameters.chunks.map(() => new Resource()),
         );
-      const kept = optional(`${parameters.block.name}.gradient`);
-      if (kept && isResident(shape, parameters.block.layer)) this.#kept.set(parameters, kept);
+      const { name, layer } = parameters.block;
+      if (keepsGradient(shape, layer)) this.#kept.set(parameters, place(`${name}.gradient`));
     }
     this.#deviceNorms = place("norms");
     this.#rowsGradient = place("embedding.gradient");
@@ -115,38 +128,55 @@ export class Gradients {
 
   // ---- accumulators ---------------------------------------------------------------------------------------------------
 
-  /** Float32 accumulators for a layer's gradients; compute waits until they are free. */
-  accumulators(plan: Plan, layer: number): Weights {
-    const place = this.#accumulators[0]!;
-    plan.acquire(place.resource, "write");
-    return new Weights(this.#window.layer(layer).block, place.range, 4);
+  /** Where a layer's gradients go; compute waits until the places are free. */
+  accumulators(plan: Plan, layer: number): BlockGradients {
+    return this.#begin(plan, this.#window.layer(layer).block, this.#making(layer), roundsAtOnce(this.shape));
   }
 
-  /** The same for the head; they last over all passes of a step. */
-  headAccumulators(plan: Plan): { matrix: Range; norm: Range } {
-    for (const part of [this.#head, this.#matrix]) if (part) plan.acquire(part.accumulator.resource, "write");
-    return headParts(this.shape, this.#buffers, "head.gradient", "head.matrixGradient", 4);
+  /** The same for the head; its places last over all passes of a step. */
+  headAccumulators(plan: Plan): HeadGradients {
+    const atOnce = headRoundsAtOnce(this.shape);
+    const head = this.#begin(plan, headBlock(this.shape), this.#head, atOnce);
+    const matrix = this.#matrix && this.#begin(plan, embeddingBlock(this.shape), this.#matrix, atOnce);
+    return {
+      dMatrix: matrix ? matrix.group("embedding") : head.group("lm_head"),
+      matrixDtype: head.matrixDtype,
+      dNorm: head.group("final_norm"),
+    };
   }
 
-  /** The finished gradient in the gradient dtype: the accumulator itself, or its cast. Compute wrote it. */
-  #finish(plan: Plan, block: ParameterBlock, accumulator: Place, cast: Place | undefined): Place {
-    const gradient = accumulator.range.slice(0, block.length * 4);
+  #making(layer: number): Making {
+    const kept = this.shape.passes === 1 ? this.#kept.get(this.#window.layer(layer)) : undefined;
+    return {
+      sums: this.#accumulators[0],
+      cast: gradientDtype(this.shape) === "float32" ? undefined : (kept ?? this.#casts[0]),
+    };
+  }
+
+  #begin(plan: Plan, block: ParameterBlock, { sums, cast }: Making, atOnce: boolean): BlockGradients {
+    if (sums) plan.acquire(sums.resource, "write");
+    if (!atOnce) return new BlockGradients(block, "float32", sums!.range, sums!.range.slice(vectorsOffset(block) * 4));
+    plan.acquire(cast!.resource, "write");
+    return new BlockGradients(block, "bfloat16", cast!.range, sums?.range ?? cast!.range.slice(0, 0));
+  }
+
+  /** The finished gradient in the gradient dtype: the sums themselves, or what they are cast to. Compute wrote it. */
+  #finish(plan: Plan, block: ParameterBlock, { sums, cast }: Making, atOnce: boolean): Place {
     if (gradientDtype(this.shape) === "float32") {
-      plan.settle(accumulator.resource, "write");
-      return { range: gradient, resource: accumulator.resource };
+      plan.settle(sums!.resource, "write");
+      return { range: sums!.range.slice(0, block.length * 4), resource: sums!.resource };
     }
-    assert(cast, `no place for the cast gradient of ${block.name}`);
-    const to = cast.range.slice(0, block.length * 2);
-    plan.acquire(cast.resource, "write");
-    plan.record("compute", "cast", {
-      to,
-      from: gradient,
-      count: block.length,
-      toDtype: "bfloat16",
-      fromDtype: "float32",
-    });
-    plan.settle(cast.resource, "write");
-    return { range: to, resource: cast.resource };
+    const to = cast!.range.slice(0, block.length * 2);
+    const first = atOnce ? vectorsOffset(block) : 0;
+    const count = block.length - first;
+    if (!atOnce) plan.acquire(cast!.resource, "write");
+    if (count > 0) {
+      const from = sums!.range.slice(0, count * 4);
+      const part = to.slice(first * 2, count * 2);
+      plan.record("compute", "cast", { to: part, from, count, toDtype: "bfloat16", fromDtype: "float32" });
+    }
+    plan.settle(cast!.resource, "write");
+    return { range: to, resource: cast!.resource };
   }
 
   // ---- landing --------------------------------------------------------------------------------------------------------
@@ -154,9 +184,9 @@ export class Gradients {
   /** A layer's gradient is complete for this pass: send it to the host, and on the last pass update the parameters. */
   land(plan: Plan, layer: number, pass: number): void {
     const parameters = this.#window.layer(layer);
-    const finished = this.#finish(plan, parameters.block, this.#accumulators[0]!, this.#casts[0]);
+    const finished = this.#finish(plan, parameters.block, this.#making(layer), roundsAtOnce(this.shape));
     rotate(this.#accumulators);
-    rotate(this.#casts);
+    if (finished.resource === this.#casts[0]?.resource) rotate(this.#casts);
     if (isResident(this.shape, layer)) this.#landOnDevice(plan, parameters, finished, pass);
     else if (this.shape.passes === 1) {
       this.#measureOnDevice(plan, finished, layer, gradientDtype(this.shape));
@@ -169,12 +199,13 @@ export class Gradients {
   /** The head's gradient is complete for the step. */
   landHead(plan: Plan): void {
     const head = this.#window.head;
-    const finished = this.#finish(plan, headBlock(this.shape), this.#head.accumulator, this.#head.cast);
+    const atOnce = headRoundsAtOnce(this.shape);
+    const finished = this.#finish(plan, headBlock(this.shape), this.#head, atOnce);
     this.#measureOnDevice(plan, finished, this.shape.config.layers, gradientDtype(this.shape));
     this.#push(head, this.#download(plan, head, finished, this.#head.landing), gradientDtype(this.shape));
     if (this.#matrix) {
       const { embedding } = this.#window;
-      const matrix = this.#finish(plan, embeddingBlock(this.shape), this.#matrix.accumulator, this.#matrix.cast);
+      const matrix = this.#finish(plan, embeddingBlock(this.shape), this.#matrix, atOnce);
       this.#download(plan, embedding, matrix, this.#matrix.landing);
     }
     if (!this.shape.clips) this.#updates.record(plan);
@@ -205,7 +236,7 @@ export class Gradients {
     }
   }
 
-  /** A resident block's gradient stays: as it is when it is used up at once, else in a place of its own. */
+  /** A resident block's gradient stays: where it is when that is used up at once or its own place, else it moves there. */
   #landOnDevice(plan: Plan, parameters: BlockParameters, finished: Place, pass: number): void {
     const kept = this.#kept.get(parameters);
     const { layer, length: count } = parameters.block;
@@ -220,7 +251,7 @@ export class Gradients {
       return this.#push(parameters, kept, "float32");
     }
     this.#measureOnDevice(plan, finished, layer, dtype);
-    if (!kept) return this.#push(parameters, finished, dtype);
+    if (!kept || finished.resource === kept.resource) return this.#push(parameters, finished, dtype);
     plan.record("compute", "copy", { to: kept.range, from: finished.range });
     plan.settle(finished.resource, "read");
     this.#push(parameters, kept, dtype);

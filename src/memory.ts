@@ -5,10 +5,19 @@
 // `models/parameters.ts`; E is bytes per element of the compute dtype, G of a gradient on its way to the host.
 
 import { ConfigError, MemoryError } from "./errors.ts";
-import { formatBytes } from "./format.ts";
-import { activationSizes, alignBytes, bytesOf, headSizes, scratchSizes, totalBytes } from "./models/decoder.ts";
+import { formatBytes, formatPlaces } from "./format.ts";
+import {
+  activationSizes,
+  alignBytes,
+  bytesOf,
+  headSizes,
+  keptSizes,
+  scratchSizes,
+  totalBytes,
+  type KeepLevel,
+} from "./models/decoder.ts";
 import type { DecoderConfig } from "./models/config.ts";
-import type { ParameterBlock } from "./models/parameters.ts";
+import { vectorsOffset, type ParameterBlock } from "./models/parameters.ts";
 import type { Dtype, Place } from "./native/abi.gen.ts";
 import { Range, type BufferLike } from "./plan.ts";
 
@@ -31,8 +40,8 @@ export interface StepShape {
   /** Device buffers that hold sliding blocks. */
   slots: number;
   boundary: "device" | "pinned";
-  /** Last blocks that keep their activations instead of recomputing them. */
-  keepBlocks: number;
+  /** Per layer, what it keeps from forward to backward; layers beyond the list keep nothing. */
+  keep: readonly KeepLevel[];
   /** First blocks whose weights, moments and gradients stay on the device. */
   residentBlocks: number;
   /** Host slots for gradients of sliding blocks. */
@@ -62,6 +71,25 @@ export const isResident = (shape: StepShape, layer: number): boolean => layer >=
 /** Resident float32 weights are joined into a slot like any other; resident bfloat16 weights are used where they lie. */
 export const usesSlot = (shape: StepShape, layer: number): boolean =>
   !isResident(shape, layer) || shape.dtype === "float32";
+export const keepOf = (shape: StepShape, layer: number): KeepLevel => shape.keep[layer] ?? "recompute";
+/** Bytes that a layer keeps of one micro-batch. */
+export const keptBytes = ({ config, tokensMax, dtype }: StepShape, level: KeepLevel): number =>
+  totalBytes(keptSizes(config, tokensMax, dtype, level));
+/** The last `count` of all layers keep so much, the others nothing. */
+export const keepLast = (layers: number, count: number, level: KeepLevel): KeepLevel[] =>
+  Array.from({ length: layers }, (_, layer) => (layer >= layers - count ? level : "recompute"));
+
+/**
+ * One product makes the whole gradient of a layer's matrix in a pass, so it is rounded to bf16 where it is made: there is
+ * no float32 sum, and no cast of it. The bits are the same.
+ */
+export const roundsAtOnce = ({ dtype, microBatches }: StepShape): boolean => dtype === "bfloat16" && microBatches === 1;
+/** The same of the head, whose gradient is summed over chunks of logits and over passes. */
+export const headRoundsAtOnce = (shape: StepShape): boolean =>
+  roundsAtOnce(shape) && shape.passes === 1 && shape.logitsChunk >= shape.tokensMax;
+/** A resident block's gradient has a place of its own while others are computed: with clipping or accumulation. */
+export const keepsGradient = (shape: StepShape, layer: number): boolean =>
+  isResident(shape, layer) && (shape.clips || shape.passes > 1);
 /** Distinct tokens of a step, at most. */
 export const distinctMax = (shape: StepShape): number =>
   Math.min(shape.config.vocabulary, shape.passes * shape.microBatches * shape.tokensMax);
@@ -147,26 +175,33 @@ export function memoryBill(shape: StepShape): BillLine[] {
     add("boundaries", "device", "boundaries", (config.layers + 1) * microBatches * hidden);
   else add("boundaries", "pinned", "boundaries", (config.layers - 1) * microBatches * hidden);
   add("gradient of hidden states", "device", "dHidden", microBatches * hidden);
-  const kept = shape.keepBlocks * microBatches * totalBytes(activationSizes(config, tokensMax, dtype));
-  add("kept activations", "device", "kept", kept);
+  const kept = decoderBlocks(shape).map(({ layer }) => microBatches * keptBytes(shape, keepOf(shape, layer)));
+  add("kept activations", "device", "kept", sum(kept));
 
   // Float32 gradients go to the host as they are, so two blocks' accumulators alternate; bf16 ones are cast into one of
-  // two landing buffers, and one accumulator is enough.
+  // two landing buffers, and one accumulator is enough, or only that of the vectors.
   const longestDecoder = longest(decoderBlocks(shape));
-  for (let index = 0; index < (G === 4 ? 2 : 1); index++)
-    add("gradient accumulators", "device", `gradient.${index}`, longestDecoder * 4);
+  const vectors = (block: ParameterBlock): number => block.length - vectorsOffset(block);
+  if (roundsAtOnce(shape))
+    add("gradient accumulators", "device", "gradient.vectors", Math.max(...decoderBlocks(shape).map(vectors)) * 4);
+  else
+    for (let index = 0; index < (G === 4 ? 2 : 1); index++)
+      add("gradient accumulators", "device", `gradient.${index}`, longestDecoder * 4);
+  const cast = decoderBlocks(shape).filter(({ layer }) => !(keepsGradient(shape, layer) && passes === 1));
   if (G !== 4)
-    for (const index of [0, 1]) add("gradients cast to bf16", "device", `gradientCast.${index}`, longestDecoder * G);
-  add("gradient accumulators", "device", "head.gradient", head.length * 4);
-  if (config.tied) add("gradient accumulators", "device", "head.matrixGradient", embedding.length * 4);
+    for (let index = 0; index < Math.min(2, cast.length); index++)
+      add("gradients cast to bf16", "device", `gradientCast.${index}`, longestDecoder * G);
+  if (headRoundsAtOnce(shape)) add("gradient accumulators", "device", "head.gradientVectors", vectors(head) * 4);
+  else add("gradient accumulators", "device", "head.gradient", head.length * 4);
+  if (config.tied && !headRoundsAtOnce(shape))
+    add("gradient accumulators", "device", "head.matrixGradient", embedding.length * 4);
   if (G !== 4) {
     add("gradients cast to bf16", "device", "head.gradientCast", head.length * G);
     if (config.tied) add("gradients cast to bf16", "device", "head.matrixGradientCast", embedding.length * G);
   }
   add("losses and norms", "device", "norms", normParts(shape) * normStride);
-  // Without clipping or accumulation a resident block's gradient is used up as soon as it is complete.
-  if (shape.clips || passes > 1)
-    for (const resident of decoderBlocks(shape).filter((b) => isResident(shape, b.layer)))
+  for (const resident of decoderBlocks(shape))
+    if (keepsGradient(shape, resident.layer))
       add("resident gradients", "device", `${resident.name}.gradient`, resident.length * (passes > 1 ? 4 : G));
   if (shape.residentBlocks > 0) add("losses and norms", "device", "factor", 64);
 
@@ -183,6 +218,8 @@ export function memoryBill(shape: StepShape): BillLine[] {
   return lines;
 }
 
+const sum = (values: readonly number[]): number => values.reduce((total, value) => total + value, 0);
+
 export function bytesIn(bill: readonly BillLine[], place: Place): number {
   return bill.reduce((sum, line) => sum + (line.place === place ? line.bytes : 0), 0);
 }
@@ -191,7 +228,7 @@ export function bytesIn(bill: readonly BillLine[], place: Place): number {
 export function checkBill(bill: readonly BillLine[], deviceBytesMax: number): void {
   const needed = bytesIn(bill, "device");
   if (needed <= deviceBytesMax) return;
-  const largest = summarize(bill.filter((line) => line.place === "device"))
+  const largest = summarizeBill(bill.filter((line) => line.place === "device"))
     .sort((a, b) => b.bytes - a.bytes)
     .slice(0, 3)
     .map((line) => `${line.purpose} ${formatBytes(line.bytes)}`);
@@ -203,7 +240,7 @@ export function checkBill(bill: readonly BillLine[], deviceBytesMax: number): vo
 
 /** The bill as a table: a line per purpose, with totals. */
 export function printBill(bill: readonly BillLine[], parameters: number): string {
-  const rows = summarize(bill);
+  const rows = summarizeBill(bill);
   const order = ["device", "pinned", "host"];
   rows.sort((a, b) => order.indexOf(a.place) - order.indexOf(b.place) || b.bytes - a.bytes);
   const width = Math.max(...rows.map((row) => row.purpose.length));
@@ -220,7 +257,8 @@ export function printBill(bill: readonly BillLine[], parameters: number): string
   return text.join("\n");
 }
 
-function summarize(bill: readonly BillLine[]): { purpose: string; place: Place; bytes: number }[] {
+/** One line per purpose and place, in the order of the bill. */
+export function summarizeBill(bill: readonly BillLine[]): { purpose: string; place: Place; bytes: number }[] {
   const sums = new Map<string, { purpose: string; place: Place; bytes: number }>();
   for (const { purpose, place, bytes } of bill) {
     const key = `${place} ${purpose}`;
@@ -241,6 +279,10 @@ export class Buffers<B extends BufferLike = BufferLike> {
   /** Makes every buffer of a bill; `make` allocates, or only describes (simulation). */
   static make<B extends BufferLike>(bill: readonly BillLine[], make: (line: BillLine) => B): Buffers<B> {
     return new Buffers(new Map(bill.map((line) => [line.name, make(line)])));
+  }
+
+  [Bun.inspect.custom](): string {
+    return `Buffers(${this.all.size}: ${formatPlaces(this.all.values())})`;
   }
 
   get(name: string): B {
@@ -266,7 +308,6 @@ export function checkShape(shape: StepShape): void {
       throw new ConfigError(`${path} must be ${least} to ${layers}, the model's number of layers (was ${value})`);
   };
   within("window.residentBlocks", shape.residentBlocks, 0);
-  within("window.keepBlocks", shape.keepBlocks, 0);
   const streaming = layers - shape.residentBlocks;
   if (shape.clips && shape.ring < streaming)
     throw new ConfigError(

@@ -7,7 +7,9 @@
 import { closeSync, existsSync, mkdirSync, openSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileError, temporaryPath } from "./io/atomic.ts";
+import type { Stream } from "./native/abi.gen.ts";
 
+/** One step, as metrics.jsonl and `onStep` have it. */
 export interface StepMetrics {
   step: number;
   /** Mean over the step's valid tokens. */
@@ -23,10 +25,18 @@ export interface StepMetrics {
   seconds: number;
   tokensPerSecond: number;
   tflops: number;
-  /** Peak bytes in device memory so far. */
+  /** The stream that worked most of the step's time, and what share of it: near 1, it is what the step waits for. */
+  busiest: Stream;
+  busiestShare: number;
+  /** Bytes in buffers on the device; a step allocates nothing, so these are the most there were. */
   deviceBytes: number;
+  /** Bytes in buffers in pinned and plain host memory. */
+  hostBytes: number;
+  /** What the operating system counts for the whole process. */
+  residentBytes: number;
 }
 
+/** One evaluation of held-out data, as metrics.jsonl and `onEvaluate` have it. */
 export interface EvaluationMetrics {
   step: number;
   loss: number;

@@ -4,9 +4,12 @@
 // Handles own native memory: `using model = await load(...)` or `model.close()` frees it.
 
 import { availableParallelism } from "node:os";
-import { DataError, ModelError } from "./errors.ts";
+import { defaultDtype, dtypeProblem } from "./config.ts";
+import { ConfigError, DataError, ModelError } from "./errors.ts";
 import { evaluationBatches, type BatchShape } from "./data/loader.ts";
-import { loadDataset, type Dataset } from "./data/dataset.ts";
+import { loadDataset, type Dataset, type DatasetOptions } from "./data/dataset.ts";
+import type { ChatLoss } from "./data/chat.ts";
+import type { DataInput } from "./data/source.ts";
 import { loadTokenizer, type Tokenizer } from "./data/tokenizer.ts";
 import { formatCount } from "./format.ts";
 import { generate, type GenerateOptions, type Prompt } from "./generate.ts";
@@ -19,10 +22,11 @@ import { Engine, type Buffer } from "./native/runtime.ts";
 import { Plan } from "./plan.ts";
 import { Session, inferenceShape } from "./session.ts";
 
+/** Where and in which type a model computes. */
 export interface LoadOptions {
   /** Default "cpu". */
   device?: DeviceKind;
-  /** What the device computes in; default "float32". */
+  /** What the device computes in; default "bfloat16" on GPUs, which have nothing else, and "float32" elsewhere. */
   dtype?: Dtype;
   /** Threads; default: as many as there are cores. */
   workers?: number;
@@ -34,14 +38,17 @@ export interface LoadOptions {
 
 /** Reads a Hugging Face model directory into host memory. ModelError says what is wrong with it. */
 export async function load(directory: string, options: LoadOptions = {}): Promise<Model> {
+  const { device = "cpu", dtype = defaultDtype(device) } = options;
+  const wrongDtype = dtypeProblem(device, dtype);
+  if (wrongDtype !== undefined) throw new ConfigError(wrongDtype);
   const opened = openModel(directory, options.configPath);
   const engine = new Engine({
-    device: options.device ?? "cpu",
+    device,
     workers: options.workers ?? availableParallelism(),
     ...(options.deviceMemory === undefined ? {} : { deviceBytesMax: options.deviceMemory }),
   });
   try {
-    const model = new Model(directory, opened.config, opened.blocks, engine, options.dtype ?? "float32");
+    const model = new Model(directory, opened.config, opened.blocks, engine, dtype);
     const targets = opened.blocks.flatMap((block) =>
       block.tensors.map(({ name, offset, count }) => ({
         name,
@@ -58,6 +65,7 @@ export async function load(directory: string, options: LoadOptions = {}): Promis
   }
 }
 
+/** A model in memory, from `load`. Owns native memory until `close` or the end of a `using` scope. */
 export class Model implements Disposable {
   readonly directory: string;
   readonly config: DecoderConfig;
@@ -97,18 +105,15 @@ export class Model implements Disposable {
     return this.#tokenizer;
   }
 
-  /** Data files as token documents for this model. */
-  async dataset(
-    paths: string | readonly string[],
-    options: { sequenceLength: number; loss?: "assistant" | "all" },
-  ): Promise<Dataset> {
-    const { sequenceLength, loss = "assistant" } = options;
+  /** Data as token documents for this model; `data` is a path, or a list of paths and sources. */
+  async dataset(data: DataInput, options: Omit<DatasetOptions, "loss"> & { loss?: ChatLoss }): Promise<Dataset> {
+    const { sequenceLength } = options;
     const { maxPositions } = this.config;
     if (sequenceLength > maxPositions)
       throw new DataError(
         `sequenceLength (${sequenceLength}) is longer than the model's ${maxPositions} positions; use at most ${maxPositions}`,
       );
-    return loadDataset(paths, await this.tokenizer(), { sequenceLength, loss });
+    return shownShort(await loadDataset(data, await this.tokenizer(), { loss: "assistant", ...options }));
   }
 
   /** Mean loss over all valid tokens of a dataset, nothing is changed. Needs no trainer and allocates its own buffers. */
@@ -165,6 +170,13 @@ export class Model implements Disposable {
 
   [Bun.inspect.custom](): string {
     const { layers, hidden, modelType } = this.config;
-    return `Model(${modelType}, ${formatCount(this.parameters)} parameters, ${layers} layers × ${hidden}, ${this.dtype} on ${this.engine.device})`;
+    return `Model(${modelType}, ${formatCount(this.parameters)} parameters, ${layers} layers × ${hidden}, ${this.dtype} on ${this.engine.device}${this.state.size > 0 ? "" : ", closed"})`;
   }
+}
+
+/** The dataset, which a REPL shows without its tokens. */
+function shownShort(dataset: Dataset): Dataset {
+  const { documents, tokens, validTokens } = dataset.report;
+  const text = `Dataset(${formatCount(documents)} documents, ${formatCount(tokens)} tokens, ${formatCount(validTokens)} count)`;
+  return Object.defineProperty(dataset, Bun.inspect.custom, { value: () => text });
 }

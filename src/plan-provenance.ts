@@ -15,7 +15,7 @@ import {
 import type { Violation } from "./plan-order.ts";
 import type { StepShape } from "./memory.ts";
 import { bytesOf } from "./models/decoder.ts";
-import type { ParameterBlock } from "./models/parameters.ts";
+import { vectorsOffset, type ParameterBlock } from "./models/parameters.ts";
 import type { Ops } from "./native/abi.gen.ts";
 import { accesses, describeCommand, type Command, type Plan, type Range } from "./plan.ts";
 
@@ -187,14 +187,15 @@ export class Provenance {
     const part = partOf(command);
     const { blocks } = this.shape;
     const layer = command.label.block;
-    const block =
-      typeof layer === "number"
-        ? blocks[layer + 1]!
-        : range.buffer.name === "head.matrixGradient"
-          ? blocks[0]!
-          : blocks.at(-1)!;
+    const { name } = range.buffer;
+    const tied = name.startsWith("head.matrixGradient");
+    const block = typeof layer === "number" ? blocks[layer + 1]! : tied ? blocks[0]! : blocks.at(-1)!;
+    // Sums of the whole block, of its vectors alone, or the rounded gradient itself.
+    const elementBytes = /^head\.(matrixG|g)radientCast$|^gradientCast\.|^layer/.test(name) ? 2 : 4;
+    const begins = /^gradient\.vectors$|^head\.gradientVectors$/.test(name) ? vectorsOffset(block) : 0;
     this.#contents.update(range, (value, start) => {
-      const started: Gradient = { kind: "gradient", plan, block, at: start / 4, elementBytes: 4, parts: [part] };
+      const at = begins + start / elementBytes;
+      const started: Gradient = { kind: "gradient", plan, block, at, elementBytes, parts: [part] };
       if (!accumulate) return started;
       if (value?.kind !== "gradient" || value.plan !== plan || value.block !== block || value.at !== started.at) {
         this.#report(5, command, `adds to ${range}, which holds ${describe(value)}`);

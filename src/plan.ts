@@ -42,9 +42,13 @@ export class Range {
   }
 
   /** A part of this range, by bytes from its start. */
-  slice(offset: number, bytes: number): Range {
+  slice(offset: number, bytes = this.bytes - offset): Range {
     if (offset + bytes > this.bytes) assert(false, `slice ${offset}+${bytes} is outside ${this.toString()}`);
     return new Range(this.buffer, this.offset + offset, bytes);
+  }
+
+  [Bun.inspect.custom](): string {
+    return `Range(${this.toString()}, ${this.buffer.place})`;
   }
 
   toString(): string {
@@ -115,11 +119,13 @@ export interface RecordOptions {
   deadline?: number;
 }
 
-let nextId: Event = 1;
+/** Ids are never used twice in a process, not even when `bun --hot` evaluates this file again: engines remember them. */
+const counterKey = Symbol.for("sluice.events");
+const counter = ((globalThis as { [counterKey]?: { next: Event } })[counterKey] ??= { next: 1 });
 
 export class Plan {
   /** The id of the first command. */
-  readonly base: Event = nextId;
+  readonly base: Event = counter.next;
   readonly commands: Command[] = [];
   /** Stamped on every command recorded from now on. */
   label: Label;
@@ -132,7 +138,7 @@ export class Plan {
 
   /** Adds a command to a stream; it starts when the stream is there (host: when its turn comes) and `waits` are done. */
   record<Name extends OpName>(stream: Stream, op: Name, args: Ops<Range>[Name], options: RecordOptions = {}): Event {
-    const id = nextId++;
+    const id = counter.next++;
     assert(id === this.base + this.commands.length, "two plans are being recorded at once");
     const { reads = [], writes = [], waits: further = [], deadline = 0 } = options;
     const orders = [...reads.map((resource) => resource.toRead()), ...writes.map((resource) => resource.toWrite())];
@@ -215,6 +221,13 @@ export class Plan {
       (encode as (w: Writer, a: unknown) => void)(writer, command.arguments);
     }
     return writer.words();
+  }
+
+  /** What a REPL shows: how many commands each stream has; `toString` has them all. */
+  [Bun.inspect.custom](): string {
+    const counts = Map.groupBy(this.commands, ({ stream }) => stream);
+    const parts = [...counts].map(([stream, commands]) => `${commands.length} on ${stream}`);
+    return `Plan(step ${this.label.step}: ${parts.join(", ") || "empty"})`;
   }
 
   /** One line per command: id, stream, op, what it is part of, ranges, waits. */

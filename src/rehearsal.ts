@@ -145,7 +145,7 @@ export function rehearsedShape(config: DecoderConfig, options: Partial<StepShape
     positions: options.tokensMax,
     slots: 2,
     boundary: "device",
-    keepBlocks: 0,
+    keep: [],
     residentBlocks: 0,
     // Clipped gradients all wait for the norm; so every one of them needs a place.
     ring: clips ? config.layers : 2,

@@ -2,6 +2,7 @@
 // each open one and free it at the end; nothing is allocated between.
 
 import type { BatchShape, StepBatch } from "./data/loader.ts";
+import { formatPlaces } from "./format.ts";
 import { Buffers, checkBill, memoryBill, type BillLine, type StepShape } from "./memory.ts";
 import type { Model } from "./model.ts";
 import { alignBytes } from "./models/decoder.ts";
@@ -43,7 +44,7 @@ export function inferenceShape(model: Model, options: BatchShape, slots = 2): St
     positions: options.sequenceLength,
     slots,
     boundary: "pinned",
-    keepBlocks: 0,
+    keep: [],
     residentBlocks: model.residentBlocks,
     ring: 0,
     clips: false,
@@ -134,6 +135,13 @@ export class Session implements Disposable {
   gradNorm({ parity }: RecordedStep): number {
     const range = resultRange(this.shape, this.buffers, parity)("factor");
     return new Float64Array(this.buffers.get(range.buffer.name).window(range.offset, 16))[1]!;
+  }
+
+  [Bun.inspect.custom](): string {
+    const { training, microBatches, tokensMax, slots } = this.shape;
+    const what = training ? "training" : "forward only";
+    const size = `${microBatches} × ${tokensMax} tokens, ${slots} slots`;
+    return `Session(${what}, ${size}, ${formatPlaces(this.bill)})`;
   }
 
   [Symbol.dispose](): void {

@@ -70,6 +70,7 @@ export function statusText(metrics: StepMetrics, steps: number, secondsLeft: num
     metrics.gradNorm === null ? "" : `norm ${metrics.gradNorm.toPrecision(3)}`,
     `${formatCount(metrics.tokensPerSecond)} tok/s`,
     `${metrics.tflops.toPrecision(3)} TFLOP/s`,
+    `${metrics.busiest} ${Math.round(100 * metrics.busiestShare)} % busy`,
     `device ${formatBytes(metrics.deviceBytes)}`,
     metrics.step < steps ? `left ${formatDuration(secondsLeft)}` : "done",
   ]
@@ -80,5 +81,5 @@ export function statusText(metrics: StepMetrics, steps: number, secondsLeft: num
 /** Words stand back behind their numbers. */
 function dimLabels(text: string): string {
   if (process.env["NO_COLOR"]) return text;
-  return text.replace(/\b(step|loss|lr|norm|tok\/s|TFLOP\/s|device|left)\b/g, "\x1b[2m$1\x1b[22m");
+  return text.replace(/\b(step|loss|lr|norm|tok\/s|TFLOP\/s|busy|device|left)\b/g, "\x1b[2m$1\x1b[22m");
 }

@@ -14,7 +14,7 @@ import { Boundaries } from "./boundary.ts";
 import { assert } from "./errors.ts";
 import { Gradients } from "./gradients.ts";
 import { Inputs, type Parity, type StepInputs, type WriteInts } from "./inputs.ts";
-import { gradientDtype, resultSizes, type Buffers, type StepShape } from "./memory.ts";
+import { gradientDtype, keepOf, keptBytes, resultSizes, type Buffers, type StepShape } from "./memory.ts";
 import {
   activationSizes,
   backwardBlock,
@@ -22,6 +22,7 @@ import {
   carve,
   forwardBlock,
   headLoss,
+  recomputeBlock,
   scratchSizes,
   totalBytes,
   type BlockContext,
@@ -100,9 +101,8 @@ export function recordStep(recorder: StepRecorder, batch: StepBatch, settings: S
         lossRows(recorder, pass, microBatch),
         inputs.batches[pass]![microBatch]!,
         {
+          ...accumulators,
           dHidden: boundaries.gradient(plan, microBatch),
-          dMatrix: accumulators.matrix,
-          dNorm: accumulators.norm,
           scale: 1 / batch.validTokens,
           accumulate: headStarted,
         },
@@ -126,7 +126,7 @@ export function recordStep(recorder: StepRecorder, batch: StepBatch, settings: S
         const x = boundaries.restored(plan, layer, microBatch);
         fetchNextBoundary(boundaries, plan, layer, microBatch, microBatches.length);
         const context = blockContext(recorder, plan, layer, weights, microBatch);
-        if (!keeps(shape, layer)) forwardBlock(context, x, null, tokens);
+        recomputeBlock(context, x, tokens);
         backwardBlock(context, accumulator, boundaries.gradient(plan, microBatch), x, tokens, microBatch > 0);
         boundaries.drained(plan, layer, microBatch);
       }
@@ -251,10 +251,6 @@ function fetchNextBoundary(boundaries: Boundaries, plan: Plan, layer: number, mi
 
 // ---- places ---------------------------------------------------------------------------------------------------------
 
-/** The last layers keep what backward reads; the others compute it again. */
-const keeps = (shape: StepShape, layer: number): boolean =>
-  shape.training && layer >= shape.config.layers - shape.keepBlocks;
-
 export function blockContext(
   { shape, buffers }: StepRecorder,
   plan: Plan,
@@ -265,7 +261,8 @@ export function blockContext(
   const { config, dtype, tokensMax } = shape;
   const bytes = totalBytes(activationSizes(config, tokensMax, dtype));
   const scratch = totalBytes(scratchSizes(config, tokensMax, dtype));
-  const kept = (layer - (config.layers - shape.keepBlocks)) * shape.microBatches + microBatch;
+  const keep = keepOf(shape, layer);
+  const kept = keptBytes(shape, keep);
   return {
     plan,
     config,
@@ -273,13 +270,17 @@ export function blockContext(
     dtype,
     tokensMax,
     weights,
-    activations: keeps(shape, layer)
-      ? buffers.range("kept", kept * bytes, bytes)
-      : buffers.range("workspace", 0, bytes),
+    keep: shape.training ? keep : "recompute",
+    kept: kept > 0 ? buffers.range("kept", keptBefore(shape, layer) + microBatch * kept, kept) : null,
+    activations: buffers.range("workspace", 0, bytes),
     scratch: buffers.range("workspace", bytes, scratch),
     ropeTable: buffers.range("rope table", 0, shape.positions * config.headDim * 4),
   };
 }
+
+/** Where a layer's part of the kept activations begins: its micro-batches lie behind those of the layers before. */
+const keptBefore = (shape: StepShape, layer: number): number =>
+  shape.keep.slice(0, layer).reduce((sum, level) => sum + shape.microBatches * keptBytes(shape, level), 0);
 
 export function headContext({ shape, buffers, window }: StepRecorder, plan: Plan): HeadContext {
   const { config, dtype, tokensMax, logitsChunk: chunk } = shape;

@@ -1,11 +1,12 @@
 // A training run, from config to exported model. `train({...})` is what recipes and the command line call.
 //
 // The loop submits a step, and while it computes prepares and submits the next; the losses come back one step behind.
-// In the run directory: config.json, metrics.jsonl, loss.csv, checkpoints/, model/. Ctrl-C once finishes the step in hand
-// and saves a checkpoint, twice stops between two commands. Read next: `trainer.ts`, `step.ts`.
+// In the run directory: config.json, run.json, metrics.jsonl, loss.csv, checkpoints/, model/, report.html, loss.svg. Ctrl-C
+// once finishes the step in hand and saves a checkpoint, twice stops between two commands. Read next: `trainer.ts`, `step.ts`.
 
 import { existsSync, mkdirSync } from "node:fs";
-import { join } from "node:path";
+import { basename, join } from "node:path";
+import { CallbackRunner, type Callbacks } from "./callbacks.ts";
 import {
   listCheckpoints,
   pruneCheckpoints,
@@ -14,7 +15,8 @@ import {
   setAside,
   type Manifest,
 } from "./checkpoint.ts";
-import { parseConfig, type Config, type TrainConfig } from "./config.ts";
+import { configJson, parseConfig, type Config, type TrainConfig } from "./config.ts";
+import type { Dashboard } from "./dashboard.ts";
 import { Loader, evaluationBatches, type StepBatch } from "./data/loader.ts";
 import type { Dataset } from "./data/dataset.ts";
 import { CancelledError, CheckpointError, ConfigError } from "./errors.ts";
@@ -27,9 +29,15 @@ import { learningRate, scheduleProblems } from "./lr.ts";
 import { bytesIn, printBill } from "./memory.ts";
 import { MetricsLog } from "./metrics.ts";
 import { load, type Model } from "./model.ts";
+import type { Stream } from "./native/abi.gen.ts";
+import type { Plan } from "./plan.ts";
+import { writeReport } from "./report.ts";
+import { factsOf, readMetrics, writeFacts, type RunFacts } from "./run-folder.ts";
 import { StatusLine } from "./status.ts";
+import { TensorBoardLog } from "./tensorboard.ts";
 import { Trainer, type StepResult } from "./trainer.ts";
 
+/** What a finished run has to say. */
 export interface TrainSummary {
   /** The run directory. */
   output: string;
@@ -42,13 +50,15 @@ export interface TrainSummary {
   /** On `evaluationData`, when there is any. */
   evaluationBefore: number | undefined;
   evaluationAfter: number | undefined;
+  /** A callback ended the run early with "stop"; everything else is as if that had been the last step. */
+  stopped: boolean;
 }
 
 /**
  * Trains as the config says and exports the model. Throws a `SluiceError` with what to change; after Ctrl-C, and a
  * checkpoint, a `CancelledError`.
  */
-export async function train(input: TrainConfig): Promise<TrainSummary> {
+export async function train(input: TrainConfig, callbacks: Callbacks = {}): Promise<TrainSummary> {
   const config = await parseConfig(input);
   openOutput(config.output);
   using model = await load(await resolveModel(config.model), {
@@ -57,31 +67,39 @@ export async function train(input: TrainConfig): Promise<TrainSummary> {
     workers: config.workers,
     ...(config.deviceMemory === undefined ? {} : { deviceMemory: config.deviceMemory }),
   });
-  const lossOn = { sequenceLength: config.sequenceLength, loss: config.chat.loss };
+  const { sequenceLength, maxBadLines, workers } = config;
+  const lossOn = { sequenceLength, maxBadLines, workers, loss: config.chat.loss };
   const dataset = await model.dataset(config.data, lossOn);
   const heldOut = config.evaluationData === undefined ? undefined : await model.dataset(config.evaluationData, lossOn);
   const loader = new Loader(dataset, config, config.seed);
   const steps = stepCount(config, loader);
   const trainer = await Trainer.open(model, config);
   announce(model, trainer, dataset, config, steps);
+  const facts = factsOf({ steps, model: aboutModel(model, config), data: dataset.report, bill: trainer.bill });
 
-  const run = new Run(config, model, trainer, loader, steps);
+  const run = new Run(config, model, trainer, loader, facts, callbacks);
   try {
     await run.resume();
     const evaluationBefore = heldOut && trainer.steps === 0 ? await run.evaluate(heldOut) : undefined;
     await run.loop(heldOut);
     await run.save();
-    if (run.stopping)
+    run.checkCallbacks();
+    if (run.stopping) {
+      await run.conclude();
       throw new CancelledError(
         `interrupted after step ${trainer.steps} of ${steps}, which is saved in ${run.checkpoints}; go on with checkpoint.resume: true`,
       );
+    }
     const evaluationAfter = heldOut && (await run.evaluate(heldOut));
+    run.checkCallbacks();
     const exported = join(config.output, "model");
     await exportModel(model, exported);
+    await run.conclude();
     const { output } = config;
-    return { output, model: exported, steps: trainer.steps, loss: run.loss, evaluationBefore, evaluationAfter };
+    const { loss, stopped } = run;
+    return { output, model: exported, steps: trainer.steps, loss, evaluationBefore, evaluationAfter, stopped };
   } finally {
-    run.end();
+    await run.end();
   }
 }
 
@@ -104,9 +122,12 @@ function stepCount(config: Config, loader: Loader): number {
   return steps;
 }
 
+function aboutModel({ config: { modelType }, parameters }: Model, { dtype }: Config) {
+  return { type: modelType, parameters, weightBytes: parameters * (dtype === "float32" ? 4 : 2) };
+}
+
 function announce(model: Model, trainer: Trainer, { report }: Dataset, config: Config, steps: number): void {
-  const { parameters } = model;
-  const bytes = parameters * (config.dtype === "float32" ? 4 : 2);
+  const { parameters, weightBytes: bytes } = aboutModel(model, config);
   const device = bytesIn(trainer.bill, "device");
   console.log(
     `${config.model}: ${model.config.modelType}, ${formatCount(parameters)} parameters, ${formatBytes(bytes)} in ${config.dtype}`,
@@ -114,16 +135,26 @@ function announce(model: Model, trainer: Trainer, { report }: Dataset, config: C
   const lost = [
     report.truncated && `${report.truncated} truncated`,
     report.dropped && `${report.dropped} dropped`,
+    report.badLines && `${report.badLines.count} bad lines left out`,
   ].filter(Boolean);
   console.log(
     `data: ${formatCount(report.samples)} samples, ${formatCount(report.tokens)} tokens, ${formatCount(report.validTokens)} count` +
       `${lost.length > 0 ? ` (${lost.join(", ")})` : ""}; ${steps} steps of ${config.batchSize} rows of at most ${config.sequenceLength}`,
   );
+  for (const line of report.badLines?.first ?? []) console.log(`  ${line}`);
   const limit = config.deviceMemory === undefined ? "" : ` of ${formatBytes(config.deviceMemory)}`;
   console.log(
     `memory bill: ${formatBytes(device)}${limit} on the device, ${((100 * device) / bytes).toFixed(0)} % of the model's weights`,
   );
   console.log(printBill(trainer.bill, parameters));
+}
+
+/** A step on its way. */
+interface Submitted {
+  batch: StepBatch;
+  rate: number;
+  epoch: number;
+  plan: Plan | undefined;
 }
 
 /** What the parts of a run share. */
@@ -136,18 +167,29 @@ class Run {
   #trainer: Trainer;
   #loader: Loader;
   #steps: number;
+  #facts: RunFacts;
   #log: MetricsLog | undefined;
+  #tensorboard: TensorBoardLog | undefined;
+  #dashboard: Dashboard | undefined;
+  /** Of the step reported last: over for good when the next one is. */
+  #lastPlan: Plan | undefined;
   #status: StatusLine;
+  #callbacks: CallbackRunner;
   #saved = -1;
+  #savedAs = "the checkpoint it resumed from";
   #stepEnded = performance.now();
+  #busy: Record<Stream, number>;
 
-  constructor(config: Config, model: Model, trainer: Trainer, loader: Loader, steps: number) {
+  constructor(config: Config, model: Model, trainer: Trainer, loader: Loader, facts: RunFacts, callbacks: Callbacks) {
     this.config = config;
     this.#model = model;
     this.#trainer = trainer;
     this.#loader = loader;
-    this.#steps = steps;
-    this.#status = new StatusLine({ steps, every: config.logging.every });
+    this.#steps = facts.steps;
+    this.#facts = facts;
+    this.#status = new StatusLine({ steps: facts.steps, every: config.logging.every });
+    this.#callbacks = new CallbackRunner(callbacks, (text) => this.#status.print(text));
+    this.#busy = model.engine.busy();
     process.on("SIGINT", this.#interrupt);
   }
 
@@ -156,6 +198,15 @@ class Run {
     this.stopping = true;
     this.#status.print("finishing the step in hand and saving; Ctrl-C again stops at once");
   };
+
+  get stopped(): boolean {
+    return this.#callbacks.stopped;
+  }
+
+  /** Throws what a callback threw; after `save`. */
+  checkCallbacks(): void {
+    this.#callbacks.check(this.#savedAs);
+  }
 
   get checkpoints(): string {
     return join(this.config.output, "checkpoints");
@@ -177,8 +228,27 @@ class Run {
     const aside = setAside(this.checkpoints, steps);
     if (aside) this.#status.print(`checkpoints past step ${steps} are of another course and were moved to ${aside}`);
     if (existsSync(this.checkpoints)) pruneCheckpoints(this.checkpoints, this.config.checkpoint.keep);
-    await writeFileAtomic(join(this.config.output, "config.json"), `${JSON.stringify(this.config, null, 2)}\n`);
-    this.#log = new MetricsLog(this.config.output, steps);
+    const { output, tensorboard, dashboard } = this.config;
+    await writeFileAtomic(join(output, "config.json"), `${JSON.stringify(configJson(this.config), null, 2)}\n`);
+    this.#log = new MetricsLog(output, steps);
+    await writeFacts(output, this.#facts);
+    if (tensorboard) this.#tensorboard = new TensorBoardLog(output, steps);
+    if (dashboard !== false) await this.#serve(dashboard);
+  }
+
+  /** run.json once more, now with the time it took, and the report. */
+  async conclude(): Promise<void> {
+    const seconds = (Date.now() - Date.parse(this.#facts.started)) / 1000;
+    await writeFacts(this.config.output, { ...this.#facts, seconds });
+    await writeReport(this.config.output);
+  }
+
+  async #serve(port: number | true): Promise<void> {
+    const { Dashboard } = await import("./dashboard.ts");
+    const { model, output } = this.config;
+    const history = readMetrics(output);
+    this.#dashboard = new Dashboard({ name: basename(output), model, steps: this.#steps, port, history });
+    this.#status.print(`dashboard: ${this.#dashboard.url}`);
   }
 
   async #restore(resume: Config["checkpoint"]["resume"]): Promise<Manifest | undefined> {
@@ -200,19 +270,19 @@ class Run {
   /** All steps that are left. One step is always in flight while the next is prepared. */
   async loop(heldOut: Dataset | undefined): Promise<void> {
     const { checkpoint, evaluation, optimizer, schedule } = this.config;
-    let inFlight: { result: Promise<StepResult>; batch: StepBatch; rate: number; epoch: number } | undefined;
+    let inFlight: (Submitted & { result: Promise<StepResult> }) | undefined;
     const settle = async (): Promise<void> => {
-      if (inFlight) this.#report(await inFlight.result, inFlight);
+      if (inFlight) await this.#report(await inFlight.result, inFlight);
       inFlight = undefined;
     };
-    this.#stepEnded = performance.now();
-    while (this.#trainer.steps < this.#steps && !this.stopping) {
+    this.#restartClocks();
+    while (this.#trainer.steps < this.#steps && !this.stopping && !this.#callbacks.ends) {
       const batch = this.#loader.next();
       const rate = learningRate(optimizer.learningRate, schedule, this.#trainer.steps, this.#steps);
       const { result } = await this.#trainer.submit(batch, { learningRate: rate });
       result.catch(() => {}); // it is awaited by the next `settle`, one step later
       await settle();
-      inFlight = { result, batch, rate, epoch: this.#loader.epochs };
+      inFlight = { result, batch, rate, epoch: this.#loader.epochs, plan: this.#trainer.plan };
       const { steps } = this.#trainer;
       const saves = checkpoint.every !== null && steps % checkpoint.every === 0;
       const evaluates = heldOut && evaluation.every !== null && steps % evaluation.every === 0 && steps < this.#steps;
@@ -220,16 +290,23 @@ class Run {
       await settle();
       if (evaluates) await this.evaluate(heldOut); // before the checkpoint, which says that everything up to it was written
       if (saves) await this.save();
-      this.#stepEnded = performance.now();
+      this.#restartClocks();
     }
     await settle();
   }
 
-  #report(result: StepResult, { batch, rate, epoch }: { batch: StepBatch; rate: number; epoch: number }): void {
+  /** What a step's time and busy shares are counted from, after something that was no step. */
+  #restartClocks(): void {
+    this.#stepEnded = performance.now();
+    this.#busy = this.#model.engine.busy();
+  }
+
+  async #report(result: StepResult, { batch, rate, epoch, plan }: Submitted): Promise<void> {
     const now = performance.now();
     const seconds = (now - this.#stepEnded) / 1000;
     this.#stepEnded = now;
     this.loss = result.loss;
+    const held = this.#model.engine.held();
     const metrics = {
       ...result,
       learningRate: rate,
@@ -237,10 +314,28 @@ class Run {
       seconds,
       tokensPerSecond: result.tokens / seconds,
       tflops: stepFlops(this.#model.config, batch) / seconds / 1e12,
-      deviceBytes: this.#model.engine.held().device,
+      ...this.#busiest(seconds),
+      deviceBytes: held.device,
+      hostBytes: held.pinned + held.host,
+      residentBytes: process.memoryUsage.rss(),
     };
     this.#log!.step(metrics);
+    this.#tensorboard?.step(metrics);
+    this.#dashboard?.step(metrics, this.#model.engine, this.#lastPlan);
+    this.#lastPlan = plan;
     this.#status.step(metrics);
+    await this.#callbacks.tell("onStep", metrics);
+  }
+
+  /** From the streams' own clocks, since the last report. */
+  #busiest(seconds: number): { busiest: Stream; busiestShare: number } {
+    const busy = this.#model.engine.busy();
+    const before = this.#busy;
+    this.#busy = busy;
+    const shares = (Object.keys(busy) as Stream[]).map((stream) => {
+      return { busiest: stream, busiestShare: Math.min(1, (busy[stream] - before[stream]) / seconds) };
+    });
+    return shares.reduce((most, share) => (share.busiestShare > most.busiestShare ? share : most));
   }
 
   async evaluate(heldOut: Dataset): Promise<number> {
@@ -248,23 +343,32 @@ class Run {
     const batch = { ...this.config, batchSize: batchSize / passes }; // the trainer has room for the rows of one pass
     const { loss, validTokens } = await this.#trainer.evaluate(evaluationBatches(heldOut, batch));
     const perplexity = Math.exp(loss);
-    this.#log!.evaluation({ step: this.#trainer.steps, loss, perplexity, validTokens });
+    const metrics = { step: this.#trainer.steps, loss, perplexity, validTokens };
+    this.#log!.evaluation(metrics);
+    this.#tensorboard?.evaluation(metrics);
+    this.#dashboard?.evaluation(metrics);
     this.#status.print(
       `evaluation after step ${this.#trainer.steps}: loss ${loss.toFixed(4)}, perplexity ${perplexity.toFixed(2)}`,
     );
+    await this.#callbacks.tell("onEvaluate", metrics);
     return loss;
   }
 
   async save(): Promise<void> {
-    if (this.#saved === this.#trainer.steps) return;
-    await saveCheckpoint(this.#trainer, this.checkpoints, { data: this.#loader.state(), config: this.config });
-    this.#saved = this.#trainer.steps;
+    const { steps: step } = this.#trainer;
+    if (this.#saved === step) return;
+    const contents = { data: this.#loader.state(), config: configJson(this.config) };
+    this.#savedAs = await saveCheckpoint(this.#trainer, this.checkpoints, contents);
+    this.#saved = step;
     pruneCheckpoints(this.checkpoints, this.config.checkpoint.keep);
+    await this.#callbacks.tell("onCheckpoint", { step, path: this.#savedAs });
   }
 
-  end(): void {
+  async end(): Promise<void> {
     process.off("SIGINT", this.#interrupt);
     this.#status.end();
     this.#log?.[Symbol.dispose]();
+    this.#tensorboard?.[Symbol.dispose]();
+    await this.#dashboard?.close();
   }
 }

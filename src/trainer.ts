@@ -3,10 +3,12 @@
 // What the host has not updated when a step's backward ends goes on underneath the next step (DESIGN, deadline order);
 // `drain` waits for all of it, before anything else looks at the weights.
 
+import { saveCheckpoint } from "./checkpoint.ts";
 import type { Config } from "./config.ts";
-import type { StepBatch } from "./data/loader.ts";
+import type { LoaderState, StepBatch } from "./data/loader.ts";
 import { ConfigError } from "./errors.ts";
-import { checkBill, checkShape, isResident, memoryBill, type BillLine, type StepShape } from "./memory.ts";
+import { formatPlaces } from "./format.ts";
+import { checkBill, checkShape, isResident, keepLast, memoryBill, type BillLine, type StepShape } from "./memory.ts";
 import type { Model } from "./model.ts";
 import type { Plan } from "./plan.ts";
 import { Session, chunkParametersDefault, logitsChunkFor, microBatchesFor, tokensMaxFor } from "./session.ts";
@@ -19,6 +21,7 @@ export type TrainerConfig = Pick<
   "sequenceLength" | "batchSize" | "microBatchTokens" | "gradientAccumulation" | "optimizer" | "maxGradNorm" | "window"
 >;
 
+/** What a step measured. */
 export interface StepResult {
   /** Counts finished steps from 1. */
   step: number;
@@ -30,6 +33,7 @@ export interface StepResult {
   validTokens: number;
 }
 
+/** A model with optimizer state, from `Trainer.open`. Owns native memory until `close`; the model outlives it. */
 export class Trainer implements Disposable {
   readonly model: Model;
   readonly config: TrainerConfig;
@@ -66,6 +70,7 @@ export class Trainer implements Disposable {
     return new Trainer(model, config, session);
   }
 
+  /** Every buffer of a step by name, place and bytes, the model's own included. */
   get bill(): readonly BillLine[] {
     return this.session.bill;
   }
@@ -135,6 +140,17 @@ export class Trainer implements Disposable {
     return evaluation;
   }
 
+  /** Saves a checkpoint as `directory/step-N` and returns its path; `data` is the loader's position, `loader.state()`. */
+  save(directory: string, data: LoaderState): Promise<string> {
+    return saveCheckpoint(this, directory, { data, config: { model: this.model.directory, ...this.config } });
+  }
+
+  [Bun.inspect.custom](): string {
+    const { passes, microBatches, tokensMax } = this.shape;
+    const size = `${passes} × ${microBatches} × ${tokensMax} tokens a step`;
+    return `Trainer(${this.model.config.modelType} after step ${this.steps}, ${size}, ${formatPlaces(this.bill)})`;
+  }
+
   /** Frees the trainer's buffers; the model stays. Drain first, or what is in flight is lost. */
   close(): void {
     this.session[Symbol.dispose]();
@@ -154,6 +170,10 @@ export function trainingShape(model: Pick<Model, "config" | "blocks" | "dtype">,
     throw new ConfigError(
       `sequenceLength must be at most ${maxPositions}, the model's max_position_embeddings (was ${sequenceLength})`,
     );
+  if (count(window.keepBlocks) > layers)
+    throw new ConfigError(
+      `window.keepBlocks must be 0 to ${layers}, the model's number of layers (was ${window.keepBlocks})`,
+    );
   const tokensMax = tokensMaxFor(config.microBatchTokens);
   return {
     config: model.config,
@@ -166,7 +186,7 @@ export function trainingShape(model: Pick<Model, "config" | "blocks" | "dtype">,
     positions: sequenceLength,
     slots: count(window.slots),
     boundary: window.boundary,
-    keepBlocks: count(window.keepBlocks),
+    keep: keepLast(layers, count(window.keepBlocks), window.keep ?? "all"),
     residentBlocks: count(window.residentBlocks),
     ring: count(window.ring),
     clips: config.maxGradNorm !== null,

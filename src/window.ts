@@ -137,7 +137,10 @@ export class Window {
   acquireHead(plan: Plan): { matrix: Range; norm: Range } {
     this.fetchHead(plan);
     for (const slot of [this.#head, this.#tiedMatrix]) if (slot) plan.acquire(slot.resource, "read");
-    return headParts(this.shape, this.#buffers, "head.weights", "head.matrix", bytesOf(this.shape.dtype));
+    const bytes = bytesOf(this.shape.dtype);
+    const head = new Weights(headBlock(this.shape), this.#head.range, bytes);
+    const tied = this.#tiedMatrix && new Weights(embeddingBlock(this.shape), this.#tiedMatrix.range, bytes);
+    return { matrix: tied ? tied.group("embedding") : head.group("lm_head"), norm: head.group("final_norm") };
   }
 
   releaseHead(plan: Plan): void {
@@ -180,19 +183,4 @@ export class Window {
 
 export function labelOf(block: ParameterBlock): NonNullable<Label["block"]> {
   return block.kind === "decoder" ? block.layer : block.kind;
-}
-
-/** Matrix and norm of the head in two buffers: one laid out like the head block, one for the embedding when tied. */
-export function headParts(
-  shape: StepShape,
-  buffers: Buffers,
-  headBuffer: string,
-  tiedBuffer: string,
-  elementBytes: number,
-): { matrix: Range; norm: Range } {
-  const head = new Weights(headBlock(shape), buffers.range(headBuffer), elementBytes);
-  const matrix = shape.config.tied
-    ? new Weights(embeddingBlock(shape), buffers.range(tiedBuffer), elementBytes).group("embedding")
-    : head.group("lm_head");
-  return { matrix, norm: head.group("final_norm") };
 }

@@ -110,8 +110,10 @@ pub const ops = struct {
     pub const linear_forward = extern struct { y: Out, x: In, weight: In, bias: MaybeIn, residual: MaybeIn, tokens: u32, inputs: u32, outputs: u32, dtype: Dtype };
     /// dx (T, I) = dy (T, O) · weight (O, I).
     pub const linear_backward_input = extern struct { dx: Out, dy: In, weight: In, tokens: u32, inputs: u32, outputs: u32, dtype: Dtype };
-    /// d_weight (O, I) float32 = (accumulate ? d_weight : 0) + dyᵀ · x, and d_bias (O) float32 likewise the column sums of dy.
-    pub const linear_backward_weight = extern struct { d_weight: InOut, d_bias: MaybeInOut, dy: In, x: In, tokens: u32, inputs: u32, outputs: u32, accumulate: u32, dtype: Dtype };
+    /// d_weight (O, I) of gradient_dtype = (accumulate ? d_weight : 0) + dyᵀ · x, and d_bias (O) float32 likewise the column sums
+    /// of dy. gradient_dtype is float32, or the op's own dtype where a single product makes the whole gradient: then it is
+    /// rounded once and needs no cast.
+    pub const linear_backward_weight = extern struct { d_weight: InOut, d_bias: MaybeInOut, dy: In, x: In, tokens: u32, inputs: u32, outputs: u32, accumulate: u32, dtype: Dtype, gradient_dtype: Dtype = .float32 };
 
     // ---- q/k norm + RoPE (HF apply_rotary_pos_emb, Qwen3Attention) -------------------------------------------------
 

@@ -53,7 +53,7 @@ async function* gemm(bench: Bench): AsyncGenerator<Rate> {
       const dWeight = await bench.buffer("device", outputs * inputs, "float32", "zero");
 
       const forward = { y, x, weight, bias: null, residual: null, ...sizes };
-      const toWeight = { dWeight, dBias: null, dy, x, accumulate: 1, ...sizes };
+      const toWeight = { dWeight, dBias: null, dy, x, accumulate: 1, ...sizes, gradientDtype: "float32" } as const;
       const work = (2 * tokens * inputs * outputs) / 1e9;
       const named = (what: string) => ({ group: "gemm", name: `${name} ${what} ${dtype}`, unit: "GFLOP/s" as const });
       const floor = held ? gemmFloor(dtype, bench.engine.workers) : undefined;

@@ -9,11 +9,14 @@
 // become one document per assistant turn, each rendered as the last one, because that is how the model will see it. A
 // template whose turns do not begin with its own generation prompt is refused.
 
-import { Environment, Interpreter, parse, tokenize } from "@huggingface/jinja";
 import { join } from "node:path";
 import { DataError, ModelError } from "../errors.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
+/** The template engine, loaded at the first template: importing Sluice does not wait for it. */
+const jinja = () => require("@huggingface/jinja") as typeof import("@huggingface/jinja");
+
+/** One turn of a conversation. */
 export interface Message {
   role: string;
   content?: string | null;
@@ -26,6 +29,13 @@ export interface Conversation {
   /** Descriptions of tools, handed to the template as they are. */
   tools?: unknown[] | undefined;
 }
+
+/**
+ * What is learned of a conversation: every assistant turn, the last one, the completion (what the assistant says after
+ * the last user turn, calls of tools included), or all of the text. Of `prompt` and `completion` the first three all
+ * mean the completion.
+ */
+export type ChatLoss = "assistant" | "last" | "completion" | "all";
 
 /** Tokens of one document; `counted[i]` says whether predicting token i counts in the loss. */
 export interface EncodedDocument {
@@ -51,7 +61,7 @@ const DATE: Record<string, string> = {
 };
 
 export class ChatTemplate {
-  readonly #program: ReturnType<typeof parse>;
+  readonly #program: ReturnType<ReturnType<typeof jinja>["parse"]>;
   readonly #specialTokens: Record<string, string>;
   readonly directory: string;
 
@@ -64,6 +74,7 @@ export class ChatTemplate {
           `rendered; add the file or use "prompt" and "completion"`,
       );
     }
+    const { parse, tokenize } = jinja();
     try {
       this.#program = parse(tokenize(tokenizer.chatTemplate, { lstrip_blocks: true, trim_blocks: true }));
     } catch (error) {
@@ -73,6 +84,7 @@ export class ChatTemplate {
 
   /** The text of a conversation; with `generationPrompt`, up to where the assistant begins to speak. */
   render({ messages, tools }: Conversation, { generationPrompt }: { generationPrompt: boolean }): string {
+    const { Environment, Interpreter } = jinja();
     const environment = new Environment();
     const globals = {
       true: true,
@@ -115,7 +127,7 @@ export function encodeConversation(
   template: ChatTemplate,
   tokenizer: Tokenizer,
   conversation: Conversation,
-  loss: "assistant" | "all",
+  loss: ChatLoss,
 ): EncodedDocument[] {
   const text = template.render(conversation, { generationPrompt: false });
   if (loss === "all") {
@@ -123,14 +135,14 @@ export function encodeConversation(
     return [{ ids, counted: ids.map(() => true) }];
   }
   const turns: { text: string; start: number }[] = [];
-  conversation.messages.forEach(({ role }, index) => {
-    if (role !== "assistant") return;
+  for (const index of learnedTurns(conversation.messages, loss)) {
     const upTo = (count: number) => ({ ...conversation, messages: conversation.messages.slice(0, count) });
     const prompt = template.render(upTo(index), { generationPrompt: true });
-    const turn = template.render(upTo(index + 1), { generationPrompt: false });
+    const isLast = index === conversation.messages.length - 1;
+    const turn = isLast ? text : template.render(upTo(index + 1), { generationPrompt: false });
     if (!turn.startsWith(prompt)) throw generationPromptError(template, prompt, turn);
     turns.push({ text: turn, start: prompt.length });
-  });
+  }
   if (!turns.every((turn) => text.startsWith(turn.text)))
     return turns.map((turn) => encodeTurns(tokenizer, turn.text, [turn.start, turn.text.length]));
   return [
@@ -140,6 +152,13 @@ export function encodeConversation(
       turns.flatMap((turn) => [turn.start, turn.text.length]),
     ),
   ];
+}
+
+/** Which messages are learned, by their numbers. */
+export function learnedTurns(messages: Message[], loss: Exclude<ChatLoss, "all">): number[] {
+  const after = loss === "completion" ? messages.findLastIndex(({ role }) => role === "user") : -1;
+  const turns = messages.flatMap(({ role }, index) => (role === "assistant" && index > after ? [index] : []));
+  return loss === "last" ? turns.slice(-1) : turns;
 }
 
 /** The ids of a text and, from the places where turns start and end by turns, which tokens count. */
@@ -153,7 +172,16 @@ function encodeTurns(tokenizer: Tokenizer, text: string, cuts: number[]): Encode
 
 /** How many of a text's tokens lie wholly before each of some places in it. */
 function tokensBefore(tokenizer: Tokenizer, text: string, ids: number[], cuts: number[]): number[] {
-  // Usually turns meet at special tokens, so the pieces tokenise as they do inside the whole, and one pass is enough.
+  // Usually a special token stands a few letters before each place, and what follows one does not depend on what is
+  // before it: the few letters are tokenised again, to see where they tokenise differently, and the long text is not.
+  const special = tokenizer.addedTokens(text, ids);
+  const last = cuts.map((cut) => special?.findLast(({ at }) => at < cut));
+  if (last.every((token) => token !== undefined))
+    return last.map(({ at, index }, i) => {
+      const before = tokenizer.encodeOften(text.slice(at, cuts[i]));
+      return index + commonPrefix(before, ids.slice(index, index + before.length));
+    });
+  // Without any, the pieces between the places often tokenise as they do inside the whole.
   const ends = [...cuts, text.length];
   const pieces = ends.map((end, i) => tokenizer.encode(text.slice(ends[i - 1] ?? 0, end), { special: false }));
   if (Bun.deepEquals(pieces.flat(), ids)) {

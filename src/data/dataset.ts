@@ -1,19 +1,25 @@
-// All samples as tokens, in memory, end to end: 8 bytes per token, so a hundred million tokens take 800 MB.
+// All samples as tokens, end to end. Small data is tokenized on the spot and kept in memory. Larger data goes through a
+// pool of workers (tokenize.ts) into files of the user's cache, which are mapped (token-store.ts), so a second start with
+// the same tokenizer, template, files and settings reads no line of it, and memory holds what is in use.
 //
-// A document is what attention sees at once, at most `sequenceLength` tokens. Conversations and completions that are
-// longer lose their end, and the report says how many; longer texts become several documents, and since labels are
-// shifted here, before the cut, the last token of a piece still predicts the first of the next. A document in which
-// nothing counts is dropped, and counted in the report too.
-// Next: loader.ts makes batches of it.
+// encode.ts turns one sample into documents; batch.ts does it for a block of lines. Next: loader.ts makes batches.
 
+import { statSync } from "node:fs";
+import { availableParallelism } from "node:os";
+import { join, resolve } from "node:path";
 import { DataError } from "../errors.ts";
-import { ChatTemplate, commonPrefix, encodeConversation, type EncodedDocument } from "./chat.ts";
-import { readSamples, type Sample } from "./source.ts";
+import { formatCount, formatDuration } from "../format.ts";
+import type { StatusStream } from "../status.ts";
+import { BadLines, type BadLinesMax } from "./bad-lines.ts";
+import { noCounts, type Batch, type Counts, type Item, type Task } from "./batch.ts";
+import type { EncodeOptions } from "./encode.ts";
+import { isJsonLines, readLineBlocks } from "./files.ts";
+import { listSources, noSamples, readItems, sourceFiles, takesAll, type DataInput, type DataSource } from "./source.ts";
+import { FileStore, findStored, MemoryStore, type TokenStore } from "./token-store.ts";
 import type { Tokenizer } from "./tokenizer.ts";
+import { tokenizeHere, TokenizePool } from "./tokenize.ts";
 
-/** The label of a position that does not count. */
-export const IGNORED = -100;
-
+/** Token documents laid end to end, as `Model.dataset` makes them. */
 export interface Dataset {
   /** All documents end to end. */
   tokens: Int32Array;
@@ -21,133 +27,223 @@ export interface Dataset {
   targets: Int32Array;
   /** Where documents begin, and the total: document d is [starts[d], starts[d + 1]). */
   starts: Int32Array;
-  /** SHA-256 of the three arrays. */
+  /** If sources have weights: how many of the documents come from each, in their order. */
+  sources?: { documents: number; weight: number }[];
+  /** SHA-256 of the three arrays and of the weights. */
   digest: string;
   report: DatasetReport;
 }
 
-export interface DatasetReport {
-  samples: number;
-  documents: number;
+/** What became of the samples. */
+export interface DatasetReport extends Counts {
   tokens: number;
-  validTokens: number;
-  /** Conversations and completions that were longer than a row and lost their end. */
-  truncated: number;
-  /** Documents in which no token counts. */
-  dropped: number;
+  /** If `maxBadLines` let malformed lines be left out: how many, and what is wrong with the first of them. */
+  badLines?: { count: number; first: string[] };
 }
 
-export interface DatasetOptions {
-  sequenceLength: number;
-  /** Which tokens of conversations and completions count. */
-  loss: "assistant" | "all";
+/** How data becomes tokens, and what it may cost. */
+export interface DatasetOptions extends EncodeOptions {
+  /** How many malformed lines may be left out; default 0. */
+  maxBadLines?: BadLinesMax;
+  /** Threads that tokenize; default: as many as there are cores. */
+  workers?: number;
+  /** Files with fewer bytes in all are tokenized without workers, and not stored. Default 1 MiB. */
+  bytesMin?: number;
+  /** How many bytes of lines a thread gets at a time; default 256 KiB, about a tenth of a second's work. */
+  taskBytes?: number;
+  /** Gets a live line while a person waits, if it is a terminal. Default stderr: stdout may belong to a machine. */
+  progress?: StatusStream;
 }
 
-/** Read and tokenise data files. */
-export async function loadDataset(
-  paths: string | readonly string[],
-  tokenizer: Tokenizer,
-  { sequenceLength, loss }: DatasetOptions,
-): Promise<Dataset> {
-  const tokens = new IntList();
-  const targets = new IntList();
-  const starts = new IntList();
-  starts.push([0]);
-  const report: DatasetReport = { samples: 0, documents: 0, tokens: 0, validTokens: 0, truncated: 0, dropped: 0 };
-  let template: ChatTemplate | undefined;
-  const encode = (sample: Sample): EncodedDocument[] => {
-    if (sample.kind === "text") return [encodeText(tokenizer, sample.text)];
-    if (sample.kind === "prompt") return [encodeCompletion(tokenizer, sample, loss)];
-    if (loss === "assistant" && !sample.messages.some(({ role }) => role === "assistant"))
-      throw new DataError(
-        'messages has no "assistant" turn, so nothing can be learned; add one or set chat.loss to "all"',
-      );
-    template ??= new ChatTemplate(tokenizer);
-    return encodeConversation(template, tokenizer, sample, loss);
-  };
+type Source = DataSource & { files: string[] };
 
-  for await (const sample of readSamples(paths)) {
-    report.samples++;
-    for (const { ids, counted } of withPlace(sample.where, () => encode(sample))) {
-      const labels = ids.map((_, i) => (counted[i + 1] ? ids[i + 1]! : IGNORED));
-      const end = sample.kind === "text" ? ids.length : Math.min(ids.length, sequenceLength);
-      if (ids.length > end + 1) report.truncated++; // the token right after the end is still learned, as a label
-      for (let from = 0; from < end; from += sequenceLength) {
-        const to = Math.min(from + sequenceLength, end);
-        const valid = labels.slice(from, to).filter((label) => label !== IGNORED).length;
-        if (valid === 0) {
-          // The last token of a text has nothing to predict; alone in a piece it is no loss and no document.
-          if (from === 0) report.dropped++;
-          continue;
+/** What is stored beside the arrays. */
+type About = Pick<Dataset, "sources" | "digest" | "report">;
+
+/** Changes when the same input would give other tokens, or other files. */
+const STORE_VERSION = 1;
+
+/** Read and tokenize data; `input` is what the config calls `data`. */
+export async function loadDataset(input: DataInput, tokenizer: Tokenizer, options: DatasetOptions): Promise<Dataset> {
+  const { sequenceLength, loss, workers = availableParallelism(), bytesMin = 2 ** 20 } = options;
+  const sources: Source[] = [];
+  for (const source of listSources(input)) sources.push({ ...source, files: await sourceFiles(source) });
+  const bytes = sources.flatMap(({ files }) => files).reduce((sum, file) => sum + statSync(file).size, 0);
+  const tokenizing = new Tokenizing(sources, options, bytes);
+  if (bytes < bytesMin) {
+    const batches = (tasks: AsyncIterable<Task>) => tokenizeHere(tasks, tokenizer, { sequenceLength, loss });
+    return tokenizing.run(batches, new MemoryStore());
+  }
+  const key = await storeKey(sources, tokenizer, options);
+  const stored = key === undefined ? undefined : await findStored<About>(key);
+  if (stored !== undefined) {
+    const { about, ...arrays } = stored;
+    return { ...arrays, ...about };
+  }
+  using pool = new TokenizePool(Math.min(workers, availableParallelism()), tokenizer.directory, {
+    sequenceLength,
+    loss,
+  });
+  await using store = await FileStore.create(key);
+  return await tokenizing.run((tasks) => pool.run(tasks), store);
+}
+
+/** One pass over all sources. */
+class Tokenizing {
+  readonly #sources: Source[];
+  readonly #options: DatasetOptions;
+  readonly #bytes: number;
+  readonly #counts: Counts = noCounts();
+  readonly #bad: BadLines;
+  #tokens = 0;
+  #bytesRead = 0;
+
+  constructor(sources: Source[], options: DatasetOptions, bytes: number) {
+    this.#sources = sources;
+    this.#options = options;
+    this.#bytes = bytes;
+    this.#bad = new BadLines(options.maxBadLines ?? 0);
+  }
+
+  async run(encode: (tasks: AsyncIterable<Task>) => AsyncIterable<Batch>, store: TokenStore): Promise<Dataset> {
+    const { sequenceLength } = this.#options;
+    const weighted: { documents: number; weight: number }[] = [];
+    const progress = new Progress(this.#options.progress ?? process.stderr);
+    try {
+      for (const source of this.#sources) {
+        const before = { ...this.#counts, bad: this.#bad.count };
+        for await (const batch of encode(this.#tasks(source))) {
+          for (const problem of batch.problems) this.#bad.note(problem);
+          for (const key of Object.keys(batch.counts) as (keyof Counts)[]) this.#counts[key] += batch.counts[key];
+          this.#tokens += batch.tokens.length;
+          await store.add(batch);
+          progress.show(this.#tokens, this.#bytesRead / this.#bytes);
         }
-        tokens.push(ids.slice(from, to));
-        targets.push(labels.slice(from, to));
-        starts.push([tokens.length]);
-        report.documents++;
-        report.validTokens += valid;
+        if (this.#counts.samples === before.samples) {
+          const found = this.#bad.count - before.bad;
+          if (found === 0) throw noSamples(source);
+          throw new DataError(
+            `${source.path}: none of its ${found} records is a sample; the first bad lines:\n${this.#bad.show()}`,
+          );
+        }
+        if (source.weight === undefined) continue;
+        const documents = this.#counts.documents - before.documents;
+        if (documents === 0)
+          throw new DataError(
+            `${source.path}: has no token that counts within ${sequenceLength} tokens, so it cannot have weight ${source.weight}; ` +
+              `raise sequenceLength or remove the source`,
+          );
+        weighted.push({ documents, weight: source.weight });
       }
+    } finally {
+      progress.end();
+    }
+    this.#bad.finish(this.#counts.samples);
+    if (this.#counts.documents === 0)
+      throw new DataError(
+        `${this.#sources.map(({ path }) => path).join(", ")}: none of the ${this.#counts.samples} samples has a token that ` +
+          `counts within ${sequenceLength} tokens; raise sequenceLength or look at the data`,
+      );
+    const { count, first } = this.#bad;
+    const report = { ...this.#counts, tokens: this.#tokens, ...(count > 0 && { badLines: { count, first } }) };
+    const about = (digest: string): About => ({
+      report,
+      digest: weighted.length > 0 ? sha256(digest + JSON.stringify(weighted)) : digest,
+      ...(weighted.length > 0 && { sources: weighted }),
+    });
+    const { digest, ...arrays } = await store.finish(about);
+    return { ...arrays, ...about(digest) };
+  }
+
+  /** A source in pieces of some size: lines as they are, if a worker may read them, or else what they hold. */
+  async *#tasks(source: Source): AsyncGenerator<Task> {
+    const { taskBytes = 256 * 1024 } = this.#options;
+    if (!takesAll(source)) return yield* grouped(readItems(source, source.files), taskBytes);
+    for (const file of source.files) {
+      if (!isJsonLines(file)) yield* grouped(readItems(source, [file]), taskBytes);
+      else
+        for await (const block of readLineBlocks(file, taskBytes)) {
+          this.#bytesRead += block.lines.length;
+          yield block;
+        }
     }
   }
-  report.tokens = tokens.length;
-  if (report.documents === 0)
-    throw new DataError(
-      `${[paths].flat().join(", ")}: none of the ${report.samples} samples has a token that counts within ` +
-        `${sequenceLength} tokens; raise sequenceLength or look at the data`,
+}
+
+/** Items by the hundred, or fewer long ones. */
+async function* grouped(items: AsyncIterable<Item>, taskBytes: number): AsyncGenerator<Task> {
+  let group: Item[] = [];
+  let length = 0;
+  for await (const item of items) {
+    group.push(item);
+    length += "kind" in item ? lengthOf(item) : 0;
+    if (group.length < 100 && length < taskBytes) continue;
+    yield { items: group };
+    group = [];
+    length = 0;
+  }
+  if (group.length > 0) yield { items: group };
+}
+
+function lengthOf(sample: Exclude<Item, { problem: string }>): number {
+  if (sample.kind === "text") return sample.text.length;
+  if (sample.kind === "prompt") return sample.prompt.length + sample.completion.length;
+  return sample.messages.reduce((sum, { content }) => sum + (content?.length ?? 0), 0);
+}
+
+/** Everything that the tokens depend on, or undefined if a function has a say: nobody knows what it reads. */
+async function storeKey(sources: Source[], tokenizer: Tokenizer, options: DatasetOptions): Promise<string | undefined> {
+  if (sources.some(({ filter, map }) => filter || map)) return undefined;
+  const { sequenceLength, loss, maxBadLines = 0 } = options;
+  const names = ["tokenizer.json", "tokenizer_config.json"];
+  const files = names.map((name) => Bun.file(join(tokenizer.directory, name)).text());
+  const parts = {
+    version: STORE_VERSION,
+    tokenizer: [...(await Promise.all(files)), tokenizer.chatTemplate ?? ""].map(sha256),
+    settings: { sequenceLength, loss, maxBadLines },
+    sources: sources.map(({ files, weight, split, limit }) => ({
+      weight,
+      split,
+      limit,
+      files: files.map((file) => {
+        const { size, mtimeMs } = statSync(file);
+        return [resolve(file), size, mtimeMs];
+      }),
+    })),
+  };
+  return sha256(JSON.stringify(parts));
+}
+
+function sha256(text: string): string {
+  return new Bun.CryptoHasher("sha256").update(text).digest("hex");
+}
+
+/** The live line of a terminal. */
+class Progress {
+  readonly #output: StatusStream;
+  readonly #start = performance.now();
+  #shown = 0;
+
+  constructor(output: StatusStream) {
+    this.#output = output;
+  }
+
+  show(tokens: number, share: number): void {
+    const now = performance.now();
+    // What takes less than a second needs no line, and ten lines a second are enough for the eye.
+    if (!this.#output.isTTY || now - this.#start < 1000 || now - this.#shown < 100) return;
+    this.#shown = now;
+    const seconds = (now - this.#start) / 1000;
+    const done = Math.min(1, share);
+    const bar = "█".repeat(Math.round(done * 20)).padEnd(20, "░");
+    const left = done > 0.01 ? `, ${formatDuration((seconds / done) * (1 - done))} left` : "";
+    const part = done > 0 ? `${bar} ${(100 * done).toFixed(0)} %, ` : "";
+    this.#output.write(
+      `\r\x1b[2Ktokenizing ${part}${formatCount(tokens)} tokens, ${formatCount(tokens / seconds)}/s${left}`,
     );
-  const arrays = { tokens: tokens.view(), targets: targets.view(), starts: starts.view() };
-  const digest = new Bun.CryptoHasher("sha256");
-  for (const array of Object.values(arrays)) digest.update(array);
-  return { ...arrays, digest: digest.digest("hex"), report };
-}
-
-/** A text with the special tokens that the model expects around it, and its end marked. */
-function encodeText(tokenizer: Tokenizer, text: string): EncodedDocument {
-  const ids = withEnd(tokenizer, tokenizer.encode(text, { special: true }));
-  return { ids, counted: ids.map(() => true) };
-}
-
-/** Prompt and completion as one text; what is not already there in the tokens of the prompt alone is completion. */
-function encodeCompletion(
-  tokenizer: Tokenizer,
-  { prompt, completion }: { prompt: string; completion: string },
-  loss: "assistant" | "all",
-): EncodedDocument {
-  const ids = withEnd(tokenizer, tokenizer.encode(prompt + completion, { special: true }));
-  const start = loss === "all" ? 0 : commonPrefix(ids, tokenizer.encode(prompt, { special: true }));
-  return { ids, counted: ids.map((_, i) => i >= start) };
-}
-
-/** The model learns to stop only if it sees the end; some tokenizers write it themselves. */
-function withEnd({ eosId }: Tokenizer, ids: number[]): number[] {
-  return eosId === undefined || ids.at(-1) === eosId ? ids : [...ids, eosId];
-}
-
-/** A `DataError` of the work gets the sample's place in front. */
-function withPlace<T>(where: string, work: () => T): T {
-  try {
-    return work();
-  } catch (error) {
-    throw error instanceof DataError ? new DataError(`${where}: ${error.message}`) : error;
-  }
-}
-
-/** An Int32Array that grows. */
-class IntList {
-  length = 0;
-  #values = new Int32Array(1 << 16);
-
-  push(values: ArrayLike<number>): void {
-    const length = this.length + values.length;
-    if (length > this.#values.length) {
-      const grown = new Int32Array(Math.max(length, this.#values.length * 2));
-      grown.set(this.view());
-      this.#values = grown;
-    }
-    this.#values.set(values, this.length);
-    this.length = length;
   }
 
-  view(): Int32Array {
-    return this.#values.subarray(0, this.length);
+  end(): void {
+    if (this.#shown > 0) this.#output.write("\r\x1b[2K");
   }
 }

@@ -5,11 +5,14 @@
 // always full: the last step of an epoch is completed with the first rows of the next.
 //
 // A micro-batch holds whole rows laid end to end, without padding. A document's positions restart at 0 and its last
-// token predicts nothing of the next document. Read dataset.ts for how files become documents, pack.ts for the rows.
+// token predicts nothing of the next document. Read encode.ts for how samples become documents, mix.ts for which of them an
+// epoch takes, pack.ts for the rows.
 
 import { DataError } from "../errors.ts";
 import { Random } from "../random.ts";
-import { IGNORED, type Dataset } from "./dataset.ts";
+import type { Dataset } from "./dataset.ts";
+import { IGNORED } from "./encode.ts";
+import { epochDocuments } from "./mix.ts";
 import { pack } from "./pack.ts";
 
 /** Tokens that go through a block at once; all arrays but `starts` have one entry per token. */
@@ -31,6 +34,7 @@ export interface StepBatch {
   tokens: number;
 }
 
+/** How rows of tokens become the passes and micro-batches of a step. */
 export interface BatchShape {
   /** The longest row, in tokens. */
   sequenceLength: number;
@@ -53,7 +57,9 @@ export interface LoaderState {
   row: number;
 }
 
+/** Batches for `Trainer.step`, one after another without end; `state` and `restore` keep the position. */
 export class Loader {
+  /** Rows of the first epoch. Weighted sources make later ones a little longer or shorter, other data does not. */
   readonly rowsPerEpoch: number;
   readonly #dataset: Dataset;
   readonly #shape: BatchShape;
@@ -77,7 +83,13 @@ export class Loader {
 
   /** How many times the data has been gone through, with fraction. */
   get epochs(): number {
-    return this.#epoch + this.#row / this.rowsPerEpoch;
+    return this.#epoch + this.#row / this.#rows.length;
+  }
+
+  [Bun.inspect.custom](): string {
+    const { batchSize, sequenceLength } = this.#shape;
+    const rows = `${batchSize} rows of at most ${sequenceLength} tokens a step, ${this.rowsPerEpoch} rows an epoch`;
+    return `Loader(${rows}, at epoch ${this.epochs.toFixed(2)})`;
   }
 
   /** The next step's batch; moves the position. */
@@ -94,6 +106,7 @@ export class Loader {
     return stepBatch(this.#dataset, rows, this.#shape);
   }
 
+  /** The position, as JSON, for a checkpoint. */
   state(): LoaderState {
     const { sequenceLength } = this.#shape;
     return { seed: this.#seed, sequenceLength, data: this.#dataset.digest, epoch: this.#epoch, row: this.#row };
@@ -119,7 +132,7 @@ export class Loader {
     const { starts } = this.#dataset;
     const random = new Random(this.#seed, this.#epoch);
     const lengths = Int32Array.from({ length: starts.length - 1 }, (_, d) => starts[d + 1]! - starts[d]!);
-    const order = random.shuffle(Uint32Array.from(lengths, (_, d) => d));
+    const order = random.shuffle(epochDocuments(this.#dataset, this.#seed, this.#epoch));
     return random.shuffle(pack(lengths, order, this.#shape.sequenceLength));
   }
 }

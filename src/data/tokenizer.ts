@@ -5,8 +5,11 @@
 
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { ByteFallbackDecoder, SequenceDecoder, Tokenizer as Engine } from "@huggingface/tokenizers";
+import type { Tokenizer as Engine } from "@huggingface/tokenizers";
 import { ModelError } from "../errors.ts";
+
+/** Loaded with the first tokenizer: importing Sluice does not wait for it. */
+const library = () => require("@huggingface/tokenizers") as typeof import("@huggingface/tokenizers");
 
 type Json = Record<string, unknown>;
 
@@ -22,11 +25,15 @@ export class Tokenizer {
   /** The source of the chat template, if the directory has one. */
   readonly chatTemplate: string | undefined;
   readonly #engine: Engine;
+  /** Added tokens such as `<|im_end|>`: they part a text before anything else happens to it. */
+  readonly #added: { ids: Set<number>; pattern: RegExp | undefined };
+  readonly #often = new Map<string, number[]>();
 
   constructor(directory: string, tokenizerJson: Json, config: Json, chatTemplate: string | undefined) {
     this.directory = directory;
     this.chatTemplate = chatTemplate;
     // Without a list of added tokens the library fails on `undefined`; the format says that it may be absent.
+    const { Tokenizer: Engine } = library();
     this.#engine = new Engine({ ...tokenizerJson, added_tokens: tokenizerJson["added_tokens"] ?? [] }, config);
     repairByteFallback(this.#engine.decoder);
     this.specialTokens = specialTokens(config);
@@ -36,11 +43,41 @@ export class Tokenizer {
     let largest = 0;
     for (const id of this.#engine.get_vocab(true).values()) largest = Math.max(largest, id);
     this.vocabularySize = largest + 1;
+    const added = (tokenizerJson["added_tokens"] ?? []) as { id: number; content: string }[];
+    const longestFirst = added.map(({ content }) => content).sort((a, b) => b.length - a.length);
+    const escaped = longestFirst.map((content) => content.replace(/[\\^$.*+?()[\]{}|]/g, "\\$&"));
+    this.#added = {
+      ids: new Set(added.map(({ id }) => id)),
+      pattern: escaped.length > 0 ? new RegExp(escaped.join("|"), "g") : undefined,
+    };
   }
 
   /** Ids of a text; with `special`, also the tokens that the model expects around a text, such as begin-of-text. */
   encode(text: string, { special }: { special: boolean }): number[] {
     return this.#engine.encode(text, { add_special_tokens: special }).ids;
+  }
+
+  /**
+   * The added tokens of a text and of its ids, in order: each one's place in the text, and its number among the ids.
+   * Undefined if there are none, or if the text does not show which they are.
+   */
+  addedTokens(text: string, ids: readonly number[]): { at: number; index: number }[] | undefined {
+    const { pattern, ids: added } = this.#added;
+    const places = pattern ? Array.from(text.matchAll(pattern), ({ index }) => index) : [];
+    const indices: number[] = [];
+    for (let index = 0; index < ids.length; index++) if (added.has(ids[index]!)) indices.push(index);
+    if (places.length === 0 || places.length !== indices.length) return undefined;
+    return places.map((at, i) => ({ at, index: indices[i]! }));
+  }
+
+  /** Ids of a few letters that come again and again, such as what begins an answer. They are remembered. */
+  encodeOften(text: string): number[] {
+    let ids = this.#often.get(text);
+    if (ids === undefined) {
+      ids = this.encode(text, { special: false });
+      if (this.#often.size < 1000 && text.length < 100) this.#often.set(text, ids);
+    }
+    return ids;
   }
 
   /** The text of some ids. Ids without a token, which a padded embedding may produce, are left out. */
@@ -49,6 +86,11 @@ export class Tokenizer {
     if (known.length === 0) return ""; // the library refuses an empty list
     // The clean-up of spaces before punctuation is for WordPiece; here it would change the text.
     return this.#engine.decode(known, { skip_special_tokens: skipSpecial, clean_up_tokenization_spaces: false });
+  }
+
+  [Bun.inspect.custom](): string {
+    const special = Object.values(this.specialTokens).join(" ");
+    return `Tokenizer(${this.vocabularySize} tokens${special ? `, ${special}` : ""})`;
   }
 
   #idOf(name: string): number | undefined {
@@ -132,6 +174,7 @@ function templateOf(config: Json): string | undefined {
  * run are not UTF-8, writes one replacement character for each.
  */
 function repairByteFallback(decoder: unknown): void {
+  const { ByteFallbackDecoder, SequenceDecoder } = library();
   if (decoder instanceof SequenceDecoder) for (const inner of decoder.decoders) repairByteFallback(inner);
   if (!(decoder instanceof ByteFallbackDecoder)) return;
   const strict = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });

@@ -6,8 +6,9 @@ import { join } from "node:path";
 import { ModelError } from "../errors.ts";
 import { formatDuration } from "../format.ts";
 
-/** Which model is asked for, and of whom. */
+/** Which model or dataset is asked for, and of whom. */
 export interface HubModel {
+  kind: "model" | "dataset";
   /** `OWNER/NAME` */
   id: string;
   /** A branch, a tag or a commit. */
@@ -84,13 +85,13 @@ export class Connection implements Disposable {
 
   /** No answer, or the answer broke off. */
   lost(cause: unknown): HubError {
-    const { id, endpoint, silenceMsMax } = this.#model;
+    const { kind, id, endpoint, silenceMsMax } = this.#model;
     const { code, message } = cause as NodeJS.ErrnoException;
     const reason = this.#controller.signal.aborted
       ? `nothing came for ${formatDuration(silenceMsMax / 1000)}`
       : (code ?? message);
     return new HubError(
-      `${id}: ${endpoint} cannot be reached (${reason}); connect to the network and run again, or give a model directory`,
+      `${id}: ${endpoint} cannot be reached (${reason}); connect to the network and run again, or ${INSTEAD[kind]}`,
     );
   }
 
@@ -113,13 +114,18 @@ export class Connection implements Disposable {
   }
 }
 
-function refusal({ id, revision, endpoint, token }: HubModel, { status, statusText, headers }: Response): HubError {
+const INSTEAD = { model: "give a model directory", dataset: "give files on this machine" };
+
+function refusal(
+  { kind, id, revision, endpoint, token }: HubModel,
+  { status, statusText, headers }: Response,
+): HubError {
   const because = (sentence: string) => new HubError(`${id}: ${sentence}`, status);
   switch (status) {
     case 401: // also the answer for a model that does not exist, when no token was sent
     case 403:
       return because(
-        `${endpoint} refuses access (${status}${token ? ", with your token" : ""}); check the name, accept the licence at ${endpoint}/${id} if the model is gated, and set HF_TOKEN to a token that may read it`,
+        `${endpoint} refuses access (${status}${token ? ", with your token" : ""}); check the name, accept the licence at ${endpoint}/${kind === "dataset" ? "datasets/" : ""}${id} if the ${kind} is gated, and set HF_TOKEN to a token that may read it`,
       );
     case 404:
       return headers.get("X-Error-Code") === "RevisionNotFound"
@@ -127,7 +133,7 @@ function refusal({ id, revision, endpoint, token }: HubModel, { status, statusTe
             `has no revision ${JSON.stringify(revision)} on ${endpoint} (404); name a branch, a tag or a full commit`,
           )
         : because(
-            `no such model on ${endpoint} (404); check the name, or did you mean a directory? There is none of that name here`,
+            `no such ${kind} on ${endpoint} (404); check the name${kind === "model" ? ", or did you mean a directory? There is none of that name here" : ""}`,
           );
     case 429: {
       const seconds = Number(headers.get("Retry-After"));
@@ -137,6 +143,6 @@ function refusal({ id, revision, endpoint, token }: HubModel, { status, statusTe
       );
     }
     default:
-      return because(`${endpoint} answered ${status} ${statusText}; run again later, or give a model directory`);
+      return because(`${endpoint} answered ${status} ${statusText}; run again later, or ${INSTEAD[kind]}`);
   }
 }

@@ -24,6 +24,7 @@ export interface Repository extends HubModel {
 }
 
 export interface RemoteFile {
+  /** Its path in the repository. */
   name: string;
   bytes: number;
   /** SHA-256 of a large file, git's SHA-1 of a small one: its checksum, and its blob's name in the cache. */
@@ -115,10 +116,10 @@ async function receive(repository: Repository, file: RemoteFile, handle: FileHan
 async function* pieces(repository: Repository, file: RemoteFile, start: number): AsyncGenerator<Uint8Array> {
   const { downloadFile } = await import("@huggingface/hub");
   using connection = new Connection(repository);
-  const { id, revision } = repository;
+  const { kind, id, revision } = repository;
   let at = start;
   try {
-    const repo = { type: "model", name: id } as const;
+    const repo = { type: kind, name: id };
     const content = await downloadFile({ ...connection.parameters, repo, path: file.name, revision, xet: false });
     const reader = content!.slice(start, file.bytes).stream().getReader();
     while (at < file.bytes) {
@@ -166,6 +167,7 @@ async function checksum(handle: FileHandle, file: RemoteFile): Promise<string> {
 /** Lets a snapshot's name point at a blob, relative to each other, so that the cache can be moved. */
 async function link(path: string, blob: string): Promise<void> {
   const temporary = temporaryPath(path);
+  await mkdir(dirname(path), { recursive: true }); // files of a dataset may lie in folders
   await symlink(relative(dirname(path), blob), temporary);
   await rename(temporary, path);
 }

@@ -27,8 +27,8 @@ export interface ResolveOptions {
 }
 
 const idPattern = /^(\w(?:[\w.-]*\w)?\/\w(?:[\w.-]*\w)?)(?:@(\w[\w./-]*))?$/;
-const commitPattern = /^[0-9a-f]{40}$/;
-const etagPattern = /^([0-9a-f]{40}|[0-9a-f]{64})$/;
+export const commitPattern = /^[0-9a-f]{40}$/;
+export const etagPattern = /^([0-9a-f]{40}|[0-9a-f]{64})$/;
 const smallNames = /^((config|generation_config|special_tokens_map|tokenizer[\w.-]*)\.json|chat_template\.jinja)$/;
 const singleName = "model.safetensors";
 const indexName = "model.safetensors.index.json";
@@ -43,7 +43,16 @@ export async function resolveModel(model: string, options: ResolveOptions = {}):
   const { output = process.stderr, silenceMsMax = 30_000 } = options;
   try {
     const token = await readToken();
-    return await findSnapshot({ id, revision, endpoint: hubEndpoint(), token, silenceMsMax, folder, output });
+    return await findSnapshot({
+      kind: "model",
+      id,
+      revision,
+      endpoint: hubEndpoint(),
+      token,
+      silenceMsMax,
+      folder,
+      output,
+    });
   } catch (cause) {
     if (cause instanceof ModelError || !(cause as NodeJS.ErrnoException).code) throw cause;
     throw new ModelError(
@@ -134,7 +143,8 @@ async function list(repository: Repository): Promise<Listing> {
   }
 }
 
-function isSize(bytes: number): boolean {
+/** What a file's size may be. */
+export function isSize(bytes: number): boolean {
   return Number.isSafeInteger(bytes) && bytes >= 0;
 }
 

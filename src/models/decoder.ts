@@ -10,7 +10,7 @@ import type { Event, Plan, Range } from "../plan.ts";
 import type { Dtype } from "../native/abi.gen.ts";
 import type { GroupName } from "./architecture.ts";
 import type { DecoderConfig } from "./config.ts";
-import { groupOf, type ParameterBlock } from "./parameters.ts";
+import { groupOf, vectorsOffset, type ParameterBlock } from "./parameters.ts";
 
 export const bytesOf = (dtype: Dtype): number => (dtype === "float32" ? 4 : 2);
 
@@ -62,6 +62,36 @@ export class Weights {
   }
 }
 
+/**
+ * Where a block's gradients go. Those of vectors are always float32 sums; those of matrices as well, or, when one product
+ * makes the whole gradient, the compute dtype at once. Vectors lie behind the matrices in every block.
+ */
+export class BlockGradients {
+  readonly block: ParameterBlock;
+  readonly matrixDtype: Dtype;
+  #matrices: Range;
+  #vectors: Range;
+
+  constructor(block: ParameterBlock, matrixDtype: Dtype, matrices: Range, vectors: Range) {
+    this.block = block;
+    this.matrixDtype = matrixDtype;
+    this.#matrices = matrices;
+    this.#vectors = vectors;
+  }
+
+  group(name: GroupName): Range {
+    const { offset, count } = groupOf(this.block, name);
+    const behind = offset - vectorsOffset(this.block);
+    if (behind >= 0) return this.#vectors.slice(behind * 4, count * 4);
+    const bytes = bytesOf(this.matrixDtype);
+    return this.#matrices.slice(offset * bytes, count * bytes);
+  }
+
+  optional(name: GroupName): Range | null {
+    return this.block.groups.has(name) ? this.group(name) : null;
+  }
+}
+
 /** What a block's forward leaves for its backward, and where: byte sizes per name for T tokens. */
 export function activationSizes(config: DecoderConfig, tokens: number, dtype: Dtype): Record<ActivationName, number> {
   const { hidden: C, intermediate: F, heads: H, kvHeads: K, headDim: D } = config;
@@ -83,6 +113,34 @@ export function activationSizes(config: DecoderConfig, tokens: number, dtype: Dt
   };
 }
 
+/**
+ * How much of that a block keeps from forward to backward; what it does not keep is computed again. In bytes and in time
+ * saved the rungs are far apart: attention costs the more the longer the documents are; the results of matrix products are
+ * the rest of the arithmetic; norms, rotation and SwiGLU are cheap beside the bytes they fill.
+ */
+export const keepLevels = ["recompute", "attention", "products", "all"] as const;
+export type KeepLevel = (typeof keepLevels)[number];
+
+const keptNames: Record<Exclude<KeepLevel, "all">, readonly ActivationName[]> = {
+  recompute: [],
+  attention: ["attention", "lse"],
+  products: ["qkv", "attention", "lse", "residual", "gateUp"],
+};
+
+const isKept = (level: KeepLevel, name: ActivationName): boolean => level === "all" || keptNames[level].includes(name);
+
+/** The part of `activationSizes` that a level keeps. */
+export function keptSizes(
+  config: DecoderConfig,
+  tokens: number,
+  dtype: Dtype,
+  level: KeepLevel,
+): Record<ActivationName, number> {
+  const sizes = activationSizes(config, tokens, dtype);
+  for (const name of activationNames) if (!isKept(level, name)) sizes[name] = 0;
+  return sizes;
+}
+
 /** What backward needs beside that, for one micro-batch at a time. Forward uses `projected` only. */
 export function scratchSizes(config: DecoderConfig, tokens: number, dtype: Dtype): Record<ScratchName, number> {
   const { hidden: C, heads: H, kvHeads: K, headDim: D } = config;
@@ -90,19 +148,21 @@ export function scratchSizes(config: DecoderConfig, tokens: number, dtype: Dtype
   return { projected: rows(Math.max(C, H * D)), dQkv: rows((H + 2 * K) * D), delta: alignBytes(tokens * H * 4) };
 }
 
-type ActivationName =
-  | "normed1"
-  | "inverse1"
-  | "qkv"
-  | "qk"
-  | "qkInverse"
-  | "attention"
-  | "lse"
-  | "residual"
-  | "normed2"
-  | "inverse2"
-  | "gateUp"
-  | "swiglu";
+const activationNames = [
+  "normed1",
+  "inverse1",
+  "qkv",
+  "qk",
+  "qkInverse",
+  "attention",
+  "lse",
+  "residual",
+  "normed2",
+  "inverse2",
+  "gateUp",
+  "swiglu",
+] as const;
+type ActivationName = (typeof activationNames)[number];
 type ScratchName = "projected" | "dQkv" | "delta";
 
 export const totalBytes = (sizes: Record<string, number>): number => Object.values(sizes).reduce((a, b) => a + b, 0);
@@ -131,6 +191,10 @@ export interface BlockContext {
   /** The most tokens of a micro-batch: the workspaces are carved for it. */
   tokensMax: number;
   weights: Weights;
+  /** What the block keeps for backward, and where; null when it keeps nothing. */
+  keep: KeepLevel;
+  kept: Range | null;
+  /** Everything else. */
   activations: Range;
   scratch: Range;
   ropeTable: Range;
@@ -141,7 +205,10 @@ function views(context: BlockContext, tokens: number) {
   const { config, dtype, tokensMax } = context;
   const { hidden: C, intermediate: F, heads: H, kvHeads: K, headDim: D } = config;
   const e = bytesOf(dtype);
-  const kept = carve(context.activations, activationSizes(config, tokensMax, dtype));
+  const passing = carve(context.activations, activationSizes(config, tokensMax, dtype));
+  const keeping = context.kept && carve(context.kept, keptSizes(config, tokensMax, dtype, context.keep));
+  const kept = (name: ActivationName, bytes: number): Range =>
+    (keeping && isKept(context.keep, name) ? keeping : passing)(name, bytes);
   const scratch = carve(context.scratch, scratchSizes(config, tokensMax, dtype));
   return {
     normed1: kept("normed1", tokens * C * e), // (T, C)
@@ -163,17 +230,8 @@ function views(context: BlockContext, tokens: number) {
   };
 }
 
-/**
- * y = block(x), both (T, C); leaves the activations that backward reads. Without `y` it stops after SwiGLU: that is all
- * a recompute needs, because no gradient reads the block's output. With a `cache`, attention is that of generation.
- */
-export function forwardBlock(
-  context: BlockContext,
-  x: Range,
-  y: Range | null,
-  batch: DeviceBatch,
-  cache?: AttentionCache,
-): void {
+/** The block's forward as functions, one per op, in the order in which they build on each other. */
+function blockOps(context: BlockContext, x: Range, batch: DeviceBatch) {
   const { plan, config, dtype, weights: w } = context;
   const { hidden: C, intermediate: F, heads, kvHeads, headDim, normEpsilon: epsilon } = config;
   const { tokens } = batch;
@@ -181,30 +239,7 @@ export function forwardBlock(
   const shape = { tokens, heads, kvHeads, headDim, dtype };
   const linear = { tokens, dtype, bias: null, residual: null };
   const norm = { rows: tokens, width: C, epsilon, dtype };
-  const run = plan.on("compute");
-
-  run("rmsnormForward", { y: a.normed1, inverse: a.inverse1, x, weight: w.group("input_norm"), ...norm });
-  run("linearForward", {
-    ...linear,
-    y: a.qkv,
-    x: a.normed1,
-    weight: w.group("qkv"),
-    bias: w.optional("qkv_bias"),
-    inputs: C,
-    outputs: (heads + 2 * kvHeads) * headDim,
-  });
-  run("qkRopeForward", {
-    ...shape,
-    qk: a.qk,
-    inverse: a.qkInverse,
-    qkv: a.qkv,
-    qWeight: w.optional("q_norm"),
-    kWeight: w.optional("k_norm"),
-    positions: batch.positions,
-    table: context.ropeTable,
-    epsilon,
-  });
-  const attention = {
+  const attentionArguments = {
     ...shape,
     out: a.attention,
     qk: a.qk,
@@ -212,47 +247,136 @@ export function forwardBlock(
     starts: batch.starts,
     ...attentionShape(context),
   };
-  if (cache) run("attentionCached", { ...attention, ...cache, sequences: batch.documents });
-  else run("attentionForward", { ...attention, lse: a.lse, documents: batch.documents });
-  run("linearForward", {
-    ...linear,
-    y: a.projected,
-    x: a.attention,
-    weight: w.group("o"),
-    inputs: heads * headDim,
-    outputs: C,
-  });
-  run("addRmsnormForward", {
-    ...norm,
-    sum: a.residual,
-    y: a.normed2,
-    inverse: a.inverse2,
-    x,
-    delta: a.projected,
-    weight: w.group("post_norm"),
-  });
-  run("linearForward", { ...linear, y: a.gateUp, x: a.normed2, weight: w.group("gate_up"), inputs: C, outputs: 2 * F });
-  run("swigluForward", { y: a.swiglu, gateUp: a.gateUp, tokens, width: F, dtype });
-  if (y === null) return;
-  run("linearForward", {
-    ...linear,
-    y,
-    x: a.swiglu,
-    weight: w.group("down"),
-    residual: a.residual,
-    inputs: F,
-    outputs: C,
-  });
+  const run = plan.on("compute");
+  return {
+    norm1: () =>
+      run("rmsnormForward", { y: a.normed1, inverse: a.inverse1, x, weight: w.group("input_norm"), ...norm }),
+    qkv: () =>
+      run("linearForward", {
+        ...linear,
+        y: a.qkv,
+        x: a.normed1,
+        weight: w.group("qkv"),
+        bias: w.optional("qkv_bias"),
+        inputs: C,
+        outputs: (heads + 2 * kvHeads) * headDim,
+      }),
+    rotate: () =>
+      run("qkRopeForward", {
+        ...shape,
+        qk: a.qk,
+        inverse: a.qkInverse,
+        qkv: a.qkv,
+        qWeight: w.optional("q_norm"),
+        kWeight: w.optional("k_norm"),
+        positions: batch.positions,
+        table: context.ropeTable,
+        epsilon,
+      }),
+    attention: () => run("attentionForward", { ...attentionArguments, lse: a.lse, documents: batch.documents }),
+    attentionCached: (cache: AttentionCache) =>
+      run("attentionCached", { ...attentionArguments, ...cache, sequences: batch.documents }),
+    project: () =>
+      run("linearForward", {
+        ...linear,
+        y: a.projected,
+        x: a.attention,
+        weight: w.group("o"),
+        inputs: heads * headDim,
+        outputs: C,
+      }),
+    addAndNorm2: () =>
+      run("addRmsnormForward", {
+        ...norm,
+        sum: a.residual,
+        y: a.normed2,
+        inverse: a.inverse2,
+        x,
+        delta: a.projected,
+        weight: w.group("post_norm"),
+      }),
+    /** The same from a sum that was kept. */
+    norm2: () =>
+      run("rmsnormForward", {
+        ...norm,
+        y: a.normed2,
+        inverse: a.inverse2,
+        x: a.residual,
+        weight: w.group("post_norm"),
+      }),
+    gateUp: () =>
+      run("linearForward", {
+        ...linear,
+        y: a.gateUp,
+        x: a.normed2,
+        weight: w.group("gate_up"),
+        inputs: C,
+        outputs: 2 * F,
+      }),
+    swiglu: () => run("swigluForward", { y: a.swiglu, gateUp: a.gateUp, tokens, width: F, dtype }),
+    down: (y: Range) =>
+      run("linearForward", {
+        ...linear,
+        y,
+        x: a.swiglu,
+        weight: w.group("down"),
+        residual: a.residual,
+        inputs: F,
+        outputs: C,
+      }),
+  };
+}
+
+/** y = block(x), both (T, C); leaves the activations that backward reads. With a `cache`, attention is that of generation. */
+export function forwardBlock(
+  context: BlockContext,
+  x: Range,
+  y: Range,
+  batch: DeviceBatch,
+  cache?: AttentionCache,
+): void {
+  const ops = blockOps(context, x, batch);
+  ops.norm1();
+  ops.qkv();
+  ops.rotate();
+  if (cache) ops.attentionCached(cache);
+  else ops.attention();
+  ops.project();
+  ops.addAndNorm2();
+  ops.gateUp();
+  ops.swiglu();
+  ops.down(y);
+}
+
+/**
+ * Computes again, from the block's input and what was kept, what backward reads and forward did not leave. It ends with
+ * SwiGLU: no gradient reads the block's output. The same ops on the same inputs give the same bits.
+ */
+export function recomputeBlock(context: BlockContext, x: Range, batch: DeviceBatch): void {
+  const { keep } = context;
+  if (keep === "all") return;
+  const ops = blockOps(context, x, batch);
+  ops.norm1();
+  if (!isKept(keep, "qkv")) ops.qkv();
+  ops.rotate();
+  if (!isKept(keep, "attention")) ops.attention();
+  if (isKept(keep, "residual")) ops.norm2();
+  else {
+    ops.project();
+    ops.addAndNorm2();
+  }
+  if (!isKept(keep, "gateUp")) ops.gateUp();
+  ops.swiglu();
 }
 
 /**
  * Given dHidden = gradient of the block's output, turns it in place into the gradient of its input x, and adds the
- * parameters' gradients to `gradients` (float32; overwrites them for the first micro-batch). The activations are used
+ * parameters' gradients to `gradients` (overwrites them for the first micro-batch). The activations are used
  * up: each is overwritten by its own gradient as soon as nobody reads it any more.
  */
 export function backwardBlock(
   context: BlockContext,
-  gradients: Weights,
+  gradients: BlockGradients,
   dHidden: Range,
   x: Range,
   batch: DeviceBatch,
@@ -285,6 +409,7 @@ export function backwardBlock(
       tokens,
       inputs,
       outputs,
+      gradientDtype: gradients.matrixDtype,
     });
     run("linearBackwardInput", { dx, dy, weight: w.group(group), tokens, inputs, outputs, dtype });
   };
@@ -372,10 +497,17 @@ export interface HeadContext {
   workspace: Range;
 }
 
+/** Where the head's gradients go: the matrix's in its dtype, the norm's in float32. */
+export interface HeadGradients {
+  dMatrix: Range;
+  matrixDtype: Dtype;
+  dNorm: Range;
+}
+
 /**
  * Loss of one micro-batch: final norm, LM head and cross-entropy over `chunk` rows at a time, so that the whole logits
  * matrix never exists. Only rows whose target counts take part. `losses` (validRows float32) gets a loss per row.
- * With `gradients`, dHidden (T, C) becomes the gradient of x, scaled by `scale` (1 / valid tokens of the step), and the
+ * With `backward`, dHidden (T, C) becomes the gradient of x, scaled by `scale` (1 / valid tokens of the step), and the
  * head's gradients are added to.
  */
 export function headLoss(
@@ -383,7 +515,7 @@ export function headLoss(
   x: Range,
   losses: Range | null,
   batch: DeviceBatch,
-  backward?: { dHidden: Range; dMatrix: Range; dNorm: Range; scale: number; accumulate: boolean },
+  backward?: HeadGradients & { dHidden: Range; scale: number; accumulate: boolean },
 ): void {
   const { plan, config, dtype, tokensMax, chunk } = context;
   const { hidden: C, vocabulary: V, normEpsilon: epsilon } = config;
@@ -423,6 +555,7 @@ export function headLoss(
       dy: logits,
       x: normed,
       accumulate,
+      gradientDtype: backward.matrixDtype,
     });
     run("linearBackwardInput", { ...linear, dx: normed, dy: logits, weight: context.matrix });
     run("rmsnormBackward", {

@@ -106,6 +106,12 @@ export function groupOf(block: ParameterBlock, name: GroupName): ParameterGroup 
   return group;
 }
 
+/** The element behind the block's matrices, where its vectors begin; the block's length when it has none. */
+export function vectorsOffset(block: ParameterBlock): number {
+  const first = block.tensors.find(({ shape }) => shape.length === 1);
+  return first ? groupOf(block, first.group).offset : block.length;
+}
+
 // ---- weight decay ---------------------------------------------------------------------------------------------------
 
 export interface DecayRun {

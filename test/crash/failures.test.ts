@@ -253,5 +253,5 @@ test("a model with an infinite weight: exit code 1, no checkpoint, no export", a
   const { code, errors } = await trainToEnd(config);
   expect(errors).toMatch(/^step 1 loss head micro-batch \d: lossSum on host failed: the loss is -?(nan|inf) at token/);
   expect(code).toBe(1);
-  expect(filesIn(config.output)).toEqual(["config.json", "loss.csv", "metrics.jsonl"]);
+  expect(filesIn(config.output)).toEqual(["config.json", "loss.csv", "metrics.jsonl", "run.json"]);
 });

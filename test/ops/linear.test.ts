@@ -1,6 +1,7 @@
 // The linear layer and its two gradients against float64: shapes around the vector widths (8, 16), the register block
 // (14 x 32 or 6 x 16), the depth of a step (256) and the tile of a task (672 x 512), and large enough for several tasks.
 
+import type { Dtype } from "../../src/native/abi.gen.ts";
 import { onDevices, trial } from "../support/ops.ts";
 import { output, type Tensor } from "../support/tensors.ts";
 import { dot, expectClose, expectGradient } from "../support/tolerance.ts";
@@ -115,43 +116,50 @@ onDevices((machine) => {
         expectClose("linearBackwardInput dx", found.dx, inputGradient(dy.values(), weight.values(), sizes), outputs);
       });
 
+      // float32 sums, or the only product of a gradient, rounded once to the dtype.
       const options = [
-        [1, true],
-        [0, true],
-        [1, false],
+        [1, true, "float32"],
+        [0, false, dtype],
+        [0, true, "float32"],
+        [1, false, "float32"],
+        [0, true, dtype],
       ] as const;
-      for (const [accumulate, withBias] of large ? options.slice(0, 1) : options)
-        trial(`linear backward to its weight ${name}, accumulate ${accumulate}, bias ${withBias}`, async (draw) => {
-          const [dy, x] = [draw.normal(dtype, tokens * outputs), draw.normal(dtype, tokens * inputs)];
-          const accumulator = (count: number): Tensor =>
-            accumulate ? draw.normal("float32", count) : output("float32", count);
-          const dWeight = accumulator(outputs * inputs);
-          const dBias = withBias ? accumulator(outputs) : null;
-          const found = await machine.run("linearBackwardWeight", {
-            dWeight,
-            dBias,
-            dy,
-            x,
-            ...sizes,
-            accumulate,
-            dtype,
-          });
-          const before = accumulate ? dWeight : null;
-          expectClose(
-            "linearBackwardWeight dWeight",
-            found.dWeight,
-            plus(weightGradient(dy.values(), x.values(), sizes), before),
-            tokens,
-          );
-          if (found.dBias === null || dBias === null) return;
-          expectClose(
-            "linearBackwardWeight dBias",
-            found.dBias,
-            plus(biasGradient(dy.values(), sizes), accumulate ? dBias : null),
-            tokens,
-            1,
-          );
-        });
+      for (const [accumulate, withBias, gradientDtype] of large ? options.slice(0, 2) : options)
+        trial(
+          `linear backward to its weight ${name}, accumulate ${accumulate}, bias ${withBias}, to ${gradientDtype}`,
+          async (draw) => {
+            const [dy, x] = [draw.normal(dtype, tokens * outputs), draw.normal(dtype, tokens * inputs)];
+            const accumulator = (count: number, to: Dtype): Tensor =>
+              accumulate ? draw.normal(to, count) : output(to, count);
+            const dWeight = accumulator(outputs * inputs, gradientDtype);
+            const dBias = withBias ? accumulator(outputs, "float32") : null;
+            const found = await machine.run("linearBackwardWeight", {
+              dWeight,
+              dBias,
+              dy,
+              x,
+              ...sizes,
+              accumulate,
+              dtype,
+              gradientDtype,
+            });
+            const before = accumulate ? dWeight : null;
+            expectClose(
+              "linearBackwardWeight dWeight",
+              found.dWeight,
+              plus(weightGradient(dy.values(), x.values(), sizes), before),
+              tokens,
+            );
+            if (found.dBias === null || dBias === null) return;
+            expectClose(
+              "linearBackwardWeight dBias",
+              found.dBias,
+              plus(biasGradient(dy.values(), sizes), accumulate ? dBias : null),
+              tokens,
+              1,
+            );
+          },
+        );
     }
 });
 

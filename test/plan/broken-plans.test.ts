@@ -18,6 +18,7 @@ const base: PlanCase = {
   slots: 2,
   boundary: "pinned",
   keepBlocks: 1,
+  keepLevels: ["all"],
   residentBlocks: 0,
   ring: 2,
   clips: false,

@@ -2,7 +2,8 @@
 // and prints as one line, so that a failure can be played again from its text.
 
 import type { MicroBatch, StepBatch } from "../../src/data/loader.ts";
-import type { StepShape } from "../../src/memory.ts";
+import { keepLast, type StepShape } from "../../src/memory.ts";
+import { keepLevels, type KeepLevel } from "../../src/models/decoder.ts";
 import { Random } from "../../src/random.ts";
 import {
   describeModel,
@@ -22,6 +23,8 @@ export interface PlanCase {
   slots: number;
   boundary: "device" | "pinned";
   keepBlocks: number;
+  /** What they keep, each block its own in turn. */
+  keepLevels: readonly KeepLevel[];
   residentBlocks: number;
   ring: number;
   clips: boolean;
@@ -51,20 +54,22 @@ export function randomCase(seed: number): PlanCase {
     slots: from(2, Math.max(2, layers)),
     boundary: one("device", "pinned"),
     keepBlocks: from(0, layers),
+    keepLevels: one<readonly KeepLevel[]>(["all"], ["products"], ["attention"], ["attention", "products", "all"]),
     residentBlocks: one(0, from(0, layers)),
     ring: clips ? layers : from(1, layers),
     clips,
     passes: one(1, 1, from(1, 3)),
     microBatches: from(1, 3),
     chunkParameters: one(1024, 4096, 1 << 20),
-    logitsChunk: one(16, 32),
+    logitsChunk: one(16, 32, 64),
     steps: 3,
     evaluations: one(0, 0, 1, 2),
   };
 }
 
 export function shapeOf(chosen: PlanCase): StepShape {
-  const { modelType, tied, layers, seed: _seed, steps: _steps, evaluations: _evaluations, ...options } = chosen;
+  const { modelType, tied, layers, keepBlocks, keepLevels, dtype, slots, boundary, residentBlocks, ring } = chosen;
+  const { clips, passes, microBatches, chunkParameters, logitsChunk } = chosen;
   const config = describeModel({
     modelType,
     tied,
@@ -76,7 +81,12 @@ export function shapeOf(chosen: PlanCase): StepShape {
     kvHeads: 1,
     headDim: 16,
   });
-  return rehearsedShape(config, { tokensMax: 64, ...options });
+  const keep = keepLast(layers, keepBlocks, "all").map((level, layer) =>
+    level === "all" ? keepLevels[layer % keepLevels.length]! : level,
+  );
+  const window = { slots, boundary, keep, residentBlocks, ring };
+  const sizes = { tokensMax: 64, passes, microBatches, chunkParameters, logitsChunk };
+  return rehearsedShape(config, { ...sizes, ...window, dtype, clips });
 }
 
 /** A step's micro-batches: uneven, some without any target that counts. */
@@ -135,6 +145,7 @@ export function* smallCases(): Generator<PlanCase> {
                       slots,
                       residentBlocks,
                       keepBlocks,
+                      keepLevels: keepLevels.slice(1 + random.below(3)),
                       boundary,
                       dtype,
                       tied,
@@ -145,7 +156,7 @@ export function* smallCases(): Generator<PlanCase> {
                     const rest = {
                       modelType: "llama",
                       chunkParameters: 1 << 20,
-                      logitsChunk: 32,
+                      logitsChunk: random.below(2) ? 32 : 64,
                       steps: 2,
                       evaluations: 0,
                     };

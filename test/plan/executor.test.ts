@@ -93,6 +93,18 @@ describe("order", () => {
 });
 
 describe("several plans in flight", () => {
+  test("the spans of the last plans are kept when more follow: the oldest gives way", async () => {
+    const plans: Plan[] = [];
+    for (let round = 0; round < 7; round++) {
+      const plan = newPlan();
+      copy(plan, "compute", 3, 2);
+      await engine.play(plan);
+      plans.push(plan);
+    }
+    for (const plan of plans.slice(-4)) expect(engine.spans(plan)[0]!.end).toBeGreaterThan(0);
+    expect(() => engine.spans(plans[2]!)).toThrow("no plan of 1 commands starts at");
+  });
+
   test("a plan may wait for one that ended and was forgotten while an older one still runs", async () => {
     // Events of a plan that was gone used to count as still to come, as long as any older plan was there: a deadlock.
     engine.disturb({ jitterUs: 2000, seed: 5 });

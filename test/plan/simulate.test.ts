@@ -201,6 +201,7 @@ describe("recorded steps", () => {
     slots: "2",
     boundary: "device",
     keep: "0",
+    "keep-level": "all",
     resident: "0",
     ring: "all",
     "logits-chunk": "2048",

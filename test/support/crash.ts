@@ -133,9 +133,13 @@ function contentOf(path: string): unknown {
   switch (basename(path)) {
     case "metrics.jsonl":
       return lines(path).map((line) => {
-        const { seconds: _, tokensPerSecond: _1, tflops: _2, deviceBytes: _3, ...values } = JSON.parse(line);
+        const { seconds: _, tokensPerSecond: _1, tflops: _2, deviceBytes: _3, ...rest } = JSON.parse(line);
+        const { hostBytes: _4, residentBytes: _5, busiest: _6, busiestShare: _7, ...values } = rest;
         return values;
       });
+    case "run.json":
+    case "report.html": // both have the time it took
+      return "written";
     case "loss.csv":
       return lines(path).map((line) => line.split(",").slice(0, -1).join(","));
     case "manifest.json": {

@@ -32,6 +32,7 @@ export function listed(path: string, content: Uint8Array): ListedFile {
 
 export class StandInHub implements Disposable {
   readonly id = "acme/tiny";
+  readonly #kind: "models" | "datasets";
   readonly url: string;
   commit = "c".repeat(40);
   files: Map<string, Uint8Array>;
@@ -47,14 +48,15 @@ export class StandInHub implements Disposable {
   readonly #server: Bun.Server<undefined>;
   readonly #storage = createServer((request, response) => this.#serveStored(request, response));
 
-  private constructor(files: Record<string, Uint8Array>) {
+  private constructor(files: Record<string, Uint8Array>, kind: "models" | "datasets") {
+    this.#kind = kind;
     this.files = new Map(Object.entries(files));
     this.#server = Bun.serve({ port: 0, hostname: "127.0.0.1", fetch: (request) => this.#serve(request) });
     this.url = `http://127.0.0.1:${this.#server.port}`;
   }
 
-  static async start(files: Record<string, Uint8Array>): Promise<StandInHub> {
-    const hub = new StandInHub(files);
+  static async start(files: Record<string, Uint8Array>, kind: "models" | "datasets" = "models"): Promise<StandInHub> {
+    const hub = new StandInHub(files, kind);
     await new Promise<void>((resolve) => hub.#storage.listen(0, "127.0.0.1", resolve));
     return hub;
   }
@@ -77,15 +79,15 @@ export class StandInHub implements Disposable {
     const own = this.answer(path, request);
     if (own !== undefined) return own;
     const token = request.headers.get("authorization")?.replace("Bearer ", " ") ?? "";
-    if (path.startsWith(`/api/models/${this.id}/revision/`)) {
+    if (path.startsWith(`/api/${this.#kind}/${this.id}/revision/`)) {
       this.requests.push(`info${token}`);
       return Response.json({ _id: "1", id: this.id, sha: this.commit, lastModified: "2026-01-01", gated: false });
     }
-    if (path === `/api/models/${this.id}/tree/${this.commit}`) {
+    if (path === `/api/${this.#kind}/${this.id}/tree/${this.commit}`) {
       this.requests.push(`list${token}`);
       return this.#list(request);
     }
-    const name = path.replace(`/${this.id}/resolve/${this.commit}/`, "");
+    const name = path.replace(`${this.#kind === "models" ? "" : "/datasets"}/${this.id}/resolve/${this.commit}/`, "");
     const content = this.files.get(name);
     if (content === undefined) return new Response("Entry not found", { status: 404 });
     this.requests.push(`${name} ${request.headers.get("range") ?? "whole"}${token}`);

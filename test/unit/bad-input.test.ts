@@ -15,8 +15,8 @@ const configs: [wrong: unknown, message: string][] = [
   [null, "the config must be an object (was null)"],
   [{ ...minimal, model: "" }, 'model must be a non-empty string (was "")'],
   [{ data: "a", output: "b" }, "model is missing; it must be a non-empty string"],
-  [{ ...minimal, data: [] }, "data must be a path or a list of paths (was [])"],
-  [{ ...minimal, data: ["a.jsonl", 3] }, "data[1] must be a non-empty string (was 3)"],
+  [{ ...minimal, data: [] }, "data must be a path, or a list of paths and of sources such as { path: ... } (was [])"],
+  [{ ...minimal, data: ["a.jsonl", 3] }, "data[1] must be a path or a source such as { path: ... } (was 3)"],
   [{ ...minimal, dtpye: "float32" }, "dtpye is not a known key; did you mean dtype?"],
   [{ ...minimal, learningRate: 1e-4 }, "learningRate is not a known key; did you mean optimizer.learningRate?"],
   [{ ...minimal, lr: 1e-4 }, "lr is not a known key; did you mean optimizer.learningRate?"],
@@ -26,7 +26,7 @@ const configs: [wrong: unknown, message: string][] = [
   ],
   [
     { ...minimal, window: { prefetch: 1 } },
-    "window.prefetch is not a known key; known here: boundary, keepBlocks, residentBlocks, ring, slots",
+    "window.prefetch is not a known key; known here: boundary, keep, keepBlocks, residentBlocks, ring, slots",
   ],
   [
     { ...minimal, optimizer: { weightDecayGroups: [{ match: "*.bias", weightDecay: 0, decay: 1 }] } },
@@ -46,20 +46,21 @@ const configs: [wrong: unknown, message: string][] = [
     'optimizer.state "int8-moments" is not available in this build yet; use "fp32"',
   ],
   [
-    { ...minimal, device: "cuda" },
-    'device "cuda" is not available in this build, which has no GPU kernels yet; use "cpu"',
+    { ...minimal, device: "cuda", dtype: "float32" },
+    'dtype "float32" is not computed on device "cuda", whose kernels are bfloat16; use "bfloat16", or device "cpu"',
   ],
-  [{ ...minimal, device: "tpu" }, 'device must be "cpu" (was "tpu")'],
+  [{ ...minimal, device: "tpu" }, 'device must be "cpu", "cuda" or "hip" (was "tpu")'],
   [
     { ...minimal, dtype: "float16" },
     'dtype "float16" is not supported (its gradients need loss scaling); use "bfloat16" or "float32"',
   ],
   [
     { ...minimal, device: "null" },
-    'device "null" computes nothing and keeps no weights, it is there to test plans; use "cpu"',
+    'device "null" computes nothing and keeps no weights, it is there to test plans; use "cpu", "cuda" or "hip"',
   ],
   [{ ...minimal, deviceMemory: "80 gigs" }, 'deviceMemory must be a size such as "24GiB" or "512MiB" (was "80 gigs")'],
   [{ ...minimal, deviceMemory: -1 }, 'deviceMemory must be a size such as "24GiB" or "512MiB" (was -1)'],
+  [{ ...minimal, maxBadLines: 0.01 }, 'maxBadLines must be a whole number of lines or a share such as "1%" (was 0.01)'],
   [{ ...minimal, workers: 0 }, "workers must be a whole number >= 1 (was 0)"],
   [{ ...minimal, seed: 1.5 }, "seed must be a whole number from 0 to 4294967295 (was 1.5)"],
   [{ ...minimal, steps: 10, epochs: 2 }, "steps (10) and epochs (2) both say how long to train; give one of them"],
@@ -116,7 +117,7 @@ const configs: [wrong: unknown, message: string][] = [
     { ...minimal, evaluation: { every: 5 } },
     "evaluation.every (5) needs evaluationData, which is missing; give it a held-out file",
   ],
-  [{ ...minimal, chat: { loss: "user" } }, 'chat.loss must be "all" or "assistant" (was "user")'],
+  [{ ...minimal, chat: { loss: "user" } }, 'chat.loss must be "all", "assistant", "completion" or "last" (was "user")'],
   [
     { ...minimal, workers: 0, chat: { los: "all" } },
     "2 problems in the config:\n  - chat.los is not a known key; did you mean chat.loss?\n  - workers must be a whole number >= 1 (was 0)",
@@ -137,10 +138,13 @@ const good = '{"text": "fine"}\n';
 
 /** File contents and the message, with FILE for the path. */
 const files: [content: string | Uint8Array, message: string][] = [
-  ["", 'FILE: no samples; expected one JSON object per line with "messages", "prompt" with "completion", or "text"'],
+  [
+    "",
+    'FILE: no samples; expected one JSON object per line with "messages", "conversations", "instruction" with "output", "prompt" with "completion", or "text"',
+  ],
   [
     "\n \n",
-    'FILE: no samples; expected one JSON object per line with "messages", "prompt" with "completion", or "text"',
+    'FILE: no samples; expected one JSON object per line with "messages", "conversations", "instruction" with "output", "prompt" with "completion", or "text"',
   ],
   [
     `${good}{"text": "cut`,
@@ -150,12 +154,21 @@ const files: [content: string | Uint8Array, message: string][] = [
     `${good}\n{"text": 1,}`,
     "FILE:3: not valid JSON (JSON Parse error: Property name must be a string literal); expected one JSON object per line",
   ],
-  ['["a"]', 'FILE:1: expected a JSON object with "messages", "prompt" with "completion", or "text" (was ["a"])'],
-  ["null", 'FILE:1: expected a JSON object with "messages", "prompt" with "completion", or "text" (was null)'],
-  ["{}", 'FILE:1: expected "messages", "prompt" with "completion", or "text" (found no keys)'],
   [
-    '{"conversations": [], "id": 3}',
-    'FILE:1: expected "messages", "prompt" with "completion", or "text" (found "conversations", "id")',
+    '["a"]',
+    'FILE:1: expected a JSON object with "messages", "conversations", "instruction" with "output", "prompt" with "completion", or "text" (was ["a"])',
+  ],
+  [
+    "null",
+    'FILE:1: expected a JSON object with "messages", "conversations", "instruction" with "output", "prompt" with "completion", or "text" (was null)',
+  ],
+  [
+    "{}",
+    'FILE:1: expected "messages", "conversations", "instruction" with "output", "prompt" with "completion", or "text" (found no keys)',
+  ],
+  [
+    '{"dialog": [], "id": 3}',
+    'FILE:1: expected "messages", "conversations", "instruction" with "output", "prompt" with "completion", or "text" (found "dialog", "id")',
   ],
   ['{"prompt": "a", "answer": "b"}', 'FILE:1: "prompt" needs a "completion" (found "prompt", "answer")'],
   ['{"completion": "b"}', 'FILE:1: "completion" needs a "prompt" (found "completion")'],
@@ -221,12 +234,12 @@ describe("data", async () => {
     const path = join(directory, "no.jsonl");
     expect(await failure(path)).toMatchObject({
       name: "DataError",
-      message: `${path}: no such file; data takes paths of JSONL files`,
+      message: `${path}: no such file; data takes files, folders and globs of JSONL, JSON, CSV, Parquet, text and Markdown`,
     });
     mkdirSync(path);
     expect(await failure(path)).toMatchObject({
       name: "DataError",
-      message: `${path}: is a directory; data takes paths of JSONL files`,
+      message: `${path}: the folder has no .jsonl, .ndjson, .csv, .tsv, .parquet, .txt, .md, .markdown file; name the files if they end differently`,
     });
   });
 

@@ -5,7 +5,7 @@ import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { listCheckpoints } from "../../src/checkpoint.ts";
-import { trainConfig } from "../../src/cli.ts";
+import { trainConfig } from "../../src/cli/train.ts";
 import { load } from "../../src/model.ts";
 import {
   ended,
@@ -43,7 +43,7 @@ const sluice = (...args: string[]): Promise<Ended> => script("src/cli.ts", args)
 const failed = (message: string): Ended => ({ code: 1, signal: null, output: "", errors: `${message}\n` });
 
 describe("sluice", () => {
-  test.each([[["--help"]], [["help"]], [[]], [["train", "--help"]]])("%j prints the help", async (args) => {
+  test.each([[["--help"]], [["help"]], [[]]])("%j prints the help", async (args) => {
     const { code, output, errors } = await sluice(...args);
     expect([code, errors]).toEqual([0, ""]);
     for (const command of ["train", "evaluate", "generate"]) expect(output).toContain(`  sluice ${command} `);
@@ -52,16 +52,16 @@ describe("sluice", () => {
   const wrong: [args: string[], message: string][] = [
     [["trian"], 'sluice has no command "trian" (did you mean train?); see sluice --help'],
     [["dance"], 'sluice has no command "dance"; see sluice --help'],
-    [["train", "model"], '"model" is no flag; write --KEY VALUE, see sluice --help'],
+    [["train", "model"], '"model" is no flag; write --KEY VALUE, see sluice train --help'],
     [["train", "--steps"], "--steps needs a value"],
     [["train", "--steps", "--model", "x"], "--steps needs a value"],
-    [["train", "--model", "x", "--output", "y"], "data is missing; it must be a path or a list of paths"],
+    [["train", "--model", "x", "--output", "y"], "data is missing; it must be a path, or a list of paths and sources"],
     [
       ["train", "--model=x", "--data=y", "--output=z", "--optimizer.lr=1"],
       "optimizer.lr is not a known key; did you mean optimizer.learningRate?",
     ],
     [["evaluate", "x"], "sluice evaluate needs a model and at least one data file"],
-    [["evaluate", "x", "y", "--loss", "some"], "--loss must be assistant or all (was some)"],
+    [["evaluate", "x", "y", "--loss", "some"], "--loss must be assistant or last or completion or all (was some)"],
     [["evaluate", tinyModel, heldOut, "--sequenceLength", "many"], '--sequenceLength must be a number (was "many")'],
     [["evaluate", tinyModel, heldOut, "--sequenceLength", "1"], "sequenceLength must be a whole number >= 2 (was 1)"],
     [["generate"], "MODEL is missing; give a Hugging Face directory or hub id"],
@@ -283,7 +283,9 @@ describe("train.ts", () => {
   });
 
   test("one without the other", async () => {
-    expect(await train("--model", tinyModel)).toEqual(failed("data is missing; it must be a path or a list of paths"));
+    expect(await train("--model", tinyModel)).toEqual(
+      failed("data is missing; it must be a path, or a list of paths and sources"),
+    );
     expect(await train("--data", "x.jsonl")).toEqual(failed("model is missing; it must be a non-empty string"));
   });
 });

@@ -7,6 +7,7 @@ describe("parseConfig", () => {
   test("fills in every default", async () => {
     expect(await parseConfig(minimal)).toEqual({
       ...minimal,
+      maxBadLines: 0,
       device: "cpu",
       dtype: "float32",
       workers: navigator.hardwareConcurrency,
@@ -23,6 +24,8 @@ describe("parseConfig", () => {
       checkpoint: { every: 500, keep: 2, resume: false },
       evaluation: { every: null },
       logging: { every: 10 },
+      tensorboard: false,
+      dashboard: false,
       chat: { loss: "assistant" },
     });
   });

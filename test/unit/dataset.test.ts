@@ -2,18 +2,15 @@ import { describe, expect, test } from "bun:test";
 import { mkdtempSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { IGNORED, loadDataset, type Dataset } from "../../src/data/dataset.ts";
+import type { ChatLoss } from "../../src/data/chat.ts";
+import { loadDataset, type Dataset } from "../../src/data/dataset.ts";
+import { IGNORED } from "../../src/data/encode.ts";
 import { loadTokenizer } from "../../src/data/tokenizer.ts";
 
 const tokenizer = await loadTokenizer(join(import.meta.dir, "../fixtures/tokenizer-qwen"));
 const llama = await loadTokenizer(join(import.meta.dir, "../fixtures/tokenizer-llama3"));
 
-async function load(
-  lines: unknown[],
-  sequenceLength = 1000,
-  from = tokenizer,
-  loss: "assistant" | "all" = "assistant",
-) {
+async function load(lines: unknown[], sequenceLength = 1000, from = tokenizer, loss: ChatLoss = "assistant") {
   const path = join(mkdtempSync(join(tmpdir(), "sluice-data-")), "data.jsonl");
   await Bun.write(path, lines.map((line) => JSON.stringify(line)).join("\n"));
   return loadDataset(path, from, { sequenceLength, loss });
@@ -61,6 +58,89 @@ describe("the three shapes", () => {
   });
 });
 
+describe("what of a conversation counts", () => {
+  const messages = ["user 1", "assistant 2", "user 3", "assistant 4", "tool 5", "assistant 6"].map((turn) => {
+    const [role, content] = turn.split(" ");
+    return { role, content };
+  });
+  const counts = async (loss: ChatLoss) =>
+    read(await load([{ messages }], 1000, tokenizer, loss)).map(([, valid]) => valid);
+
+  test("all assistant turns, the last, or what follows the last user turn", async () => {
+    expect(await counts("assistant")).toEqual(["2<|im_end|>\n4<|im_end|>\n6<|im_end|>\n"]);
+    expect(await counts("last")).toEqual(["6<|im_end|>\n"]);
+    expect(await counts("completion")).toEqual(["4<|im_end|>\n6<|im_end|>\n"]);
+  });
+
+  test("of prompt and completion, the completion each time", async () => {
+    for (const loss of ["assistant", "last", "completion"] as const)
+      expect(read(await load([{ prompt: "2+2=", completion: "4" }], 1000, tokenizer, loss))).toEqual([
+        ["2+2=4<|im_end|>", "4<|im_end|>"],
+      ]);
+  });
+
+  test("nothing to learn is an error", async () => {
+    const error = await load([{ messages: messages.slice(0, 3) }], 1000, tokenizer, "completion").catch(
+      (caught) => caught,
+    );
+    expect(error).toMatchObject({ name: "DataError" });
+    expect(error.message).toEndWith(
+      'data.jsonl:1: messages has no "assistant" turn after the last "user" turn, so nothing can be learned; add one or set chat.loss to "all"',
+    );
+  });
+});
+
+describe("maxBadLines", () => {
+  const lines = [
+    "{",
+    '{"text": "a"}',
+    '{"text": 3}',
+    '{"messages": [{"role": "user", "content": "x"}]}',
+    '{"text": "b"}',
+  ];
+  async function attempt(maxBadLines: number | string, content = lines) {
+    const path = join(mkdtempSync(join(tmpdir(), "sluice-data-")), "data.jsonl");
+    await Bun.write(path, content.join("\n"));
+    const outcome = await loadDataset(path, tokenizer, { sequenceLength: 9, loss: "assistant", maxBadLines }).catch(
+      (caught: Error) => caught,
+    );
+    if (outcome instanceof Error) return outcome.message.replaceAll(path, "FILE");
+    const { samples, badLines } = outcome.report;
+    return { samples, count: badLines?.count, first: badLines?.first.map((line) => line.replaceAll(path, "FILE")) };
+  }
+  const shown = [
+    "FILE:1: not valid JSON (JSON Parse error: Expected '}'); expected one JSON object per line",
+    "FILE:3: text must be a string (was 3)",
+    'FILE:4: messages has no "assistant" turn, so nothing can be learned; add one or set chat.loss to "all"',
+  ];
+
+  test("lines that cannot be read, recognised or rendered are left out, counted and shown", async () => {
+    for (const enough of [3, 100, "60%", "100%"])
+      expect(await attempt(enough)).toEqual({ samples: 2, count: 3, first: shown });
+  });
+
+  test("too many stop the run: a count at once, a share when all lines are read", async () => {
+    expect(await attempt(0)).toBe(shown[0]!);
+    expect(await attempt(1)).toBe(
+      `2 bad lines, maxBadLines is 1; correct them or raise maxBadLines. The first:\n  ${shown[0]}\n  ${shown[1]}`,
+    );
+    expect(await attempt("59.9%")).toBe(
+      `3 of 5 lines are bad (60.00%), maxBadLines is "59.9%"; correct them or raise maxBadLines. The first:\n` +
+        shown.map((line) => `  ${line}`).join("\n"),
+    );
+  });
+
+  test("only the first few are shown, and a file without any good line is no data", async () => {
+    const many = await attempt(
+      "50%",
+      Array.from({ length: 9 }, () => "{"),
+    );
+    expect(many).toMatch(
+      /^FILE: none of its 9 records is a sample; the first bad lines:\n(  FILE:\d: .+\n){5}  \.\.\. and 4 more$/,
+    );
+  });
+});
+
 describe("longer than a row", () => {
   test("a text becomes pieces and no prediction is lost", async () => {
     const data = await load([{ text: "1234567" }], 3);
@@ -68,7 +148,14 @@ describe("longer than a row", () => {
     expect(data.tokens).toEqual(Int32Array.from([...one, tokenizer.eosId!]));
     expect([...data.starts]).toEqual([0, 3, 6, 8]);
     expect(data.targets).toEqual(Int32Array.from([...one.slice(1), tokenizer.eosId!, IGNORED]));
-    expect(data.report).toEqual({ samples: 1, documents: 3, tokens: 8, validTokens: 7, truncated: 0, dropped: 0 });
+    expect(data.report).toMatchObject({
+      samples: 1,
+      documents: 3,
+      tokens: 8,
+      validTokens: 7,
+      truncated: 0,
+      dropped: 0,
+    });
   });
 
   test("a last piece of one token predicts nothing and is left out", async () => {

@@ -1,6 +1,8 @@
 import { describe, expect, test } from "bun:test";
-import { IGNORED, type Dataset } from "../../src/data/dataset.ts";
+import type { Dataset } from "../../src/data/dataset.ts";
+import { IGNORED } from "../../src/data/encode.ts";
 import { evaluationBatches, Loader, type BatchShape, type MicroBatch, type StepBatch } from "../../src/data/loader.ts";
+import { epochDocuments } from "../../src/data/mix.ts";
 import { Random } from "../../src/random.ts";
 
 /** Documents whose tokens are all different: token / 1000 is the document, token % 1000 the position. */
@@ -9,7 +11,14 @@ function dataset(lengths: number[]): Dataset {
   lengths.forEach((length, d) => (starts[d + 1] = starts[d]! + length));
   const tokens = Int32Array.from(lengths.flatMap((length, d) => Array.from({ length }, (_, i) => d * 1000 + i)));
   const targets = tokens.map((token, i) => (starts.includes(i + 1) ? IGNORED : token + 1));
-  const report = { samples: 0, documents: 0, tokens: 0, validTokens: 0, truncated: 0, dropped: 0 };
+  const report = {
+    samples: 0,
+    documents: 0,
+    tokens: 0,
+    validTokens: 0,
+    truncated: 0,
+    dropped: 0,
+  };
   return { tokens, targets, starts, digest: String(lengths), report };
 }
 
@@ -128,5 +137,51 @@ describe("batches", () => {
       passes.flat().flatMap((microBatch) => checkMicroBatch(microBatch, lengths)),
     );
     expect(seen.toSorted()).toEqual([0, 1, 2, 3, 4, 5, 6]);
+  });
+});
+
+describe("weighted sources", () => {
+  /** 40 documents of 5 tokens, 10 of 20, 30 of 10. */
+  const lengths = [40, 10, 30].flatMap((count, i) => Array.from({ length: count }, () => [5, 20, 10][i]!));
+  const weighted = (weights: [number, number, number]): Dataset => ({
+    ...dataset(lengths),
+    sources: [40, 10, 30].map((documents, i) => ({ documents, weight: weights[i]! })),
+  });
+  const epoch = (data: Dataset, seed: number, number: number) => [...epochDocuments(data, seed, number)];
+  const sourceOf = (document: number) => (document < 40 ? 0 : document < 50 ? 1 : 2);
+
+  test("have their shares of every epoch's tokens, and the scarcest is gone through once", () => {
+    const data = weighted([1, 4, 3]); // 200, 200 and 300 tokens: the second is the scarcest
+    for (let number = 0; number < 8; number++) {
+      const tokens = [0, 0, 0];
+      for (const d of epoch(data, 3, number)) tokens[sourceOf(d)]! += lengths[d]!;
+      expect(tokens).toEqual([50, 200, 150]);
+      expect(new Set(epoch(data, 3, number).filter((d) => sourceOf(d) === 1)).size).toBe(10);
+    }
+  });
+
+  test("every document comes once before any comes again, across epochs", () => {
+    const data = weighted([1, 4, 3]);
+    const documents = [0, 1, 2, 3].flatMap((number) => epoch(data, 9, number));
+    expect(documents.filter((d) => d < 40).sort((a, b) => a - b)).toEqual(Array.from({ length: 40 }, (_, d) => d));
+    expect(documents.filter((d) => d >= 50)).toHaveLength(60);
+    expect(new Set(documents).size).toBe(80);
+  });
+
+  test("the choice follows the seed", () => {
+    const data = weighted([1, 1, 1]);
+    expect(epoch(data, 1, 2)).toEqual(epoch(data, 1, 2));
+    expect(epoch(data, 1, 2)).not.toEqual(epoch(data, 2, 2));
+    expect(epoch(data, 1, 2)).not.toEqual(epoch(data, 1, 3));
+  });
+
+  test("a resumed loader goes on in the same order", () => {
+    const data = weighted([1, 4, 3]);
+    const shape = { sequenceLength: 40, batchSize: 3, microBatchTokens: 40, gradientAccumulation: 1 };
+    const loader = new Loader(data, shape, 5);
+    for (let step = 0; step < 7; step++) loader.next();
+    const resumed = new Loader(data, shape, 5);
+    resumed.restore(loader.state());
+    expect(resumed.next()).toEqual(loader.next());
   });
 });

@@ -15,7 +15,11 @@ const metrics = (step: number): StepMetrics => ({
   seconds: 0.5,
   tokensPerSecond: 200,
   tflops: 0.1,
+  busiest: "compute",
+  busiestShare: 0.9,
   deviceBytes: 1000,
+  hostBytes: 2000,
+  residentBytes: 5000,
 });
 
 function files(directory: string) {

@@ -13,7 +13,11 @@ const metrics = (step: number): StepMetrics => ({
   seconds: 2,
   tokensPerSecond: 12_345,
   tflops: 0.4567,
+  busiest: "host",
+  busiestShare: 0.914,
   deviceBytes: 1.25 * 2 ** 30,
+  hostBytes: 0,
+  residentBytes: 0,
 });
 
 class Screen {
@@ -38,10 +42,10 @@ afterEach(() => {
 
 test("the line of a step", () => {
   expect(statusText(metrics(7), 1000, 185)).toBe(
-    "step    7/1000  loss 2.3457  lr 1.90e-5  norm 0.871  12.3k tok/s  0.457 TFLOP/s  device 1.3 GiB  left 3m 05s",
+    "step    7/1000  loss 2.3457  lr 1.90e-5  norm 0.871  12.3k tok/s  0.457 TFLOP/s  host 91 % busy  device 1.3 GiB  left 3m 05s",
   );
   expect(statusText({ ...metrics(10), gradNorm: null }, 10, 0)).toBe(
-    "step 10/10  loss 2.3457  lr 1.90e-5  12.3k tok/s  0.457 TFLOP/s  device 1.3 GiB  done",
+    "step 10/10  loss 2.3457  lr 1.90e-5  12.3k tok/s  0.457 TFLOP/s  host 91 % busy  device 1.3 GiB  done",
   );
 });
 

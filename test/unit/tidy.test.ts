@@ -32,8 +32,13 @@ const cases: [string, Record<string, string>, string][] = [
     "bun.lock:1: names a registry; packages come from whichever one is configured",
   ],
   [
-    "a file nobody imports",
-    { "src/lost.ts": "// Lost.\n", "test/lost.test.ts": `import "../src/lost.ts";\n` },
+    "a file nobody imports, though a worker is known by its address",
+    {
+      "src/lost.ts": "// Lost.\n",
+      "src/worker.ts": "// A worker.\n",
+      "src/index.ts": `// The API.\nexport { step } from "./step.ts";\nnew Worker(new URL("./worker.ts", import.meta.url));\n`,
+      "test/lost.test.ts": `import "../src/lost.ts";\n`,
+    },
     "src/lost.ts: nothing but a test imports it",
   ],
   [

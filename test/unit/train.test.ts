@@ -109,7 +109,7 @@ describe("numbers that are not finite", () => {
       expect(code).toBe(1);
       expect(printed).not.toContain("step 1/4");
       expect(existsSync(join(output, "checkpoints"))).toBe(false);
-      expect(filesIn(output).sort()).toEqual(["config.json", "loss.csv", "metrics.jsonl"]);
+      expect(filesIn(output).sort()).toEqual(["config.json", "loss.csv", "metrics.jsonl", "run.json"]);
       expect(lines(join(output, "loss.csv"))).toHaveLength(1);
       const error = await train({ ...config, output: `${output} again` }).catch((cause: Error) => cause);
       expect(error).toBeInstanceOf(StepError);

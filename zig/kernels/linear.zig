@@ -38,8 +38,25 @@ pub fn linearBackwardInput(comptime E: type, op: *const abi.ops.linear_backward_
 
 /// d_weight (O, I) = (accumulate ? d_weight : 0) + dyᵀ · x; d_bias (O) likewise the column sums of dy.
 pub fn linearBackwardWeight(comptime E: type, op: *const abi.ops.linear_backward_weight, run: Run) !void {
-    const d_weight = op.d_weight.as(f32);
-    gemm.multiply(E, f32, .across_k, .across_k, .{
+    switch (op.gradient_dtype) {
+        .float32 => weightProduct(E, f32, op, run),
+        else => |dtype| {
+            if (dtype != op.dtype) return run.fail("linear_backward_weight: gradient_dtype must be float32 or dtype", .{});
+            weightProduct(E, E, op, run);
+        },
+    }
+    if (!op.d_bias.present()) return;
+    run.forRanges(op.outputs, 4 * vector.lanes, op, struct {
+        fn range(o: *const abi.ops.linear_backward_weight, start: usize, end: usize) void {
+            var column = start;
+            while (column < end) : (column += vector.lanes) sumColumns(E, o, column, vector.left(column, end));
+        }
+    }.range);
+}
+
+fn weightProduct(comptime E: type, comptime G: type, op: *const abi.ops.linear_backward_weight, run: Run) void {
+    const d_weight = op.d_weight.as(G);
+    gemm.multiply(E, G, .across_k, .across_k, .{
         .m = op.outputs,
         .n = op.inputs,
         .k = op.tokens,
@@ -50,13 +67,6 @@ pub fn linearBackwardWeight(comptime E: type, op: *const abi.ops.linear_backward
         .y = d_weight,
         .residual = if (op.accumulate != 0) d_weight else null,
     }, run);
-    if (!op.d_bias.present()) return;
-    run.forRanges(op.outputs, 4 * vector.lanes, op, struct {
-        fn range(o: *const abi.ops.linear_backward_weight, start: usize, end: usize) void {
-            var column = start;
-            while (column < end) : (column += vector.lanes) sumColumns(E, o, column, vector.left(column, end));
-        }
-    }.range);
 }
 
 /// Sums of a vector's width of columns over all rows, in float64: a long sum, and cheap beside the matrix product.

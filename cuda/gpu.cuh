@@ -1,0 +1,122 @@
+// NVIDIA's dialect of the words that kernels are written in; `hip/gpu.cuh` says the same words for AMD. A kernel includes
+// <gpu.cuh> with angle brackets, so that the include path chooses: `-I cuda`, or `-I hip -I cuda`.
+//
+// Nothing outside the two dialects (and the two `matrix.cuh`) may name a vendor's builtin, and nothing may assume a warp
+// of 32: use `warp_size`. Blocks are one-dimensional and whole warps, and whole warps take part in shuffles.
+// Read next: `reduce.cuh`, then any family of kernels, `norm.cu` for instance.
+
+#pragma once
+#include <abi.gen.cuh>
+
+#define INLINE __device__ __forceinline__
+/** A kernel that a launch function names; `threads` is the largest block it is launched with, `blocks` how many of these should
+ * fit into a multiprocessor. */
+#define KERNEL(threads, blocks) extern "C" __global__ void __launch_bounds__(threads, blocks)
+#define SHARED __shared__
+/** The launch's own shared bytes, aligned for 16-byte accesses. */
+#define DYNAMIC_SHARED(name) extern __shared__ __align__(128) unsigned char name[]
+
+namespace sluice {
+
+typedef unsigned short u16;
+typedef short i16;
+typedef int i32;
+typedef long long i64;
+
+// ---- threads --------------------------------------------------------------------------------------------------------
+
+constexpr int warp_size = 32;
+
+INLINE int thread_index() { return threadIdx.x; }
+INLINE int block_threads() { return blockDim.x; }
+INLINE u32 block_index() { return blockIdx.x; }
+INLINE u32 block_index_y() { return blockIdx.y; }
+INLINE u32 block_index_z() { return blockIdx.z; }
+INLINE u32 block_count() { return gridDim.x; }
+INLINE u32 block_count_y() { return gridDim.y; }
+INLINE int lane_index() { return threadIdx.x % warp_size; }
+INLINE int warp_index() { return threadIdx.x / warp_size; }
+INLINE int block_warps() { return blockDim.x / warp_size; }
+
+/** Everything that the block's threads wrote before is seen after. */
+INLINE void barrier() { __syncthreads(); }
+INLINE void warp_barrier() { __syncwarp(); }
+
+// ---- shuffles ---------------------------------------------------------------------------------------------------------
+
+/** A 4- or 8-byte value of the lane `lane ^ mask`. */
+template <typename T> INLINE T shuffle_xor(T value, int mask) { return __shfl_xor_sync(0xffffffffu, value, mask); }
+/** A 4- or 8-byte value of a lane. */
+template <typename T> INLINE T shuffle(T value, int lane) { return __shfl_sync(0xffffffffu, value, lane); }
+/** Bit l is lane l's answer. */
+INLINE u64 warp_ballot(bool answer) { return __ballot_sync(0xffffffffu, answer); }
+INLINE int count_bits(u64 bits) { return __popcll(bits); }
+
+// ---- float32 ----------------------------------------------------------------------------------------------------------
+
+INLINE u32 bits_of(f32 value) { return __float_as_uint(value); }
+INLINE f32 float_of(u32 bits) { return __uint_as_float(bits); }
+INLINE f32 maximum(f32 a, f32 b) { return fmaxf(a, b); } // the other one if one is NaN
+INLINE f32 minimum(f32 a, f32 b) { return fminf(a, b); }
+INLINE f32 absolute(f32 a) { return fabsf(a); }
+
+/** To about one unit in the last place. */
+INLINE f32 exponential(f32 x) { return expf(x); }
+INLINE f32 logarithm(f32 x) { return logf(x); }
+INLINE f32 reciprocal_root(f32 x) { return rsqrtf(x); }
+/** One instruction each: relative error 2⁻²², denormals are zero. */
+INLINE f32 exp2_fast(f32 x) {
+  f32 result;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+  return result;
+}
+INLINE f32 log2_fast(f32 x) {
+  f32 result;
+  asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+  return result;
+}
+INLINE f32 reciprocal_fast(f32 x) {
+  f32 result;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+  return result;
+}
+
+/** Rounded once, never joined with a neighbour: for what must equal the CPU's bits. */
+INLINE f32 multiply_exact(f32 a, f32 b) { return __fmul_rn(a, b); }
+INLINE f32 add_exact(f32 a, f32 b) { return __fadd_rn(a, b); }
+INLINE f32 subtract_exact(f32 a, f32 b) { return __fsub_rn(a, b); }
+INLINE f32 divide_exact(f32 a, f32 b) { return __fdiv_rn(a, b); }
+INLINE f32 root_exact(f32 a) { return __fsqrt_rn(a); }
+INLINE f32 multiply_add(f32 a, f32 b, f32 c) { return __fmaf_rn(a, b, c); }
+INLINE f64 multiply_add(f64 a, f64 b, f64 c) { return __fma_rn(a, b, c); }
+
+/** What was computed from this word is computed again after this, instead of being held in registers. */
+INLINE void forget(u32& word) { asm volatile("" : "+r"(word)); }
+
+// ---- bfloat16 and float16 -----------------------------------------------------------------------------------------------
+
+/** Two bfloat16 values in a word, the first in the lower half. Rounds to nearest even; NaN stays NaN. */
+INLINE u32 to_bfloat16_pair(f32 first, f32 second) {
+  u32 result;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(result) : "f"(second), "f"(first));
+  return result;
+}
+INLINE u16 to_bfloat16(f32 value) { return (u16)to_bfloat16_pair(value, 0); }
+INLINE f32 from_bfloat16(u16 bits) { return float_of((u32)bits << 16); }
+INLINE f32 first_of_pair(u32 pair) { return float_of(pair << 16); }
+INLINE f32 second_of_pair(u32 pair) { return float_of(pair & 0xffff0000u); }
+
+INLINE u16 to_float16(f32 value) {
+  u16 result;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(result) : "f"(value));
+  return result;
+}
+INLINE f32 from_float16(u16 bits) {
+  f32 result;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(result) : "h"(bits));
+  return result;
+}
+
+} // namespace sluice
+
+#include <vectors.cuh>

@@ -1,0 +1,75 @@
+// What the commands share: their shape, the flags that several have, and messages for flags that are wrong. Imports of a
+// command are light; what it works with is imported when it runs.
+
+import { ConfigError } from "../errors.ts";
+import type { GenerateOptions } from "../generate.ts";
+import type { Model } from "../model.ts";
+
+export interface Command {
+  /** What `sluice COMMAND --help` prints. */
+  help: string;
+  /** Runs it on the arguments after its name. */
+  run(args: string[]): Promise<void>;
+}
+
+/** Flags of commands that open a model. */
+export const modelFlags = { dtype: { type: "string" }, deviceMemory: { type: "string" } } as const;
+export const modelHelp = `  --dtype D            float32 (default) or bfloat16: what the device computes in
+  --deviceMemory SIZE  the most the device may hold, such as 24GiB`;
+
+/** Flags of commands that generate. */
+export const generateFlags = {
+  maxTokens: { type: "string" },
+  temperature: { type: "string" },
+  topP: { type: "string" },
+  seed: { type: "string" },
+} as const;
+export const generateHelp = `  --maxTokens N        the most tokens an answer may have (256)
+  --temperature T      0 (default) is greedy
+  --topP P             sample from the smallest set of tokens with this much probability (1)
+  --seed N             for sampling (1)`;
+
+type Texts<Flags> = { [Name in keyof Flags]?: string | undefined };
+
+/** The model that a command looks at. */
+export async function openModel(name: string | undefined, flags: Texts<typeof modelFlags>): Promise<Model> {
+  if (name === undefined) throw new ConfigError("MODEL is missing; give a Hugging Face directory or hub id");
+  const dtype = oneOf("--dtype", flags.dtype ?? "float32", ["float32", "bfloat16"]);
+  const bytes = await size("--deviceMemory", flags.deviceMemory);
+  const [{ load }, { resolveModel }] = await Promise.all([import("../model.ts"), import("../io/hub.ts")]);
+  return load(await resolveModel(name), { dtype, ...(bytes === undefined ? {} : { deviceMemory: bytes }) });
+}
+
+/** Those of the generation flags that were given. */
+export function generateOptions(flags: Texts<typeof generateFlags>): GenerateOptions {
+  const given = {
+    maxTokens: number("--maxTokens", flags.maxTokens),
+    temperature: number("--temperature", flags.temperature),
+    topP: number("--topP", flags.topP),
+    seed: number("--seed", flags.seed),
+  };
+  return Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined));
+}
+
+/** Which numbers are allowed is said where they are used. */
+export function number(flag: string, text: string | undefined): number | undefined {
+  if (text === undefined) return undefined;
+  if (text.trim() === "" || Number.isNaN(Number(text)))
+    throw new ConfigError(`${flag} must be a number (was "${text}")`);
+  return Number(text);
+}
+
+/** A size such as "24GiB" in bytes. */
+export async function size(flag: string, text: string | undefined): Promise<number | undefined> {
+  if (text === undefined) return undefined;
+  const { parseSize } = await import("../config.ts");
+  const bytes = parseSize(text);
+  if (bytes === undefined) throw new ConfigError(`${flag} must be a size such as "24GiB" or "512MiB" (was "${text}")`);
+  return bytes;
+}
+
+export function oneOf<Choice extends string>(flag: string, text: string, choices: readonly Choice[]): Choice {
+  const found = choices.find((choice) => choice === text);
+  if (found === undefined) throw new ConfigError(`${flag} must be ${choices.join(" or ")} (was ${text})`);
+  return found;
+}

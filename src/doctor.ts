@@ -1,0 +1,196 @@
+// What this machine has of what Sluice can use: Bun, packages, the native library, drivers and GPUs, memory, cores, disks.
+//
+// Nothing is loaded but our own library: drivers are looked for by file name and GPUs in the kernel's own lists, so that a
+// broken driver cannot take the doctor down. `root` is the file system to look at, for tests.
+
+import { existsSync, readFileSync, readdirSync, statfsSync } from "node:fs";
+import { availableParallelism, homedir, totalmem } from "node:os";
+import { dirname, join, resolve } from "node:path";
+import { SluiceError } from "./errors.ts";
+import { formatBytes } from "./format.ts";
+import { native } from "./native/library.ts";
+
+export interface Finding {
+  what: string;
+  value: string;
+  /** "missing": Sluice does not work without it. "note": it works, and this may be worth knowing. */
+  state: "ok" | "note" | "missing";
+  /** How to get what is missing. */
+  remedy?: string;
+}
+
+/** Everything found, in the order in which it matters. */
+export function examine({ root = "/" } = {}): Finding[] {
+  return [bun(), packages(), library(), ...gpus(root), cores(root), memory(root), lockedMemory(root), ...disks()];
+}
+
+const packageRoot = join(import.meta.dir, "..");
+
+function bun(): Finding {
+  const { engines } = JSON.parse(readFileSync(join(packageRoot, "package.json"), "utf8")) as {
+    engines: { bun: string };
+  };
+  if (Bun.semver.satisfies(Bun.version, engines.bun)) return { what: "Bun", value: Bun.version, state: "ok" };
+  const value = `${Bun.version}, ${engines.bun} is needed`;
+  return { what: "Bun", value, state: "missing", remedy: "bun upgrade, or npx -y bun@1.4.5 run …" };
+}
+
+function packages(): Finding {
+  const path = join(packageRoot, "package.json");
+  const { dependencies } = JSON.parse(readFileSync(path, "utf8")) as { dependencies: Record<string, string> };
+  const names = Object.keys(dependencies);
+  const lacking = names.filter((name) => !isInstalled(name, packageRoot));
+  if (lacking.length === 0) return { what: "packages", value: `${names.length} installed`, state: "ok" };
+  return { what: "packages", value: `not installed: ${lacking.join(", ")}`, state: "missing", remedy: "bun install" };
+}
+
+/** In a node_modules above; Bun alone would also find what its cache has from another project. */
+function isInstalled(name: string, from: string): boolean {
+  if (existsSync(join(from, "node_modules", name, "package.json"))) return true;
+  return dirname(from) !== from && isInstalled(name, dirname(from));
+}
+
+function library(): Finding {
+  try {
+    const loaded = native();
+    const level = loaded.sluice_cpu_level();
+    const kernels =
+      level === 0 ? "baseline kernels" : `kernels for x86_64_v${level} (${level === 4 ? "AVX-512" : "AVX2"})`;
+    return { what: "native library", value: `${loaded.path}, ${kernels}`, state: "ok" };
+  } catch (error) {
+    if (!(error instanceof SluiceError)) throw error;
+    return { what: "native library", value: error.message, state: "missing", remedy: "bun run build" };
+  }
+}
+
+// ---- GPUs -----------------------------------------------------------------------------------------------------------
+
+interface Vendor {
+  name: string;
+  library: RegExp;
+  remedy: string;
+  /** The cards that the kernel driver knows. */
+  cards(root: string): string[];
+}
+
+const vendors: Vendor[] = [
+  {
+    name: "NVIDIA",
+    library: /^libcuda\.so(\.1)?$/,
+    remedy: "install NVIDIA's driver, or start the container with --gpus all",
+    cards: (root) =>
+      listed(join(root, "proc/driver/nvidia/gpus")).map(
+        (card) => /Model:\s*(.+)/.exec(text(join(root, "proc/driver/nvidia/gpus", card, "information")))?.[1] ?? card,
+      ),
+  },
+  {
+    name: "AMD",
+    library: /^libamdhip64\.so(\.\d+)?$/,
+    remedy: "install ROCm's HIP runtime (package hip-runtime-amd), or start the container with --device /dev/kfd",
+    cards: (root) => {
+      const nodes = join(root, "sys/class/kfd/kfd/topology/nodes");
+      const ofGpu = (node: string) => /simd_count [1-9]/.test(text(join(nodes, node, "properties")));
+      return listed(nodes)
+        .filter(ofGpu)
+        .map((node) => text(join(nodes, node, "name")).trim() || `node ${node}`);
+    },
+  },
+];
+
+function gpus(root: string): Finding[] {
+  const found = vendors.flatMap((vendor) => gpusOf(vendor, root));
+  if (found.length > 0) return found;
+  return [{ what: "GPU", value: "none found; steps are computed by the cpu device", state: "note" }];
+}
+
+function gpusOf({ name, library, remedy, cards }: Vendor, root: string): Finding[] {
+  const drivers = libraryFolders(root).flatMap((folder) =>
+    listed(folder)
+      .filter((file) => library.test(file))
+      .map((file) => join(folder, file)),
+  );
+  const models = cards(root);
+  const what = `${name} GPU`;
+  const value = models.join(", ");
+  if (models.length > 0 && drivers.length > 0)
+    return [{ what, value: `${value}; driver library ${drivers[0]}`, state: "ok" }];
+  if (models.length > 0) return [{ what, value: `${value}; no driver library`, state: "note", remedy }];
+  if (drivers.length > 0)
+    return [{ what, value: `none visible, though ${drivers[0]} is there`, state: "note", remedy }];
+  return [];
+}
+
+/** Where the loader would look, near enough. */
+function libraryFolders(root: string): string[] {
+  const fixed = ["usr/lib/x86_64-linux-gnu", "usr/lib/aarch64-linux-gnu", "usr/lib64", "usr/lib", "usr/lib/wsl/lib"];
+  const toolkits = ["usr/local/cuda/compat", "usr/local/nvidia/lib64", "opt/rocm/lib"];
+  const named = (process.env["LD_LIBRARY_PATH"] ?? "").split(":").filter((folder) => folder !== "");
+  return [...named, ...[...fixed, ...toolkits].map((folder) => join(root, folder))];
+}
+
+// ---- the host -------------------------------------------------------------------------------------------------------
+
+function cores(root: string): Finding {
+  const model = /model name\s*:\s*(.+)/.exec(text(join(root, "proc/cpuinfo")))?.[1] ?? process.arch;
+  return { what: "cores", value: `${availableParallelism()} of ${model}`, state: "ok" };
+}
+
+function memory(root: string): Finding {
+  const free = Number(/MemAvailable:\s*(\d+) kB/.exec(text(join(root, "proc/meminfo")))?.[1] ?? NaN) * 1024;
+  const limit = Number(text(join(root, "sys/fs/cgroup/memory.max")));
+  const parts = [
+    `${formatBytes(totalmem())} in all`,
+    Number.isFinite(free) ? `${formatBytes(free)} available` : "",
+    limit > 0 ? `this container may use ${formatBytes(limit)}` : "",
+  ];
+  return { what: "memory", value: parts.filter(Boolean).join(", "), state: "ok" };
+}
+
+/** Weights and gradients on their way to a GPU lie in locked memory. */
+function lockedMemory(root: string): Finding {
+  const limit = /Max locked memory\s+(\w+)/.exec(text(join(root, "proc/self/limits")))?.[1];
+  const what = "locked memory";
+  if (limit === undefined || limit === "unlimited") return { what, value: limit ?? "unknown", state: "ok" };
+  const remedy = "ulimit -l unlimited, or --ulimit memlock=-1 for a container; only GPUs need it";
+  return { what, value: `at most ${formatBytes(Number(limit))}`, state: "note", remedy };
+}
+
+/** Where runs and downloaded models go. */
+function disks(): Finding[] {
+  const cache =
+    process.env["HF_HOME"] ?? join(process.env["XDG_CACHE_HOME"] ?? join(homedir(), ".cache"), "huggingface");
+  return [
+    ["disk of this directory", "."],
+    ["disk of the model cache", cache],
+  ].map(([what, path]) => {
+    const folder = existing(resolve(path!));
+    const { bavail, blocks, bsize } = statfsSync(folder);
+    const value = `${formatBytes(bavail * bsize)} free of ${formatBytes(blocks * bsize)} (${folder})`;
+    if (bavail * bsize > 20e9) return { what: what!, value, state: "ok" };
+    const remedy = "free some space: a checkpoint takes 12 bytes a parameter, an exported model 2";
+    return { what: what!, value, state: "note", remedy };
+  });
+}
+
+/** The nearest directory that is there. */
+function existing(path: string): string {
+  return existsSync(path) ? path : existing(dirname(path));
+}
+
+/** A file's text, or nothing. */
+function text(path: string): string {
+  try {
+    return readFileSync(path, "utf8");
+  } catch {
+    return "";
+  }
+}
+
+/** A directory's names, or none. */
+function listed(path: string): string[] {
+  try {
+    return readdirSync(path).sort();
+  } catch {
+    return [];
+  }
+}
