@@ -81,8 +81,7 @@ __device__ __forceinline__ void mask(float (&s)[count], i32 row, i32 key, i32 wi
 /** The work of this block in its `round`: back and forth over the blocks, so that sorted work evens out. */
 __device__ __forceinline__ u32 work_of(u32 round) { return round * gridDim.x + (round % 2 ? gridDim.x - 1 - blockIdx.x : blockIdx.x); }
 
-/** With in_registers, queries are held as A in registers, which takes load off shared memory. */
-template <int D, bool in_registers>
+template <int D>
 __device__ __forceinline__ void attention(const sluice::AttentionForward& a, const TensorMap* qk_map, const TensorMap* qkv_map) {
   using L = Layout<D>;
   extern __shared__ char shared[];
@@ -178,12 +177,9 @@ __device__ __forceinline__ void attention(const sluice::AttentionForward& a, con
       for (int i = 0; i < D / 2; ++i) out[i] = 0.0f;
 
       wait(base + L::q_full, taken & 1);
-      u32 q_held[D / 4];
-      if constexpr (in_registers) hold_rows<D>(q_held, base + L::q + u32(first_row) * 128, q_panel, lane);
       wait(base + L::k_full + 8 * (used % stages), used / stages & 1);
       products_begin();
-      if constexpr (in_registers) product_along_columns<D>(s, q_held, k + (used % stages * L::tile >> 4), k_panel);
-      else product_along_columns<D>(s, q, q_panel, k + (used % stages * L::tile >> 4), k_panel);
+      product_along_columns<D>(s, q, q_panel, k + (used % stages * L::tile >> 4), k_panel);
       products_end();
       products_wait<0>();
       settle(s);
@@ -203,8 +199,7 @@ __device__ __forceinline__ void attention(const sluice::AttentionForward& a, con
         wait(base + L::k_full + 8 * now, used / stages & 1);
         named_sync(turn, consumers);
         products_begin();
-        if constexpr (in_registers) product_along_columns<D>(s, q_held, k + (now * L::tile >> 4), k_panel);
-        else product_along_columns<D>(s, q, q_panel, k + (now * L::tile >> 4), k_panel);
+        product_along_columns<D>(s, q, q_panel, k + (now * L::tile >> 4), k_panel);
         products_end();
         wait(base + L::v_full + 8 * before, before_parity);
         products_begin();
@@ -259,10 +254,7 @@ __device__ __forceinline__ void attention(const sluice::AttentionForward& a, con
 
 #define KERNEL(name) extern "C" __global__ void __launch_bounds__(384, 1) name(const sluice::AttentionForward a, void* workspace, const __grid_constant__ TensorMap qk, const __grid_constant__ TensorMap qkv)
 
-KERNEL(attention_forward_hopper_d128) { attention<128, false>(a, &qk, &qkv); }
-KERNEL(attention_forward_hopper_d64) { attention<64, false>(a, &qk, &qkv); }
-#ifdef SLUICE_VARIANTS
-KERNEL(attention_forward_hopper_d128_held) { attention<128, true>(a, &qk, &qkv); }
-#endif
+KERNEL(attention_forward_hopper_d128) { attention<128>(a, &qk, &qkv); }
+KERNEL(attention_forward_hopper_d64) { attention<64>(a, &qk, &qkv); }
 
 #endif

@@ -54,8 +54,7 @@ struct RowLayout {
   static constexpr u32 v_full = k_empty + 8 * stages, v_empty = v_full + 8 * stages;
 };
 
-/** With in_registers, queries and output gradients are held as A in registers, which takes load off shared memory. */
-template <int D, int keys, u32 stages, bool in_registers>
+template <int D, int keys, u32 stages>
 __device__ __forceinline__ void query_gradients(const sluice::AttentionBackward& a, const TensorMap* qk_map, const TensorMap* qkv_map, const TensorMap* d_out_map) {
   using L = RowLayout<D, keys, stages>;
   constexpr i32 rows = tile_rows;
@@ -136,15 +135,10 @@ __device__ __forceinline__ void query_gradients(const sluice::AttentionBackward&
     }
     float dq[D / 2];
     u32 ds[keys / 4];
-    u32 q_held[D / 4], d_out_held[D / 4];
 #pragma unroll
     for (int i = 0; i < D / 2; ++i) dq[i] = 0.0f;
 
     wait(base + L::held_full, 0);
-    if constexpr (in_registers) {
-      hold_rows<D>(q_held, base + L::q + u32(first_row) * 128, held_panel, lane);
-      hold_rows<D>(d_out_held, base + L::d_out + u32(first_row) * 128, held_panel, lane);
-    }
     const i32 group_row = tile.first + i32(half * 64);
     u32 used = 0;
     bool under_way = false;  // a product with the keys of the step before
@@ -165,13 +159,11 @@ __device__ __forceinline__ void query_gradients(const sluice::AttentionBackward&
       }
       float s[keys / 2], dp[keys / 2];
       products_begin();
-      if constexpr (in_registers) product_along_columns<D>(s, q_held, k + (now * L::tile >> 4), panel);
-      else product_along_columns<D>(s, q, held_panel, k + (now * L::tile >> 4), panel);
+      product_along_columns<D>(s, q, held_panel, k + (now * L::tile >> 4), panel);
       products_end();
       wait(base + L::v_full + 8 * now, parity);
       products_begin();
-      if constexpr (in_registers) product_along_columns<D>(dp, d_out_held, v + (now * L::tile >> 4), panel);
-      else product_along_columns<D>(dp, d_out, held_panel, v + (now * L::tile >> 4), panel);
+      product_along_columns<D>(dp, d_out, held_panel, v + (now * L::tile >> 4), panel);
       products_end();
       products_wait<1>();
       settle(s);
@@ -413,12 +405,9 @@ __device__ __forceinline__ void key_gradients(const sluice::AttentionBackward& a
 
 extern "C" __global__ void __launch_bounds__(256) attention_backward__hopper_delta_d128(const sluice::AttentionBackward a, void* workspace) { row_sums<128>(a); }
 extern "C" __global__ void __launch_bounds__(256) attention_backward__hopper_delta_d64(const sluice::AttentionBackward a, void* workspace) { row_sums<64>(a); }
-KERNEL(attention_backward__hopper_rows_d128) { query_gradients<128, 64, 4, false>(a, &qk, &qkv, &d_out); }
-KERNEL(attention_backward__hopper_rows_d64) { query_gradients<64, 64, 4, false>(a, &qk, &qkv, &d_out); }
+KERNEL(attention_backward__hopper_rows_d128) { query_gradients<128, 64, 4>(a, &qk, &qkv, &d_out); }
+KERNEL(attention_backward__hopper_rows_d64) { query_gradients<64, 64, 4>(a, &qk, &qkv, &d_out); }
 KERNEL(attention_backward_hopper_d128) { key_gradients<128, 2>(a, &qk, &qkv, &d_out); }
 KERNEL(attention_backward_hopper_d64) { key_gradients<64, 2>(a, &qk, &qkv, &d_out); }
-#ifdef SLUICE_VARIANTS
-KERNEL(attention_backward__hopper_rows_d128_held) { query_gradients<128, 64, 4, true>(a, &qk, &qkv, &d_out); }
-#endif
 
 #endif

@@ -129,8 +129,7 @@ __device__ __forceinline__ void multiply(float (&d)[32], u64 a, u64 b, u32 keep)
       "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]), "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31])
       : "l"(a), "l"(b), "r"(keep));
 }
-/** The same with a in registers; b lies along k, or with its rows along k. */
-template <int rows_along>
+/** The same with a in registers, and b with its rows along k. */
 __device__ __forceinline__ void multiply_held(float (&d)[32], const u32* a, u64 b, u32 keep) {
   asm volatile(
       "{ .reg .pred p; setp.ne.b32 p, %37, 0;\n"
@@ -143,7 +142,7 @@ __device__ __forceinline__ void multiply_held(float (&d)[32], const u32* a, u64 
       "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]),
       "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]),
       "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]), "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(keep), "n"(rows_along));
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(keep), "n"(1));
 }
 
 /** d (64, 128) = (keep ? d : 0) + a (64, 16) · b (16, 128); both in shared memory, both along k. */
@@ -167,8 +166,7 @@ __device__ __forceinline__ void multiply(float (&d)[64], u64 a, u64 b, u32 keep)
       "+f"(d[56]), "+f"(d[57]), "+f"(d[58]), "+f"(d[59]), "+f"(d[60]), "+f"(d[61]), "+f"(d[62]), "+f"(d[63])
       : "l"(a), "l"(b), "r"(keep));
 }
-/** The same with a in registers; b lies along k, or with its rows along k. */
-template <int rows_along>
+/** The same with a in registers, and b with its rows along k. */
 __device__ __forceinline__ void multiply_held(float (&d)[64], const u32* a, u64 b, u32 keep) {
   asm volatile(
       "{ .reg .pred p; setp.ne.b32 p, %69, 0;\n"
@@ -187,7 +185,7 @@ __device__ __forceinline__ void multiply_held(float (&d)[64], const u32* a, u64 
       "+f"(d[40]), "+f"(d[41]), "+f"(d[42]), "+f"(d[43]), "+f"(d[44]), "+f"(d[45]), "+f"(d[46]), "+f"(d[47]),
       "+f"(d[48]), "+f"(d[49]), "+f"(d[50]), "+f"(d[51]), "+f"(d[52]), "+f"(d[53]), "+f"(d[54]), "+f"(d[55]),
       "+f"(d[56]), "+f"(d[57]), "+f"(d[58]), "+f"(d[59]), "+f"(d[60]), "+f"(d[61]), "+f"(d[62]), "+f"(d[63])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(keep), "n"(rows_along));
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(keep), "n"(1));
 }
 /** d (64, N) = a (64, D) · b (N, D)ᵀ: two tiles along their columns. Panels are the bytes from 64 columns to the next. */
 template <int D, int count>
@@ -195,17 +193,11 @@ __device__ __forceinline__ void product_along_columns(float (&d)[count], u64 a, 
 #pragma unroll
   for (int k = 0; k < D / 16; ++k) multiply(d, a + ((k / 4 * a_panel + k % 4 * 32) >> 4), b + ((k / 4 * b_panel + k % 4 * 32) >> 4), k != 0);
 }
-/** The same with a in registers. */
-template <int D, int count>
-__device__ __forceinline__ void product_along_columns(float (&d)[count], const u32 (&a)[D / 4], u64 b, u32 b_panel) {
-#pragma unroll
-  for (int k = 0; k < D / 16; ++k) multiply_held<0>(d, a + 4 * k, b + ((k / 4 * b_panel + k % 4 * 32) >> 4), k != 0);
-}
 /** d (64, D) += a (64, rows) · b (rows, D), a packed in registers. */
 template <int packed, int count>
 __device__ __forceinline__ void product_along_rows(float (&d)[count], const u32 (&a)[packed], u64 b) {
 #pragma unroll
-  for (int k = 0; k < packed / 4; ++k) multiply_held<1>(d, a + 4 * k, b + ((k * 2048) >> 4), 1);
+  for (int k = 0; k < packed / 4; ++k) multiply_held(d, a + 4 * k, b + ((k * 2048) >> 4), 1);
 }
 
 // ---- values ---------------------------------------------------------------------------------------------------------
@@ -246,20 +238,6 @@ __device__ __forceinline__ void store_rows(void* to, u64 row_bytes, i32 valid, c
     u32 x, y, z, w;
     asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(x), "=r"(y), "=r"(z), "=r"(w) : "r"(staging + at * D * 2 + (chunk ^ (at % 8)) * 16) : "memory");
     if (i32(at) < valid) *reinterpret_cast<uint4*>(static_cast<char*>(to) + at * row_bytes + chunk * 16) = make_uint4(x, y, z, w);
-  }
-}
-
-/** The warp's 16 rows of a tile as A of products: `address` is that of the first of these rows, `panel` the bytes of a panel. */
-template <int D>
-__device__ __forceinline__ void hold_rows(u32 (&a)[D / 4], u32 address, u32 panel, u32 lane) {
-  const u32 row = lane % 8 + (lane / 8 % 2) * 8;
-#pragma unroll
-  for (u32 k = 0; k < D / 16; ++k) {
-    const u32 chunk = (k % 4 * 2 + lane / 16) ^ (row % 8);
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(a[4 * k]), "=r"(a[4 * k + 1]), "=r"(a[4 * k + 2]), "=r"(a[4 * k + 3])
-                 : "r"(address + k / 4 * panel + row * 128 + chunk * 16)
-                 : "memory");
   }
 }
 
