@@ -168,6 +168,8 @@ function schema({ type }: Ark) {
     "evaluationData?": sources,
     /** How many malformed lines may be left out: a count, or a share of all lines such as "1%". */
     maxBadLines: countOrZero.or(percent).describe('a whole number of lines or a share such as "1%"').default(0),
+    /** Training files of so many bytes or more in all are tokenized during the run, others before it (docs/data.md). */
+    streamAbove: size.default(64 * 2 ** 20),
     /** The run directory: metrics, checkpoints and the exported model. */
     output: text,
     /** Where a step is computed. */

@@ -8,6 +8,7 @@ describe("parseConfig", () => {
     expect(await parseConfig(minimal)).toEqual({
       ...minimal,
       maxBadLines: 0,
+      streamAbove: 64 * 2 ** 20,
       device: "cpu",
       dtype: "float32",
       workers: navigator.hardwareConcurrency,

@@ -6,6 +6,7 @@
 
 const std = @import("std");
 const abi = @import("../../abi.zig");
+const shape_module = @import("shape.zig");
 const launcher_module = @import("launcher.zig");
 const Launcher = launcher_module.Launcher;
 const Error = launcher_module.Error;
@@ -54,7 +55,7 @@ fn stages(launcher: *const Launcher) u32 {
 pub fn attentionForward(launcher: *Launcher, a: *const abi.ops.attention_forward) Error!void {
     if (a.tokens == 0) return;
     try check(launcher, a);
-    const width = Width.of(a.head_dim, isAligned(a.head_dim, .{ a.out, a.qk, a.qkv }));
+    const width = Width.of(a.head_dim, shape_module.wholeRows(a.head_dim, .{ a.out, a.qk, a.qkv }));
     const wide = width == .d128 and isWide(launcher);
     const shape: Shape = switch (width) {
         .d64 => .{ .warps = 4, .held = 64 * stages(launcher), .walked = 64 },
@@ -72,13 +73,13 @@ pub fn attentionForward(launcher: *Launcher, a: *const abi.ops.attention_forward
 pub fn attentionBackward(launcher: *Launcher, a: *const abi.ops.attention_backward) Error!void {
     if (a.tokens == 0) return;
     try check(launcher, a);
-    try launcher.run("attention_backward__delta", .{ a.heads, (a.tokens + 63) / 64, 1 }, 128, 0, a, .{});
+    try launcher.run("attention_backward__delta", .{ a.heads, @intCast(shape_module.divideUp(a.tokens, 64)), 1 }, 128, 0, a, .{});
 
-    const width = Width.of(a.head_dim, isAligned(a.head_dim, .{ a.d_qkv, a.d_out, a.qk, a.qkv }));
+    const width = Width.of(a.head_dim, shape_module.wholeRows(a.head_dim, .{ a.d_qkv, a.d_out, a.qk, a.qkv }));
     const many = stages(launcher);
     const keys = keyShape(width, many);
     var key_grid = try gridOf(launcher, a.kv_heads, a.tokens, a.documents, keys.held, 1);
-    if (width.columns() == 256) key_grid[2] = std.math.divCeil(u32, a.head_dim, 64 * many) catch unreachable; // parts of the columns
+    if (width.columns() == 256) key_grid[2] = @intCast(shape_module.divideUp(a.head_dim, 64 * many)); // parts of the columns
     const key_shared = keyShared(width, many);
     switch (width) {
         inline else => |w| try launch(launcher, "attention_backward__dkv_" ++ @tagName(w), key_grid, keys, key_shared, a),
@@ -129,7 +130,7 @@ pub fn attentionCached(launcher: *Launcher, a: *const abi.ops.attention_cached) 
     try check(launcher, a);
     try launcher.run("attention_cached__append", .{ a.tokens, 1, 1 }, 256, 0, a, .{});
 
-    const width = Width.of(a.head_dim, isAligned(a.head_dim, .{ a.out, a.qk, a.keys, a.values }));
+    const width = Width.of(a.head_dim, shape_module.wholeRows(a.head_dim, .{ a.out, a.qk, a.keys, a.values }));
     const shape: Shape = switch (width) {
         .d64 => .{ .warps = 4, .held = 64, .walked = 64 },
         .d128 => .{ .warps = 4, .held = 64, .walked = 32 * stages(launcher) },
@@ -150,12 +151,6 @@ fn check(launcher: *Launcher, a: anytype) Error!void {
     if (a.dtype != .bfloat16) return launcher.fail("attention: a GPU computes in bfloat16 (dtype is {s}); set dtype to bfloat16", .{@tagName(a.dtype)});
     if (a.head_dim == 0 or a.head_dim > 256) return launcher.fail("attention: head_dim must be at most 256 (is {})", .{a.head_dim});
     if (a.kv_heads == 0 or a.heads % a.kv_heads != 0) return launcher.fail("attention: {} query heads are not a multiple of {} key heads", .{ a.heads, a.kv_heads });
-}
-
-/// Every row of a head can be read in pieces of 16 bytes.
-fn isAligned(head_dim: u32, ranges: anytype) bool {
-    inline for (ranges) |range| if (@intFromPtr(range.address) % 16 != 0) return false;
-    return head_dim % 8 == 0;
 }
 
 /// Heads by tile numbers; `per_token` is how many rows of a tile one token has.
