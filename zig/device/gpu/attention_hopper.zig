@@ -114,8 +114,8 @@ extern "c" fn getenv(name: [*:0]const u8) ?[*:0]const u8;
 /// Whether launches shall use these kernels.
 pub fn isWanted(launcher: *Launcher) error{Refused}!bool {
     const Choice = enum { automatic, portable, hopper };
-    const text = if (getenv("SLUICE_ATTENTION")) |text| std.mem.span(text) else @tagName(Choice.automatic);
-    const choice = std.meta.stringToEnum(Choice, text) orelse return refuse("SLUICE_ATTENTION is \"{s}\"; it must be automatic, portable or hopper", .{text});
+    const wanted = if (getenv("SLUICE_ATTENTION")) |value| std.mem.span(value) else @tagName(Choice.automatic);
+    const choice = std.meta.stringToEnum(Choice, wanted) orelse return refuse("SLUICE_ATTENTION is \"{s}\"; it must be automatic, portable or hopper", .{wanted});
     const properties = &launcher.properties;
     if (choice == .portable) return false;
     if (properties.capability != 90) {
@@ -127,7 +127,10 @@ pub fn isWanted(launcher: *Launcher) error{Refused}!bool {
         const code = launcher.functions.table.calls.stream_synchronize(launcher.stream);
         if (code != 0) return refuse("Hopper's attention kernels broke on this GPU ({s}; {s}); set SLUICE_ATTENTION to portable to do without them", .{ why, launcher.functions.table.describe(code).slice() });
         if (choice == .hopper) return refuse("SLUICE_ATTENTION is hopper, but its kernels cannot be used: {s}", .{why});
-        std.debug.print("sluice: attention runs on the portable kernels, slower than on Hopper's, because of these: {s}\n", .{why});
+        // std.debug.print would need the compiler's run-time library, which stays out of ours.
+        var line: [768]u8 = undefined;
+        const text = std.fmt.bufPrint(&line, "sluice: Hopper's attention kernels are left unused, and portable, slower ones do their work: {s}\n", .{why}) catch unreachable; // `why` has at most 512 bytes
+        _ = std.c.write(2, text.ptr, text.len);
         return false;
     };
     return true;
