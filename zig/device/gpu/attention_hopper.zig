@@ -125,7 +125,7 @@ pub fn isWanted(launcher: *Launcher) error{Refused}!bool {
     compareAll(launcher) catch {
         const why = launcher.message[0..launcher.message_length];
         const code = launcher.functions.table.calls.stream_synchronize(launcher.stream);
-        if (code != 0) return refuse("Hopper's attention kernels broke on this GPU ({s}; {s}); set SLUICE_ATTENTION to portable to do without them", .{ why, launcher.functions.table.describe(code).slice() });
+        if (code != 0) return refuse("Hopper's attention kernels broke on this GPU: {s}; set SLUICE_ATTENTION to portable to do without them", .{launcher.functions.table.describe(code).slice()});
         if (choice == .hopper) return refuse("SLUICE_ATTENTION is hopper, but its kernels cannot be used: {s}", .{why});
         // std.debug.print would need the compiler's run-time library, which stays out of ours.
         var line: [768]u8 = undefined;
@@ -140,7 +140,7 @@ fn compareAll(launcher: *Launcher) Error!void {
     launcher.message_length = 0;
     for ([_]u32{ 64, 128 }) |head_dim| for ([_]u32{ 0, 100 }) |window| {
         var sample = try Sample.create(launcher, head_dim, window);
-        defer sample.destroy();
+        defer sample.destroy(launcher);
         launcher.properties.hopper_attention = false;
         const portable = try sample.compute(launcher);
         defer allocator.free(portable);
@@ -203,13 +203,15 @@ const Sample = struct {
         }
         const calls = &sample.table.calls;
         try sample.require(launcher, calls.allocate(&sample.memory, host.len));
-        errdefer sample.destroy();
+        errdefer sample.destroy(launcher);
         try sample.require(launcher, calls.copy_to_device(sample.memory, host.ptr, host.len, launcher.stream));
         try sample.require(launcher, calls.stream_synchronize(launcher.stream));
         return sample;
     }
 
-    fn destroy(sample: *Sample) void {
+    /// A launch that was refused may have left others under way.
+    fn destroy(sample: *Sample, launcher: *Launcher) void {
+        _ = sample.table.calls.stream_synchronize(launcher.stream);
         _ = sample.table.calls.free(sample.memory);
     }
 
