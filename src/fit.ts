@@ -187,6 +187,11 @@ export function predictedSeconds(shape: StepShape, machine: Machine): number {
   return simulate(steps, { machine }).secondsPerStep;
 }
 
+/** Tokens per second of such steps. */
+export function predictedTokensPerSecond(shape: StepShape, machine: Machine): number {
+  return batchOf(shape).tokens / predictedSeconds(shape, machine);
+}
+
 /** Full rows of one document each; which tokens they have matters little here. */
 function batchOf({ config, tokensMax, microBatches, passes, positions }: StepShape) {
   const rows = Math.max(1, Math.floor(tokensMax / positions));

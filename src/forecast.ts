@@ -47,9 +47,9 @@ export interface Forecast {
   bill: BillLine[];
 }
 
-/** This machine: the cpu device on its cores, at the rates of the two cores that were measured. */
-export function thisMachine(): Target {
-  const cores = availableParallelism();
+/** This machine: the cpu device on its cores, or some of them, at the rates of the two cores that were measured. */
+export function thisMachine(workers = Infinity): Target {
+  const cores = Math.min(workers, availableParallelism());
   const measured = machines["cpu-2core"]!;
   const scale = cores / measured.cores!;
   const faster = (rates: [number, number][]) => rates.map(([at, rate]): [number, number] => [at, rate * scale]);

@@ -127,7 +127,9 @@ function results({ facts, steps, evaluations }: RunRecord): [string, string][] {
     const seconds = steps.reduce((sum, step) => sum + step.seconds, 0);
     const tokens = steps.reduce((sum, step) => sum + step.tokens, 0);
     shown.push(["loss of the last step", last.loss.toFixed(4)]);
-    shown.push(["tokens/s, mean", formatCount(tokens / seconds)], ["time in steps", formatDuration(seconds)]);
+    shown.push(["tokens/s, mean", formatCount(tokens / seconds)]);
+    if (facts) shown.push(["tokens/s, predicted", formatCount(facts.predictedTokensPerSecond)]);
+    shown.push(["time in steps", formatDuration(seconds)]);
     shown.push(["device memory", formatBytes(last.deviceBytes)]);
   }
   const evaluated = evaluations.at(-1);

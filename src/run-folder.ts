@@ -25,6 +25,8 @@ export interface RunFacts {
   seconds: number | null;
   /** Length of the whole run, in steps. */
   steps: number;
+  /** What the simulator says for full rows, at rates that were measured of this GPU, or of two CPU cores somewhere. */
+  predictedTokensPerSecond: number;
   model: { type: string; parameters: number; weightBytes: number };
   data: { samples: number; tokens: number; validTokens: number; truncated: number; dropped: number };
   /** One line per purpose and place. */
@@ -95,7 +97,9 @@ export async function addAnswers(directory: string, before: readonly Answer[], a
 }
 
 /** The facts of a run that begins now. */
-export function factsOf(run: Pick<RunFacts, "steps" | "model" | "data"> & { bill: readonly BillLine[] }): RunFacts {
+export function factsOf(
+  run: Pick<RunFacts, "steps" | "predictedTokensPerSecond" | "model" | "data"> & { bill: readonly BillLine[] },
+): RunFacts {
   const started = new Date().toISOString();
   return { ...run, started, seconds: null, bill: summarizeBill(run.bill), environment: environment(), answers: [] };
 }

@@ -16,6 +16,8 @@ export interface StatusOptions {
   steps: number;
   /** Steps between lines when the output is not a terminal. */
   every: number;
+  /** What full rows should reach here; the line says how much of it there is. */
+  predictedTokensPerSecond?: number;
   stream?: StatusStream;
 }
 
@@ -35,10 +37,11 @@ export class StatusLine {
 
   /** Show a finished step. */
   step(metrics: StepMetrics): void {
-    const { steps, every } = this.#options;
+    const { steps, every, predictedTokensPerSecond } = this.#options;
     // A running mean over about ten steps: steady, yet it follows a machine that slows down.
     this.#secondsPerStep = (this.#secondsPerStep ?? metrics.seconds) * 0.9 + metrics.seconds * 0.1;
-    const text = statusText(metrics, steps, (steps - metrics.step) * this.#secondsPerStep);
+    const secondsLeft = (steps - metrics.step) * this.#secondsPerStep;
+    const text = statusText(metrics, steps, secondsLeft, predictedTokensPerSecond);
     if (this.#stream.isTTY) {
       this.#live = dimLabels(Bun.sliceAnsi(text, 0, (this.#stream.columns ?? 80) - 1));
       this.#stream.write(CLEAR_LINE + this.#live);
@@ -61,16 +64,16 @@ export class StatusLine {
 }
 
 /** The line of one step, without colour. */
-export function statusText(metrics: StepMetrics, steps: number, secondsLeft: number): string {
+export function statusText(metrics: StepMetrics, steps: number, secondsLeft: number, predicted?: number): string {
   const width = String(steps).length;
   return [
     `step ${String(metrics.step).padStart(width)}/${steps}`,
     `loss ${metrics.loss.toFixed(4)}`,
     `lr ${metrics.learningRate.toExponential(2)}`,
     metrics.gradNorm === null ? "" : `norm ${metrics.gradNorm.toPrecision(3)}`,
-    `${formatCount(metrics.tokensPerSecond)} tok/s`,
+    `${formatCount(metrics.tokensPerSecond)} tok/s${predicted ? ` (${share(metrics.tokensPerSecond / predicted)} of predicted)` : ""}`,
     `${metrics.tflops.toPrecision(3)} TFLOP/s`,
-    `${metrics.busiest} ${Math.round(100 * metrics.busiestShare)} % busy`,
+    `${metrics.busiest} ${share(metrics.busiestShare)} busy`,
     `device ${formatBytes(metrics.deviceBytes)}`,
     metrics.step < steps ? `left ${formatDuration(secondsLeft)}` : "done",
   ]
@@ -78,8 +81,12 @@ export function statusText(metrics: StepMetrics, steps: number, secondsLeft: num
     .join("  ");
 }
 
+function share(of: number): string {
+  return `${Math.round(100 * of)} %`;
+}
+
 /** Words stand back behind their numbers. */
 function dimLabels(text: string): string {
   if (process.env["NO_COLOR"]) return text;
-  return text.replace(/\b(step|loss|lr|norm|tok\/s|TFLOP\/s|busy|device|left)\b/g, "\x1b[2m$1\x1b[22m");
+  return text.replace(/\b(step|loss|lr|norm|tok\/s|TFLOP\/s|busy|predicted|device|left)\b/g, "\x1b[2m$1\x1b[22m");
 }

@@ -23,7 +23,9 @@ import { StreamLoader } from "./data/stream-loader.ts";
 import { TokenStream } from "./data/stream.ts";
 import { CancelledError, CheckpointError, ConfigError } from "./errors.ts";
 import { exportModel } from "./export.ts";
+import { predictedTokensPerSecond } from "./fit.ts";
 import { stepFlops } from "./flops.ts";
+import { thisMachine } from "./forecast.ts";
 import { formatBytes, formatCount } from "./format.ts";
 import { fileError, removeLeftovers, writeFileAtomic } from "./io/atomic.ts";
 import { resolveModel } from "./io/hub.ts";
@@ -79,7 +81,14 @@ export async function train(input: TrainConfig, callbacks: Callbacks = {}): Prom
   const steps = await stepCount(config, loader);
   const trainer = await Trainer.open(model, config);
   announce(model, trainer, data, config, steps);
-  const facts = factsOf({ steps, model: aboutModel(model, config), data: data.report, bill: trainer.bill });
+  const machine = trainer.machine ?? thisMachine(config.workers).machine;
+  const facts = factsOf({
+    steps,
+    predictedTokensPerSecond: predictedTokensPerSecond(trainer.shape, machine),
+    model: aboutModel(model, config),
+    data: data.report,
+    bill: trainer.bill,
+  });
 
   const run = new Run(config, model, trainer, loader, facts, callbacks);
   try {
@@ -200,7 +209,8 @@ class Run {
     this.#loader = loader;
     this.#steps = facts.steps;
     this.#facts = facts;
-    this.#status = new StatusLine({ steps: facts.steps, every: config.logging.every });
+    const { steps, predictedTokensPerSecond } = facts;
+    this.#status = new StatusLine({ steps, every: config.logging.every, predictedTokensPerSecond });
     this.#callbacks = new CallbackRunner(callbacks, (text) => this.#status.print(text));
     this.#busy = model.engine.busy();
     process.on("SIGINT", this.#interrupt);

@@ -9,6 +9,7 @@ import type { LoaderState, StepBatch } from "./data/loader.ts";
 import { ConfigError } from "./errors.ts";
 import { fit, logitsRowsFor, type Choice, type Room } from "./fit.ts";
 import { formatPlaces } from "./format.ts";
+import type { Machine } from "./machines.ts";
 import { checkBill, checkShape, isResident, keepLast, memoryBill, type BillLine, type StepShape } from "./memory.ts";
 import type { Model } from "./model.ts";
 import type { Plan } from "./plan.ts";
@@ -41,6 +42,8 @@ export class Trainer implements Disposable {
   readonly config: TrainerConfig;
   readonly session: Session;
   readonly shape: StepShape;
+  /** The rates that were measured of a GPU and its host, which the shape was fitted to. */
+  readonly machine: Machine | undefined;
   /** Steps submitted so far; the next one is `steps + 1`. */
   steps = 0;
   /** The last plan submitted, for traces. */
@@ -52,11 +55,12 @@ export class Trainer implements Disposable {
   #failure: Error | undefined;
 
   /** Use `Trainer.open`. */
-  constructor(model: Model, config: TrainerConfig, session: Session) {
+  constructor(model: Model, config: TrainerConfig, session: Session, machine: Machine | undefined) {
     this.model = model;
     this.config = config;
     this.session = session;
     this.shape = session.shape;
+    this.machine = machine;
   }
 
   /** Allocates everything a step needs, in the places the config says. MemoryError before anything is allocated. */
@@ -71,7 +75,7 @@ export class Trainer implements Disposable {
     await model.setResident((layer) => isResident(shape, layer));
     const session = new Session(model, shape, decays);
     await session.prepare();
-    return new Trainer(model, config, session);
+    return new Trainer(model, config, session, room?.machine);
   }
 
   /** Every buffer of a step by name, place and bytes, the model's own included. */

@@ -31,6 +31,7 @@ export const facts: RunFacts = {
   started: "2026-01-02T03:04:05.678Z",
   seconds: 12,
   steps: 20,
+  predictedTokensPerSecond: 1024,
   model: { type: "qwen3", parameters: 1000, weightBytes: 4000 },
   data: { samples: 7, tokens: 1234, validTokens: 567, truncated: 3, dropped: 2 },
   bill: [

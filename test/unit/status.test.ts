@@ -44,6 +44,7 @@ test("the line of a step", () => {
   expect(statusText(metrics(7), 1000, 185)).toBe(
     "step    7/1000  loss 2.3457  lr 1.90e-5  norm 0.871  12.3k tok/s  0.457 TFLOP/s  host 91 % busy  device 1.3 GiB  left 3m 05s",
   );
+  expect(statusText(metrics(7), 1000, 185, 20_000)).toContain("  12.3k tok/s (62 % of predicted)  0.457 TFLOP/s");
   expect(statusText({ ...metrics(10), gradNorm: null }, 10, 0)).toBe(
     "step 10/10  loss 2.3457  lr 1.90e-5  12.3k tok/s  0.457 TFLOP/s  host 91 % busy  device 1.3 GiB  done",
   );
