@@ -146,15 +146,7 @@ pub fn playOnGpu(executor: *Executor, stream: abi.Stream) void {
     const device = streams.device;
     _ = device.enter();
     var text: [512]u8 = undefined;
-    var launcher: launcher_module.Launcher = .{
-        .properties = device.properties,
-        .stream = device.streams[@intFromEnum(stream)],
-        .workspace = device.workspace,
-        .workspace_bytes = gpu.kernel_workspace_bytes,
-        .functions = &device.functions,
-        .blas = &device.blas.?,
-        .message = &text,
-    };
+    var launcher = device.launcherOf(stream, &text);
     var next_id: u64 = 0;
     while (executor.nextPlan(next_id)) |plan| {
         for (plan.order[@intFromEnum(stream)]) |index| enqueue(executor, plan, index, &launcher);

@@ -2,10 +2,11 @@
 //!
 //! Where a document ends is known on the device alone, so a grid covers every tile that the documents could have: tiles
 //! start at a document's start, and T tokens in B documents have at most T / rows + B of them. A block without a tile ends at once.
-//! Kernels are chosen by the head dim that they pad to, by alignment (`any` takes all) and by the vendor's shared memory.
+//! On Hopper, `attention_hopper.zig` has the kernels of training. Kernels are chosen by the head dim that they pad to, by alignment (`any` takes all) and by the vendor's shared memory.
 
 const std = @import("std");
 const abi = @import("../../abi.zig");
+const hopper = @import("attention_hopper.zig");
 const shape_module = @import("shape.zig");
 const launcher_module = @import("launcher.zig");
 const Launcher = launcher_module.Launcher;
@@ -55,6 +56,7 @@ fn stages(launcher: *const Launcher) u32 {
 pub fn attentionForward(launcher: *Launcher, a: *const abi.ops.attention_forward) Error!void {
     if (a.tokens == 0) return;
     try check(launcher, a);
+    if (hopper.takes(launcher, a, .{ a.out, a.qk, a.qkv })) return hopper.attentionForward(launcher, a);
     const width = Width.of(a.head_dim, shape_module.wholeRows(a.head_dim, .{ a.out, a.qk, a.qkv }));
     const wide = width == .d128 and isWide(launcher);
     const shape: Shape = switch (width) {
@@ -73,6 +75,7 @@ pub fn attentionForward(launcher: *Launcher, a: *const abi.ops.attention_forward
 pub fn attentionBackward(launcher: *Launcher, a: *const abi.ops.attention_backward) Error!void {
     if (a.tokens == 0) return;
     try check(launcher, a);
+    if (hopper.takes(launcher, a, .{ a.d_qkv, a.d_out, a.out, a.qk, a.qkv })) return hopper.attentionBackward(launcher, a);
     try launcher.run("attention_backward__delta", .{ a.heads, @intCast(shape_module.divideUp(a.tokens, 64)), 1 }, 128, 0, a, .{});
 
     const width = Width.of(a.head_dim, shape_module.wholeRows(a.head_dim, .{ a.d_qkv, a.d_out, a.qk, a.qkv }));

@@ -75,6 +75,7 @@ const Calls = struct {
     module_unload: *const fn (module: Module) callconv(.c) Status,
     module_function: *const fn (function: *?Function, module: Module, name: [*:0]const u8) callconv(.c) Status,
     function_set: ?*const fn (function: Function, attribute: i32, value: i32) callconv(.c) Status,
+    tensor_map_encode: ?*const fn (map: *anyopaque, dtype: i32, rank: u32, address: Address, sizes: [*]const u64, strides: [*]const u64, box: [*]const u32, steps: [*]const u32, interleave: i32, swizzle: i32, promotion: i32, fill: i32) callconv(.c) Status,
     launch: *const fn (function: Function, grid_x: u32, grid_y: u32, grid_z: u32, block_x: u32, block_y: u32, block_z: u32, shared_bytes: u32, stream: Stream, parameters: [*]const ?*const anyopaque, extra: ?*anyopaque) callconv(.c) Status,
     cuda_error_name: ?*const fn (status: Status, text: *?[*:0]const u8) callconv(.c) Status,
     cuda_error_text: ?*const fn (status: Status, text: *?[*:0]const u8) callconv(.c) Status,
@@ -119,6 +120,7 @@ const names = struct {
     const module_unload: Names = .{ .cuda = "cuModuleUnload", .hip = "hipModuleUnload" };
     const module_function: Names = .{ .cuda = "cuModuleGetFunction", .hip = "hipModuleGetFunction" };
     const function_set: Names = .{ .cuda = "cuFuncSetAttribute" };
+    const tensor_map_encode: Names = .{ .cuda = "cuTensorMapEncodeTiled" };
     const launch: Names = .{ .cuda = "cuLaunchKernel", .hip = "hipModuleLaunchKernel" };
     const cuda_error_name: Names = .{ .cuda = "cuGetErrorName" };
     const cuda_error_text: Names = .{ .cuda = "cuGetErrorString" };

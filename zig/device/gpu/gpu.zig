@@ -7,6 +7,7 @@
 
 const std = @import("std");
 const abi = @import("../../abi.zig");
+const attention_hopper = @import("attention_hopper.zig");
 const blas_module = @import("blas.zig");
 const driver = @import("driver.zig");
 const files = @import("files.zig");
@@ -85,6 +86,9 @@ pub const Device = struct {
         device.workspace = device.take(kernel_workspace_bytes) orelse return device.tooSmall();
         device.gemm_workspace = device.take(blas_module.workspace_bytes) orelse return device.tooSmall();
         device.blas = try blas_module.Blas.open(device, device.gemm_workspace, options.cache_directory, options.tune);
+        var text: [512]u8 = undefined;
+        var launcher = device.launcherOf(.compute, &text);
+        device.properties.hopper_attention = try attention_hopper.isWanted(&launcher);
         const memory = device.memoryNow();
         device.total_bytes = memory.total;
         device.overhead_bytes = (memory.total - memory.free) -| process_bytes.load(.monotonic);
@@ -130,7 +134,21 @@ pub const Device = struct {
 
     // ---- kernels ----------------------------------------------------------------------------------------------------
 
-    /// Loads every file that fits this GPU: all fatbins on NVIDIA; on AMD, of each family, the code object the GPU accepts.
+    /// Launches kernels on one stream; `message` is room for the text of a failure.
+    pub fn launcherOf(device: *Device, stream: abi.Stream, message: []u8) launcher_module.Launcher {
+        return .{
+            .properties = device.properties,
+            .stream = device.streams[@intFromEnum(stream)],
+            .workspace = device.workspace,
+            .workspace_bytes = kernel_workspace_bytes,
+            .functions = &device.functions,
+            .blas = &device.blas.?,
+            .message = message,
+        };
+    }
+
+    /// Loads every file that fits this GPU: on NVIDIA all fatbins but those for another generation; on AMD, of each family,
+    /// the code object the GPU accepts.
     fn loadKernels(device: *Device, paths: []const u8) error{Refused}!void {
         var loaded: std.ArrayList(driver.Module) = .empty;
         defer loaded.deinit(allocator);
@@ -148,12 +166,12 @@ pub const Device = struct {
             }
             rejected = code;
             rejected_path = path;
-            if (device.table.vendor == .cuda) break;
+            if (device.table.vendor == .cuda and code != driver.status.no_binary_for_gpu) break;
         }
         device.modules = device.images.allocator().dupe(driver.Module, loaded.items) catch return refuse("out of memory for kernels", .{});
         device.functions.modules = device.modules;
         const words = device.table.describe(rejected);
-        if (device.table.vendor == .cuda and rejected != 0) {
+        if (device.table.vendor == .cuda and rejected != 0 and (rejected != driver.status.no_binary_for_gpu or loaded.items.len == 0)) {
             const major: u32 = @intCast(@divTrunc(device.driver_version, 1000));
             const minor: u32 = @intCast(@divTrunc(@mod(device.driver_version, 1000), 10));
             if (rejected == driver.status.unsupported_ptx_version or (rejected != driver.status.no_binary_for_gpu and major < 13))

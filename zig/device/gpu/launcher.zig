@@ -20,6 +20,8 @@ pub const Properties = struct {
     capability: u32,
     /// Shared memory (AMD: LDS) that one block may ask for, bytes.
     shared_bytes_max: u32,
+    /// Hopper's own attention kernels are used: `attention_hopper.zig` found them to be right when the device opened.
+    hopper_attention: bool = false,
 };
 
 pub const Launcher = struct {
