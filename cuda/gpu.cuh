@@ -90,6 +90,9 @@ INLINE f32 root_exact(f32 a) { return __fsqrt_rn(a); }
 INLINE f32 multiply_add(f32 a, f32 b, f32 c) { return __fmaf_rn(a, b, c); }
 INLINE f64 multiply_add(f64 a, f64 b, f64 c) { return __fma_rn(a, b, c); }
 
+/** What was computed from this word is computed again after this, instead of being held in registers. */
+INLINE void forget(u32& word) { asm volatile("" : "+r"(word)); }
+
 // ---- bfloat16 and float16 -----------------------------------------------------------------------------------------------
 
 /** Two bfloat16 values in a word, the first in the lower half. Rounds to nearest even; NaN stays NaN. */

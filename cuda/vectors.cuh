@@ -95,6 +95,12 @@ INLINE Eight pack8(const f32* values) {
 
 INLINE Eight zero8() { return {{{0, 0, 0, 0}}}; }
 
+/** Unpacked values are not held beyond here. */
+INLINE void forget(Eight& eight) {
+#pragma unroll
+  for (int i = 0; i < 4; i++) forget(eight.words.x[i]);
+}
+
 /** The first `count` (any number) of eight values, the others zero. With `aligned` the address is a multiple of 16. */
 INLINE Eight load8(const u16* from, u32 count, bool aligned) {
   if (aligned && count >= 8) return {*reinterpret_cast<const Words4*>(from)};
@@ -117,6 +123,13 @@ INLINE void store8(u16* to, const Eight& eight, u32 count, bool aligned) {
 #pragma unroll
   for (u32 i = 0; i < 8; i++)
     if (i < count) to[i] = (u16)(eight.words.x[i / 2] >> 16 * (i % 2));
+}
+
+/** In the place of `aligned`: addresses and counts are known to be whole vectors, so that nothing else is compiled. */
+struct Whole {};
+INLINE Eight load8(const u16* from, u32 count, Whole) { return count > 0 ? Eight{*reinterpret_cast<const Words4*>(from)} : zero8(); }
+INLINE void store8(u16* to, const Eight& eight, u32 count, Whole) {
+  if (count > 0) *reinterpret_cast<Words4*>(to) = eight.words;
 }
 
 /** How many of `end` values are left at `at`. */

@@ -103,6 +103,8 @@ INLINE f32 root_exact(f32 a) { return __builtin_sqrtf(a); }
 INLINE f32 multiply_add(f32 a, f32 b, f32 c) { return __builtin_fmaf(a, b, c); }
 INLINE f64 multiply_add(f64 a, f64 b, f64 c) { return __builtin_fma(a, b, c); }
 
+INLINE void forget(u32& word) { asm volatile("" : "+v"(word)); }
+
 // ---- bfloat16 and float16 -----------------------------------------------------------------------------------------------
 
 INLINE u16 to_bfloat16(f32 value) {

@@ -1,4 +1,4 @@
-// bun run parity DIR [--device cpu] [--dtype float32|bfloat16] [--config FILE]
+// bun run parity DIR [--device cpu|cuda|hip] [--dtype float32|bfloat16] [--config FILE]
 //
 // Compares a model folder with the float64 results of Hugging Face's implementation that lie beside it (reference.json,
 // reference.safetensors; test/fixtures/models/README.md says what they hold): losses, logits, every gradient tensor,
@@ -8,6 +8,7 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
+import { defaultDtype } from "../src/config.ts";
 import { SluiceError, ConfigError, ModelError } from "../src/errors.ts";
 import type { MicroBatch, StepBatch } from "../src/data/loader.ts";
 import { readSafetensors } from "../src/io/safetensors.ts";
@@ -40,7 +41,7 @@ interface Reference {
 }
 
 export interface ParityOptions {
-  device?: "cpu";
+  device?: "cpu" | "cuda" | "hip";
   dtype?: keyof typeof limits;
   configPath?: string;
   workers?: number;
@@ -53,7 +54,7 @@ export async function checkParity(directory: string, options: ParityOptions = {}
     throw new ModelError(`${path} is missing; parity needs a folder with Hugging Face reference results`);
   const reference = (await Bun.file(path).json()) as Reference;
   const tensors = await readReference(join(directory, "reference.safetensors"));
-  const dtype = options.dtype ?? "float32";
+  const dtype = options.dtype ?? defaultDtype(options.device ?? "cpu");
   const { workers = 2 } = options;
   const loadOptions = { ...options, workers, dtype };
   const batches = Object.fromEntries(
@@ -242,7 +243,7 @@ const relative = (a: Float32Array, b: Float32Array): number => distance(a, b) / 
 
 // ---- command line ---------------------------------------------------------------------------------------------------
 
-const usage = "usage: bun run parity DIR [--device cpu] [--dtype float32|bfloat16] [--config FILE]";
+const usage = "usage: bun run parity DIR [--device cpu|cuda|hip] [--dtype float32|bfloat16] [--config FILE]";
 
 async function main(): Promise<number> {
   const { values, positionals } = parseArgs({
@@ -260,8 +261,10 @@ async function main(): Promise<number> {
   }
   const [directory] = positionals;
   if (directory === undefined || positionals.length > 1) throw new ConfigError(usage);
-  const { device = "cpu", dtype = "float32" } = values;
-  if (device !== "cpu") throw new ConfigError(`--device must be cpu in this build (was ${device})`);
+  const { device = "cpu" } = values;
+  if (device !== "cpu" && device !== "cuda" && device !== "hip")
+    throw new ConfigError(`--device must be cpu, cuda or hip (was ${device})`);
+  const dtype = values.dtype ?? defaultDtype(device);
   if (dtype !== "float32" && dtype !== "bfloat16")
     throw new ConfigError(`--dtype must be float32 or bfloat16 (was ${dtype})`);
   const checks = await checkParity(directory, {

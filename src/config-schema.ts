@@ -18,7 +18,7 @@ export interface JsonSchema {
 }
 
 /** Defaults that follow from the machine or from other keys. */
-const derived = new Set(["workers", "microBatchTokens", "epochs"]);
+const derived = new Set(["workers", "dtype", "microBatchTokens", "epochs"]);
 
 /** Draft 2020-12. */
 export async function configSchema(): Promise<JsonSchema> {

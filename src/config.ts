@@ -13,6 +13,7 @@
 import { FUNCTION_MARK, sourceProblems, type DataInput } from "./data/source.ts";
 import { scheduleProblems } from "./lr.ts";
 import { ConfigError } from "./errors.ts";
+import type { DeviceKind, Dtype } from "./native/abi.gen.ts";
 import { formatValue } from "./format.ts";
 import { closest } from "./suggest.ts";
 
@@ -22,8 +23,9 @@ type Ark = typeof import("arktype");
 export type TrainConfig = ReturnType<typeof schema>["root"]["inferIn"];
 
 /** What the engine reads: every default filled in, every size in bytes. */
-export type Config = Omit<ReturnType<typeof schema>["root"]["infer"], "microBatchTokens"> & {
+export type Config = Omit<ReturnType<typeof schema>["root"]["infer"], "microBatchTokens" | "dtype"> & {
   microBatchTokens: number;
+  dtype: "float32" | "bfloat16";
 };
 
 const UNIT_BYTES: Record<string, number> = {
@@ -164,10 +166,10 @@ function schema({ type }: Ark) {
     /** The run directory: metrics, checkpoints and the exported model. */
     output: text,
     /** Where a step is computed. */
-    device: type("'cpu'").default("cpu"),
-    /** The type that the device computes in. */
-    dtype: type("'float32' | 'bfloat16'").default("float32"),
-    /** The most bytes the device may hold; without it, as many as it has. */
+    device: type("'cpu' | 'cuda' | 'hip'").default("cpu"),
+    /** The type that the device computes in; GPUs compute in "bfloat16", the cpu device in "float32" unless said. */
+    "dtype?": type("'float32' | 'bfloat16'"),
+    /** The most bytes the device may hold; without it, as many as it has. On a GPU it counts context and libraries too. */
     "deviceMemory?": size,
     /** Host threads for the optimizer, casts and the cpu device. */
     workers: count.default(navigator.hardwareConcurrency),
@@ -225,11 +227,25 @@ export async function parseConfig(input: unknown): Promise<Config> {
     throw configError([...Array.from(parsed, (error) => problem(error, input, known)), ...inSources]);
   }
   if (inSources.length > 0) throw configError(inSources);
-  const config: Config = { ...parsed, microBatchTokens: parsed.microBatchTokens ?? parsed.sequenceLength };
+  const config: Config = {
+    ...parsed,
+    dtype: parsed.dtype ?? defaultDtype(parsed.device),
+    microBatchTokens: parsed.microBatchTokens ?? parsed.sequenceLength,
+  };
   if (config.steps === undefined) config.epochs ??= 1;
   const broken = contradictions(config, input as TrainConfig);
   if (broken.length > 0) throw configError(broken);
   return config;
+}
+
+/** What a device computes in when nothing is said. */
+export const defaultDtype = (device: DeviceKind): "float32" | "bfloat16" =>
+  device === "cuda" || device === "hip" ? "bfloat16" : "float32";
+
+/** What is wrong with a device's dtype, and what to write instead. */
+export function dtypeProblem(device: DeviceKind, dtype: Dtype): string | undefined {
+  if (dtype === "bfloat16" || defaultDtype(device) === "float32") return undefined;
+  return `dtype "${dtype}" is not computed on device "${device}", whose kernels are bfloat16; use "bfloat16", or device "cpu"`;
 }
 
 /** The config as a file holds it: functions of a recipe become a mark that `parseConfig` refuses with the reason. */
@@ -243,6 +259,8 @@ function contradictions(config: Config, written: TrainConfig): string[] {
   const problems: string[] = [];
   if (config.steps !== undefined && config.epochs !== undefined)
     problems.push(`steps (${config.steps}) and epochs (${config.epochs}) both say how long to train; give one of them`);
+  const wrongDtype = dtypeProblem(config.device, config.dtype);
+  if (wrongDtype !== undefined) problems.push(wrongDtype);
   if (microBatchTokens < sequenceLength)
     problems.push(
       `microBatchTokens (${microBatchTokens}) is smaller than sequenceLength (${sequenceLength}), so a full row would not fit; ` +
@@ -277,9 +295,7 @@ function contradictions(config: Config, written: TrainConfig): string[] {
 /** Words that belong to the project but not to this build, or that another trainer uses. */
 const REMEDIES: Record<string, Record<string, string>> = {
   device: {
-    cuda: 'device "cuda" is not available in this build, which has no GPU kernels yet; use "cpu"',
-    hip: 'device "hip" is not available in this build, which has no GPU kernels yet; use "cpu"',
-    null: 'device "null" computes nothing and keeps no weights, it is there to test plans; use "cpu"',
+    null: 'device "null" computes nothing and keeps no weights, it is there to test plans; use "cpu", "cuda" or "hip"',
   },
   dtype: {
     float16: 'dtype "float16" is not supported (its gradients need loss scaling); use "bfloat16" or "float32"',

@@ -4,7 +4,8 @@
 // Handles own native memory: `using model = await load(...)` or `model.close()` frees it.
 
 import { availableParallelism } from "node:os";
-import { DataError, ModelError } from "./errors.ts";
+import { defaultDtype, dtypeProblem } from "./config.ts";
+import { ConfigError, DataError, ModelError } from "./errors.ts";
 import { evaluationBatches, type BatchShape } from "./data/loader.ts";
 import { loadDataset, type Dataset, type DatasetOptions } from "./data/dataset.ts";
 import type { ChatLoss } from "./data/chat.ts";
@@ -25,7 +26,7 @@ import { Session, inferenceShape } from "./session.ts";
 export interface LoadOptions {
   /** Default "cpu". */
   device?: DeviceKind;
-  /** What the device computes in; default "float32". */
+  /** What the device computes in; default "bfloat16" on GPUs, which have nothing else, and "float32" elsewhere. */
   dtype?: Dtype;
   /** Threads; default: as many as there are cores. */
   workers?: number;
@@ -37,14 +38,17 @@ export interface LoadOptions {
 
 /** Reads a Hugging Face model directory into host memory. ModelError says what is wrong with it. */
 export async function load(directory: string, options: LoadOptions = {}): Promise<Model> {
+  const { device = "cpu", dtype = defaultDtype(device) } = options;
+  const wrongDtype = dtypeProblem(device, dtype);
+  if (wrongDtype !== undefined) throw new ConfigError(wrongDtype);
   const opened = openModel(directory, options.configPath);
   const engine = new Engine({
-    device: options.device ?? "cpu",
+    device,
     workers: options.workers ?? availableParallelism(),
     ...(options.deviceMemory === undefined ? {} : { deviceBytesMax: options.deviceMemory }),
   });
   try {
-    const model = new Model(directory, opened.config, opened.blocks, engine, options.dtype ?? "float32");
+    const model = new Model(directory, opened.config, opened.blocks, engine, dtype);
     const targets = opened.blocks.flatMap((block) =>
       block.tensors.map(({ name, offset, count }) => ({
         name,

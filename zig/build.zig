@@ -3,6 +3,7 @@
 //!   zig build -Doptimize=ReleaseFast [-Dtarget=aarch64-linux-gnu.2.28]
 //!   zig build abi               prints src/native/abi.gen.ts, unformatted
 //!   zig build cuda-abi          prints cuda/abi.gen.cuh
+//!   zig build stand-in          the tests' stand-in for AMD's libraries, libstand_in.so
 //!   zig build test              the tests in zig/, kernels compiled for the CPU it runs on
 
 const std = @import("std");
@@ -65,6 +66,20 @@ pub fn build(b: *std.Build) void {
     const cuda_abi = b.addRunArtifact(generate);
     cuda_abi.addArg("cuda");
     b.step("cuda-abi", "print the structs that kernels take").dependOn(&cuda_abi.step);
+
+    const stand_in = b.addLibrary(.{
+        .name = "stand_in",
+        .linkage = .dynamic,
+        .root_module = b.createModule(.{
+            .root_source_file = .{ .cwd_relative = b.pathFromRoot("../test/gpu/stand-in/hip.zig") },
+            .target = b.graph.host,
+            .optimize = .ReleaseFast,
+            .link_libc = true,
+            .strip = true,
+        }),
+    });
+    stand_in.root_module.addImport("kernels", hostKernels(b));
+    b.step("stand-in", "build the tests' stand-in for AMD's libraries").dependOn(&b.addInstallArtifact(stand_in, .{}).step);
 
     const tests = b.addTest(.{ .root_module = hostKernels(b) });
     b.step("test", "run the tests in zig/").dependOn(&b.addRunArtifact(tests).step);

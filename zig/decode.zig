@@ -26,6 +26,8 @@ pub const Command = struct {
     deadline: u32,
     notify: bool,
     waits: []const u64,
+    /// Bit i: range field i (in the op's order, scalars not counted) is in the GPU's memory.
+    on_gpu: u32 = 0,
     /// The file of a disk command.
     file: file_io.File = .{ .descriptor = -1, .offset = 0, .name = "" },
     arguments: [arguments_bytes_max]u8 align(16) = undefined,
@@ -87,9 +89,11 @@ fn readCommand(memory: *const memory_module.Memory, reader: *Reader, id: u64, ar
     switch (op) {
         inline else => |known| {
             const typed: *abi.Arguments(known) = @ptrCast(@alignCast(&command.arguments));
+            comptime var ranges: u5 = 0;
             inline for (@typeInfo(abi.Arguments(known)).@"struct".fields) |field| {
                 if (comptime abi.isRange(field.type)) {
-                    const range = try readRange(field.type.optional, memory, reader, id, @tagName(known) ++ "." ++ field.name, command);
+                    const range = try readRange(field.type.optional, memory, reader, id, @tagName(known) ++ "." ++ field.name, @as(u32, 1) << ranges, command);
+                    ranges += 1;
                     @field(typed, field.name) = .{ .address = range.address, .bytes = range.bytes };
                 } else @field(typed, field.name) = try readScalar(field.type, reader);
             }
@@ -99,7 +103,7 @@ fn readCommand(memory: *const memory_module.Memory, reader: *Reader, id: u64, ar
 }
 
 /// One function for all ranges of all ops: a copy per field took the compiler two minutes.
-fn readRange(optional: bool, memory: *const memory_module.Memory, reader: *Reader, id: u64, what: []const u8, command: *Command) error{Refused}!abi.MaybeIn {
+fn readRange(optional: bool, memory: *const memory_module.Memory, reader: *Reader, id: u64, what: []const u8, bit: u32, command: *Command) error{Refused}!abi.MaybeIn {
     const handle = try reader.word();
     const offset = try reader.double();
     const bytes = try reader.double();
@@ -114,6 +118,13 @@ fn readRange(optional: bool, memory: *const memory_module.Memory, reader: *Reade
         if (command.stream != .disk) return refuse("command {d}: {s} is a file outside the disk stream", .{ id, what });
         command.file = .{ .descriptor = buffer.file, .offset = offset, .name = buffer.label() };
         return .{ .address = null, .bytes = bytes };
+    }
+    if (memory.gpu != null) {
+        const on_gpu = buffer.place == .device;
+        const on_host_stream = command.stream == .host or command.stream == .disk;
+        if (on_gpu and on_host_stream) return refuse("command {d}: {s} is {s}, in the GPU's memory, which the {s} stream does not reach", .{ id, what, buffer.label(), @tagName(command.stream) });
+        if (!on_gpu and !on_host_stream and command.op != .copy) return refuse("command {d}: {s} is {s}, in host memory; on the {s} stream a GPU only copies that", .{ id, what, buffer.label(), @tagName(command.stream) });
+        if (on_gpu) command.on_gpu |= bit;
     }
     if (memory.digests and offset % memory_module.granule_bytes != 0) return refuse("command {d}: {s} starts at byte {d}, not a multiple of {d}", .{ id, what, offset, memory_module.granule_bytes });
     const position = if (memory.digests) offset / memory_module.granule_bytes * 8 else offset;

@@ -1,5 +1,5 @@
 //! Plays plans on native threads: one each for compute, upload, download and disk, and one that hands the commands of the
-//! host stream to a pool of workers.
+//! host stream to a pool of workers. With a GPU the first three only enqueue; see `executor_gpu.zig`.
 //!
 //! A command is its own event: it is done once, and any later command may wait for it, also one of a later plan, because
 //! ids count on from plan to plan. The in-order streams take their commands one after another; the host stream takes,
@@ -19,6 +19,8 @@ const sync = @import("sync.zig");
 const decode = @import("decode.zig");
 const file_io = @import("file_io.zig");
 const last_error = @import("last_error.zig");
+const gpu = @import("device/gpu/gpu.zig");
+const gpu_half = @import("executor_gpu.zig");
 const null_device = @import("device/null.zig");
 const Memory = @import("memory.zig").Memory;
 const workers = @import("workers.zig");
@@ -28,7 +30,12 @@ const failure_waits = 2;
 const stream_count = @typeInfo(abi.Stream).@"enum".fields.len;
 const allocator = std.heap.c_allocator;
 
-pub const State = enum(u8) { pending, done, skipped };
+/// `enqueued`: on a GPU's stream, and not known to be done.
+pub const State = enum(u8) { pending, done, skipped, enqueued };
+
+pub fn ended(state: State) bool {
+    return state == .done or state == .skipped;
+}
 
 /// What kernels of one CPU level look like from here.
 pub const Kernels = *const fn (op: abi.Op, arguments: *const anyopaque, pool: *const workers.Pool, message: *workers.Message) callconv(.c) i32;
@@ -36,7 +43,7 @@ pub const Kernels = *const fn (op: abi.Op, arguments: *const anyopaque, pool: *c
 /// Start and end of a command, nanoseconds on the monotonic clock.
 pub const Span = extern struct { start: u64, end: u64 };
 
-const Plan = struct {
+pub const Plan = struct {
     base: u64,
     decoded: decode.Plan,
     states: []std.atomic.Value(State),
@@ -47,6 +54,8 @@ const Plan = struct {
     /// Per stream, the indexes of its commands in order.
     order: [stream_count][]u32,
     spans: []Span,
+    /// With a GPU: the place in its stream of each command that is enqueued. Else empty.
+    sequences: []u64,
 
     /// Nobody will touch this plan again.
     fn left(plan: *Plan) bool {
@@ -57,6 +66,7 @@ const Plan = struct {
         for (plan.order) |list| allocator.free(list);
         allocator.free(plan.states);
         allocator.free(plan.spans);
+        allocator.free(plan.sequences);
         plan.decoded.deinit();
         allocator.destroy(plan);
     }
@@ -86,6 +96,7 @@ pub const Executor = struct {
     failure: ?Failure = null,
     stopping: bool = false,
     threads: [stream_count]std.Thread = undefined,
+    gpu_streams: ?*gpu_half.Streams = null,
     /// For tests: a command id that fails instead of running, and random pauses before commands.
     injected: std.atomic.Value(u64) = .init(0),
     jitter_us: u32 = 0,
@@ -93,7 +104,7 @@ pub const Executor = struct {
     /// Busy time per stream since the start, nanoseconds.
     busy_ns: [stream_count]std.atomic.Value(u64) = @splat(.init(0)),
 
-    pub fn create(kind: abi.DeviceKind, memory: *Memory, kernels: Kernels, worker_count: u32, scratch_bytes: u64, notify_descriptor: c_int) !*Executor {
+    pub fn create(kind: abi.DeviceKind, memory: *Memory, kernels: Kernels, worker_count: u32, scratch_bytes: u64, notify_descriptor: c_int, device: ?*gpu.Device) !*Executor {
         const executor = try allocator.create(Executor);
         errdefer allocator.destroy(executor);
         const compute_pool = try workers.Workers.create(worker_count, scratch_bytes);
@@ -103,9 +114,18 @@ pub const Executor = struct {
         const single_pool = try workers.Workers.create(1, 4096);
         errdefer single_pool.destroy();
         executor.* = .{ .kind = kind, .memory = memory, .kernels = kernels, .compute_pool = compute_pool, .host_pool = host_pool, .single_pool = single_pool, .notify_descriptor = notify_descriptor };
+        if (device) |present| {
+            executor.gpu_streams = try gpu_half.Streams.create(present);
+            executor.gpu_streams.?.tracker = try std.Thread.spawn(.{}, gpu_half.track, .{executor});
+        }
         for (&executor.threads, 0..) |*thread, index| {
             const stream: abi.Stream = @enumFromInt(index);
-            thread.* = try if (stream == .host) std.Thread.spawn(.{}, playHost, .{executor}) else std.Thread.spawn(.{}, playInOrder, .{ executor, stream });
+            thread.* = try if (stream == .host)
+                std.Thread.spawn(.{}, playHost, .{executor})
+            else if (device != null and gpu_half.isGpuStream(stream))
+                std.Thread.spawn(.{}, gpu_half.playOnGpu, .{ executor, stream })
+            else
+                std.Thread.spawn(.{}, playInOrder, .{ executor, stream });
         }
         return executor;
     }
@@ -118,6 +138,14 @@ pub const Executor = struct {
         executor.changed.broadcast();
         executor.mutex.unlock();
         for (executor.threads) |thread| thread.join();
+        if (executor.gpu_streams) |streams| {
+            executor.mutex.lock();
+            streams.stopping = true;
+            executor.changed.broadcast();
+            executor.mutex.unlock();
+            streams.tracker.join(); // ends when the GPU has nothing left to do
+            streams.destroy();
+        }
         for (executor.plans) |slot| if (slot) |plan| plan.destroy();
         executor.compute_pool.destroy();
         executor.host_pool.destroy();
@@ -134,6 +162,8 @@ pub const Executor = struct {
             last_error.set("a plan failed and its failure was not taken yet", .{});
             return failure_waits;
         }
+        if (executor.gpu_streams) |streams| if (streams.device.lost.load(.acquire))
+            return last_error.fail("the GPU's context broke in an earlier plan; close the engine and open it again", .{});
         if (base < executor.submitted_below) return last_error.fail("plan starts at command {d}, the last one ended at {d}", .{ base, executor.submitted_below });
         const slot = executor.freeSlot() orelse return last_error.fail("{d} plans are in flight already; wait for one to end", .{plans_max});
         if (slot.*) |oldest| oldest.destroy();
@@ -177,24 +207,30 @@ pub const Executor = struct {
         }
         const spans = try allocator.alloc(Span, count);
         @memset(spans, .{ .start = 0, .end = 0 });
-        plan.* = .{ .base = base, .decoded = decoded, .states = states, .remaining = .init(count), .order = order, .spans = spans };
+        const sequences = try allocator.alloc(u64, if (executor.gpu_streams == null) 0 else count);
+        plan.* = .{ .base = base, .decoded = decoded, .states = states, .remaining = .init(count), .order = order, .spans = spans, .sequences = sequences };
         return plan;
     }
 
     /// Whether a command is done, was skipped, or is still to come. A plan that is gone was done, or skipped in a failure
     /// that has been reported; it may well be younger than one that is still here, because host commands linger.
     pub fn stateOf(executor: *Executor, id: u64) State {
+        if (executor.planOf(id)) |plan| return plan.states[id - plan.base].load(.acquire);
+        return if (id < executor.submitted_below) .done else .pending;
+    }
+
+    pub fn planOf(executor: *Executor, id: u64) ?*Plan {
         for (executor.plans) |slot| {
             const plan = slot orelse continue;
-            if (id >= plan.base and id - plan.base < plan.states.len) return plan.states[id - plan.base].load(.acquire);
+            if (id >= plan.base and id - plan.base < plan.states.len) return plan;
         }
-        return if (id < executor.submitted_below) .done else .pending;
+        return null;
     }
 
     /// Blocks until the command is done or skipped, or the time is up (false).
     pub fn waitFor(executor: *Executor, id: u64, timeout_ms: u32) bool {
         const end = sync.now() + @as(u64, timeout_ms) * std.time.ns_per_ms;
-        while (executor.lockedState(id) == .pending) {
+        while (!ended(executor.lockedState(id))) {
             if (sync.now() >= end) return false;
             var pause: std.c.timespec = .{ .sec = 0, .nsec = 50 * std.time.ns_per_us };
             _ = std.c.nanosleep(&pause, null);
@@ -202,7 +238,7 @@ pub const Executor = struct {
         return true;
     }
 
-    fn lockedState(executor: *Executor, id: u64) State {
+    pub fn lockedState(executor: *Executor, id: u64) State {
         executor.mutex.lock();
         defer executor.mutex.unlock();
         return executor.stateOf(id);
@@ -285,6 +321,7 @@ pub const Executor = struct {
         defer waiting.deinit(allocator);
         while (true) {
             executor.mutex.lock();
+            _ = executor.sleepers.fetchAdd(1, .seq_cst); // before the look: what changes after it wakes this thread
             const chosen = while (true) {
                 const known_below = next_id; // slots are reused, so plans do not lie in the order of their ids
                 for (executor.plans) |slot| if (slot) |plan| {
@@ -297,8 +334,9 @@ pub const Executor = struct {
                 };
                 if (executor.earliest(waiting.items)) |position| break position;
                 if (executor.stopping) break null;
-                executor.sleep();
+                executor.changed.wait(&executor.mutex);
             };
+            _ = executor.sleepers.fetchSub(1, .seq_cst);
             executor.mutex.unlock();
             const position = chosen orelse return;
             const entry = waiting.swapRemove(position);
@@ -328,14 +366,14 @@ pub const Executor = struct {
             // Thousands may wait: their commands are looked at last.
             if (best) |other| if (!entry.sooner(waiting[other])) continue;
             const waits = entry.plan.decoded.commands[entry.index].waits;
-            while (!failing and entry.waits_done < waits.len and executor.stateOf(waits[entry.waits_done]) != .pending) entry.waits_done += 1;
+            while (!failing and entry.waits_done < waits.len and ended(executor.stateOf(waits[entry.waits_done]))) entry.waits_done += 1;
             if (failing or entry.waits_done == waits.len) best = position;
         }
         return best;
     }
 
     /// The oldest plan that starts at or after `id`; waits for one. Null when the engine closes.
-    fn nextPlan(executor: *Executor, id: u64) ?*Plan {
+    pub fn nextPlan(executor: *Executor, id: u64) ?*Plan {
         executor.mutex.lock();
         defer executor.mutex.unlock();
         while (!executor.stopping) {
@@ -347,31 +385,24 @@ pub const Executor = struct {
                 _ = plan.visitors.fetchAdd(1, .acq_rel); // this thread reads the plan until `leave`
                 return plan;
             }
-            executor.sleep();
+            executor.changed.wait(&executor.mutex); // plans come and the engine closes with the mutex held
         }
         return null;
     }
 
-    fn leave(executor: *Executor, plan: *Plan) void {
+    pub fn leave(executor: *Executor, plan: *Plan) void {
         _ = plan.visitors.fetchSub(1, .acq_rel);
         if (executor.failing.load(.acquire)) executor.announceFailure();
     }
 
-    /// Call with the mutex held; returns with it held, after something changed.
-    fn sleep(executor: *Executor) void {
-        _ = executor.sleepers.fetchAdd(1, .seq_cst);
-        executor.changed.wait(&executor.mutex);
-        _ = executor.sleepers.fetchSub(1, .seq_cst);
-    }
-
     fn waitUntilDone(executor: *Executor, plan: *Plan, id: u64) void {
         // Most waits are for commands of the same plan that are done long since: no lock for those.
-        if (id >= plan.base and plan.states[id - plan.base].load(.seq_cst) != .pending) return;
+        if (id >= plan.base and ended(plan.states[id - plan.base].load(.seq_cst))) return;
         executor.mutex.lock();
         defer executor.mutex.unlock();
         _ = executor.sleepers.fetchAdd(1, .seq_cst);
         defer _ = executor.sleepers.fetchSub(1, .seq_cst);
-        while (!executor.failing.load(.seq_cst) and executor.stateOf(id) == .pending) executor.changed.wait(&executor.mutex);
+        while (!executor.failing.load(.seq_cst) and !ended(executor.stateOf(id))) executor.changed.wait(&executor.mutex);
     }
 
     fn play(executor: *Executor, plan: *Plan, index: u32, pool: *const workers.Pool) void {
@@ -388,15 +419,25 @@ pub const Executor = struct {
             _ = executor.busy_ns[@intFromEnum(command.stream)].fetchAdd(end - start, .monotonic);
             if (problem) |words| executor.fail(id, false, words) else state = .done;
         }
+        executor.finish(plan, index, state);
+    }
+
+    /// A command is done, or will not be.
+    pub fn finish(executor: *Executor, plan: *Plan, index: u32, state: State) void {
+        const tells = plan.decoded.commands[index].notify;
         // Counted out before it shows as done: whoever sees the last command done may free its buffers.
         _ = plan.remaining.fetchSub(1, .acq_rel);
         plan.states[index].store(state, .seq_cst);
-        if (executor.sleepers.load(.seq_cst) > 0) {
-            executor.mutex.lock();
-            executor.changed.broadcast();
-            executor.mutex.unlock();
-        }
-        if (command.notify) executor.notify();
+        executor.wakeSleepers();
+        if (tells) executor.notify();
+    }
+
+    /// Call after a state has changed: whoever looked before and sleeps now looks again.
+    pub fn wakeSleepers(executor: *Executor) void {
+        if (executor.sleepers.load(.seq_cst) == 0) return;
+        executor.mutex.lock();
+        executor.changed.broadcast();
+        executor.mutex.unlock();
     }
 
     fn announceFailure(executor: *Executor) void {
@@ -430,7 +471,7 @@ pub const Executor = struct {
         return text[0..message.length];
     }
 
-    fn pauseForTest(executor: *Executor, id: u64) void {
+    pub fn pauseForTest(executor: *Executor, id: u64) void {
         if (executor.jitter_us == 0) return;
         var random = std.Random.SplitMix64.init(executor.jitter_seed ^ id *% 0x9e3779b97f4a7c15);
         var pause: std.c.timespec = .{ .sec = 0, .nsec = @intCast(random.next() % executor.jitter_us * std.time.ns_per_us) };

@@ -5,6 +5,7 @@ const std = @import("std");
 const builtin = @import("builtin");
 const abi = @import("abi.zig");
 const executor_module = @import("executor.zig");
+const gpu = @import("device/gpu/gpu.zig");
 const generate = @import("generate.zig");
 const last_error = @import("last_error.zig");
 const memory_module = @import("memory.zig");
@@ -23,7 +24,7 @@ pub const panic = std.debug.FullPanic(struct {
     }
 }.report);
 
-const Engine = struct { memory: memory_module.Memory, executor: *executor_module.Executor };
+const Engine = struct { memory: memory_module.Memory, executor: *executor_module.Executor, gpu: ?*gpu.Device };
 
 /// Engines by handle. JavaScript calls from one thread at a time, so no lock; workers of its own are other processes' matter.
 var engines: [256]?*Engine = @splat(null);
@@ -86,18 +87,32 @@ pub const exports = struct {
         return if (levelOfMachine() == .v4) 4 else 3;
     }
 
-    /// Makes an engine: memory, an executor and its threads. `out` gets its handle.
-    pub fn sluice_engine_create(kind: u32, worker_count: u32, device_bytes_max: u64, out: ?*u32) callconv(.c) i32 {
+    /// Makes an engine: memory, an executor and its threads; `out` gets its handle. For a GPU: `kernel_files` has the paths
+    /// of compiled kernels, one per line; measured choices are kept in `cache_directory`, or with "" for this process only; `tune` 0
+    /// measures nothing. `device_bytes_max` is the most that everything of this process may take there.
+    pub fn sluice_engine_create(kind: u32, worker_count: u32, device_bytes_max: u64, kernel_files: ?[*:0]const u8, cache_directory: ?[*:0]const u8, tune: u32, out: ?*u32) callconv(.c) i32 {
         const result = out orelse return last_error.fail("no place for the engine's handle", .{});
-        if (kind > 1) return last_error.fail("this library has the devices null and cpu", .{});
+        if (kind >= @typeInfo(abi.DeviceKind).@"enum".fields.len) return last_error.fail("{d} is no device", .{kind});
         if (worker_count == 0 or worker_count > 256) return last_error.fail("workers must be 1 to 256 (was {d})", .{worker_count});
         const slot = for (&engines, 0..) |*slot, index| {
             if (slot.* == null) break index;
         } else return last_error.fail("{d} engines are open already", .{engines.len});
         const ends = notifications() orelse return last_error.fail("cannot make a pipe: {s}", .{last_error.systemText()});
+        const device_kind: abi.DeviceKind = @enumFromInt(kind);
+        const device: ?*gpu.Device = switch (device_kind) {
+            .null, .cpu => null,
+            .cuda, .hip => gpu.Device.open(device_kind, .{
+                .kernel_files = if (kernel_files) |paths| std.mem.span(paths) else "",
+                .cache_directory = if (cache_directory) |path| if (path[0] == 0) null else std.mem.span(path) else null,
+                .tune = tune != 0,
+                .bytes_max = device_bytes_max,
+            }) catch return 1,
+        };
         const engine = allocator.create(Engine) catch return last_error.fail("out of memory for an engine", .{});
-        engine.memory = .{ .digests = kind == 0, .device_bytes_max = device_bytes_max };
-        engine.executor = executor_module.Executor.create(@enumFromInt(kind), &engine.memory, kernelsOf(levelOfMachine()), worker_count, scratch_bytes, ends[1]) catch |problem| {
+        engine.gpu = device;
+        engine.memory = .{ .digests = device_kind == .null, .device_bytes_max = device_bytes_max, .gpu = device, .touch_threads = worker_count };
+        engine.executor = executor_module.Executor.create(device_kind, &engine.memory, kernelsOf(levelOfMachine()), worker_count, scratch_bytes, ends[1], device) catch |problem| {
+            if (device) |opened| opened.close();
             allocator.destroy(engine);
             return last_error.fail("cannot start the engine's threads: {s}", .{@errorName(problem)});
         };
@@ -108,10 +123,35 @@ pub const exports = struct {
 
     pub fn sluice_engine_destroy(handle: u32) callconv(.c) i32 {
         const engine = find(handle) orelse return 1;
+        if (engine.gpu) |device| _ = device.enter();
         engine.executor.destroy();
         engine.memory.deinit();
+        if (engine.gpu) |device| device.close();
         allocator.destroy(engine);
         engines[handle - 1] = null;
+        return 0;
+    }
+
+    /// Facts about an engine's GPU. `name` gets its name, ended by a zero byte (256 bytes); `out` gets, as 8 u64: bytes of the
+    /// card, bytes free now, bytes that context, kernels, libraries and workspaces take, bytes that the engine's buffers take as the
+    /// driver rounds them, compute capability times ten, multiprocessors, driver version, bytes that allocations are rounded to.
+    pub fn sluice_device_info(handle: u32, name: ?[*]u8, out: ?*[8]u64) callconv(.c) i32 {
+        const engine = find(handle) orelse return 1;
+        const device = engine.gpu orelse return last_error.fail("the engine has no GPU", .{});
+        if (name == null or out == null) return last_error.fail("no place for the facts", .{});
+        _ = device.enter();
+        @memcpy(name.?[0..device.label.len], &device.label);
+        const memory = device.memoryNow();
+        out.?.* = .{ memory.total, memory.free, device.overhead_bytes, device.buffer_bytes.load(.monotonic), device.properties.capability, device.properties.multiprocessors, @intCast(@max(0, device.driver_version)), gpu.allocation_bytes };
+        return 0;
+    }
+
+    /// Whether the GPU's clock times every command from now on (for `sluice_plan_spans`); other devices always do.
+    pub fn sluice_trace(handle: u32, on: u32) callconv(.c) i32 {
+        const engine = find(handle) orelse return 1;
+        const streams = engine.executor.gpu_streams orelse return 0;
+        _ = streams.device.enter();
+        streams.trace(on != 0) catch return last_error.fail("no events left to trace with", .{});
         return 0;
     }
 
@@ -177,7 +217,11 @@ pub const exports = struct {
         const engine = find(handle) orelse return -1;
         engine.executor.mutex.lock();
         defer engine.executor.mutex.unlock();
-        return @intFromEnum(engine.executor.stateOf(id));
+        return switch (engine.executor.stateOf(id)) {
+            .pending, .enqueued => 0,
+            .done => 1,
+            .skipped => 2,
+        };
     }
 
     /// Blocks until the command is done or skipped (0), or the time is up (1).

@@ -1,7 +1,7 @@
 // Generated from zig/abi.zig and zig/root.zig by `bun run build`. Do not edit.
 
 /** The library must carry the same hash, else it was built from other declarations. */
-export const abiHash = 0xc729bd2abbe2e48n;
+export const abiHash = 0x4329a21e21145a2an;
 
 export const dtypes = { float32: 0, bfloat16: 1, float16: 2 } as const;
 export type Dtype = keyof typeof dtypes;
@@ -970,8 +970,10 @@ export const symbols = {
   sluice_abi_hash: { args: [], returns: "u64" },
   sluice_last_error: { args: [], returns: "cstring" },
   sluice_cpu_level: { args: [], returns: "u32" },
-  sluice_engine_create: { args: ["u32", "u32", "u64", "ptr"], returns: "i32" },
+  sluice_engine_create: { args: ["u32", "u32", "u64", "ptr", "ptr", "u32", "ptr"], returns: "i32" },
   sluice_engine_destroy: { args: ["u32"], returns: "i32" },
+  sluice_device_info: { args: ["u32", "ptr", "ptr"], returns: "i32" },
+  sluice_trace: { args: ["u32", "u32"], returns: "i32" },
   sluice_descriptor: { args: [], returns: "i32" },
   sluice_wake: { args: [], returns: "void" },
   sluice_buffer_create: { args: ["u32", "u32", "u64", "ptr", "u32", "ptr"], returns: "i32" },

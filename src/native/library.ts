@@ -2,8 +2,9 @@
 // `Native` object it returns, typed by the generated bindings. Importing it does nothing; `native()` loads once.
 
 import { dlopen, toArrayBuffer, type Pointer } from "bun:ffi";
-import { existsSync } from "node:fs";
-import { join } from "node:path";
+import { existsSync, mkdirSync, readdirSync } from "node:fs";
+import { homedir } from "node:os";
+import { dirname, join } from "node:path";
 import { NativeError } from "../errors.ts";
 import { abiHash, symbols } from "./abi.gen.ts";
 
@@ -63,6 +64,30 @@ function openOne(path: string): Loaded {
     return dlopen(path, symbols).symbols;
   } catch (cause) {
     throw new NativeError(`cannot open ${path}: ${(cause as Error).message}; run "bun run build"`);
+  }
+}
+
+/**
+ * Paths of the compiled kernels for a vendor, in order of name: in the folder that SLUICE_KERNELS names, else in `kernels` beside
+ * the library. AMD's come one per GPU kind, `norm.gfx942.hsaco`, and the engine takes those that its GPU accepts.
+ */
+export function kernelFiles(device: "cuda" | "hip"): string[] {
+  const directory = process.env["SLUICE_KERNELS"] ?? join(dirname(native().path), "kernels");
+  if (!existsSync(directory)) return [];
+  const ending = device === "cuda" ? ".fatbin" : ".hsaco";
+  const names = readdirSync(directory).filter((name) => name.endsWith(ending));
+  return names.sort().map((name) => join(directory, name));
+}
+
+/** Where measurements are kept between runs: SLUICE_CACHE, else the user's cache folder; "" where nothing can be written. */
+export function cacheDirectory(): string {
+  const base = process.env["XDG_CACHE_HOME"] ?? join(homedir(), ".cache");
+  const path = process.env["SLUICE_CACHE"] ?? join(base, "sluice");
+  try {
+    mkdirSync(path, { recursive: true });
+    return path;
+  } catch {
+    return "";
   }
 }
 

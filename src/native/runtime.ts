@@ -9,7 +9,7 @@ import { CancelledError, MemoryError, NativeError, StepError, assert } from "../
 import { accesses, describeLabel, Range, type BufferLike, type Event, type Plan } from "../plan.ts";
 import { deviceKinds, places, type DeviceKind, type Place } from "./abi.gen.ts";
 import { formatBytes, formatPlaces } from "../format.ts";
-import { native, windowInto, type Native } from "./library.ts";
+import { cacheDirectory, kernelFiles, native, windowInto, type Native } from "./library.ts";
 
 /** A named range of native memory, or an open file. Zeroed when made. */
 export class Buffer implements BufferLike {
@@ -51,9 +51,34 @@ export interface EngineOptions {
   device: DeviceKind;
   /** Threads of the worker pools. */
   workers: number;
-  /** Hard limit for the device place, bytes; no limit by default. */
+  /**
+   * Hard limit for the device, bytes; no limit by default. On a GPU it covers everything that this process takes on the card,
+   * context and libraries included.
+   */
   deviceBytesMax?: number;
+  /** GPUs: measure the algorithms of matrix products (default), or take the library's first guess, which is always the same. */
+  tune?: boolean;
 }
+
+/** What is known about an engine's GPU. */
+export interface DeviceInfo {
+  name: string;
+  /** All memory of the card, and what is free now. */
+  totalBytes: number;
+  freeBytes: number;
+  /** What context, kernels, libraries and workspaces take beside buffers. */
+  overheadBytes: number;
+  /** What the engine's device buffers take; each is rounded up to a multiple of `allocationBytes`. */
+  bufferBytes: number;
+  allocationBytes: number;
+  /** Compute capability, 9 for Hopper; 0 on AMD. */
+  capability: number;
+  multiprocessors: number;
+  /** As the driver numbers itself: 13000 is CUDA 13.0. */
+  driverVersion: number;
+}
+
+const isGpu = (device: DeviceKind): device is "cuda" | "hip" => device === "cuda" || device === "hip";
 
 interface Waiter {
   event: Event;
@@ -63,6 +88,7 @@ interface Waiter {
 
 export class Engine implements Disposable {
   readonly device: DeviceKind;
+  /** The most bytes that device buffers may take; on a GPU, what is left of the limit beside context and libraries. */
   readonly deviceBytesMax: number;
   readonly workers: number;
   #native: Native = native();
@@ -77,12 +103,45 @@ export class Engine implements Disposable {
   constructor(options: EngineOptions) {
     this.device = options.device;
     this.workers = options.workers;
-    this.deviceBytesMax = options.deviceBytesMax ?? Number.MAX_SAFE_INTEGER;
+    const limit = options.deviceBytesMax ?? Number.MAX_SAFE_INTEGER;
+    const kernels = isGpu(options.device) ? kernelFiles(options.device).join("\n") : "";
+    const cache = isGpu(options.device) ? cacheDirectory() : "";
     this.#check(
-      this.#native.sluice_engine_create(deviceKinds[options.device], options.workers, this.deviceBytesMax, this.#out),
+      this.#native.sluice_engine_create(
+        deviceKinds[options.device],
+        options.workers,
+        limit,
+        cString(kernels),
+        cString(cache),
+        options.tune === false ? 0 : 1,
+        this.#out,
+      ),
     );
     this.#handle = Number(this.#out[0]! & 0xffffffffn);
+    this.deviceBytesMax = limit;
+    if (isGpu(options.device)) {
+      const { totalBytes, overheadBytes } = this.deviceInfo();
+      this.deviceBytesMax = Math.min(limit, totalBytes) - overheadBytes;
+    }
     listening.engines.add(this);
+  }
+
+  /** Facts and figures of the GPU; NativeError on other devices. */
+  deviceInfo(): DeviceInfo {
+    const name = new Uint8Array(new ArrayBuffer(256));
+    this.#check(this.#native.sluice_device_info(this.#handle, name, this.#out));
+    const [total, free, overhead, buffers, capability, multiprocessors, version, granule] = [...this.#out].map(Number);
+    return {
+      name: new TextDecoder().decode(name.subarray(0, name.indexOf(0))),
+      totalBytes: total!,
+      freeBytes: free!,
+      overheadBytes: overhead!,
+      bufferBytes: buffers!,
+      allocationBytes: granule!,
+      capability: capability! / 10,
+      multiprocessors: multiprocessors!,
+      driverVersion: version!,
+    };
   }
 
   // ---- memory -------------------------------------------------------------------------------------------------------
@@ -97,8 +156,7 @@ export class Engine implements Disposable {
 
   /** Opens an existing file of `bytes` bytes for reading, or creates one. */
   file(path: string, mode: "read" | "write", bytes: number): Buffer {
-    const text = new TextEncoder().encode(`${path}\0`);
-    this.#check(this.#native.sluice_file_open(this.#handle, text, mode === "read" ? 0 : 1, bytes, this.#out));
+    this.#check(this.#native.sluice_file_open(this.#handle, cString(path), mode === "read" ? 0 : 1, bytes, this.#out));
     return new Buffer(this, Number(this.#out[0]! & 0xffffffffn), path, "file", bytes);
   }
 
@@ -187,6 +245,14 @@ export class Engine implements Disposable {
   /** Stops what is in flight between two commands; whoever waits gets a CancelledError. */
   cancel(): void {
     this.#native.sluice_cancel(this.#handle);
+  }
+
+  /**
+   * Whether a GPU's own clock times every command from now on, which costs it two events a command; without, `spans` and `busy` know
+   * GPU commands as the host sees them begin and end, some 50 µs apart. Other devices time everything anyway.
+   */
+  trace(on: boolean): void {
+    this.#check(this.#native.sluice_trace(this.#handle, on ? 1 : 0));
   }
 
   /** Start and end of each command of a finished plan, nanoseconds on one clock; NaN for those that did not run. */
@@ -292,6 +358,8 @@ export class Engine implements Disposable {
     if (status !== 0) throw new NativeError(this.#lastError());
   }
 }
+
+const cString = (text: string): Uint8Array<ArrayBuffer> => new TextEncoder().encode(`${text}\0`);
 
 const closedError = (): Error => new CancelledError("the engine was closed");
 

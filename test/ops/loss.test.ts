@@ -104,15 +104,18 @@ onDevices((machine) => {
     });
   }
 
-  trial("a label outside the vocabulary is named", async (draw) => {
-    for (const label of [701, -1, -99]) {
-      const args = { logits: draw.normal("float32", 2103), loss: output("float32", 3), rows: 3, vocabulary: 701 };
-      const targets = tensor("int32", [5, ignored, label]);
-      expect(await machine.failure("crossEntropy", { ...args, targets, scale: 1, gradient: 1, dtype: "float32" })).toBe(
-        `step 1 forward: crossEntropy on compute failed: label ${label} in row 2 is outside the vocabulary of 701 (and not -100) (buffers arena)`,
-      );
-    }
-  });
+  if (machine.refuses)
+    trial("a label outside the vocabulary is named", async (draw) => {
+      for (const label of [701, -1, -99]) {
+        const args = { logits: draw.normal("float32", 2103), loss: output("float32", 3), rows: 3, vocabulary: 701 };
+        const targets = tensor("int32", [5, ignored, label]);
+        expect(
+          await machine.failure("crossEntropy", { ...args, targets, scale: 1, gradient: 1, dtype: "float32" }),
+        ).toBe(
+          `step 1 forward: crossEntropy on compute failed: label ${label} in row 2 is outside the vocabulary of 701 (and not -100) (buffers arena)`,
+        );
+      }
+    });
 });
 
 onHost((machine) => {

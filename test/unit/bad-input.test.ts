@@ -46,17 +46,17 @@ const configs: [wrong: unknown, message: string][] = [
     'optimizer.state "int8-moments" is not available in this build yet; use "fp32"',
   ],
   [
-    { ...minimal, device: "cuda" },
-    'device "cuda" is not available in this build, which has no GPU kernels yet; use "cpu"',
+    { ...minimal, device: "cuda", dtype: "float32" },
+    'dtype "float32" is not computed on device "cuda", whose kernels are bfloat16; use "bfloat16", or device "cpu"',
   ],
-  [{ ...minimal, device: "tpu" }, 'device must be "cpu" (was "tpu")'],
+  [{ ...minimal, device: "tpu" }, 'device must be "cpu", "cuda" or "hip" (was "tpu")'],
   [
     { ...minimal, dtype: "float16" },
     'dtype "float16" is not supported (its gradients need loss scaling); use "bfloat16" or "float32"',
   ],
   [
     { ...minimal, device: "null" },
-    'device "null" computes nothing and keeps no weights, it is there to test plans; use "cpu"',
+    'device "null" computes nothing and keeps no weights, it is there to test plans; use "cpu", "cuda" or "hip"',
   ],
   [{ ...minimal, deviceMemory: "80 gigs" }, 'deviceMemory must be a size such as "24GiB" or "512MiB" (was "80 gigs")'],
   [{ ...minimal, deviceMemory: -1 }, 'deviceMemory must be a size such as "24GiB" or "512MiB" (was -1)'],

@@ -7,6 +7,7 @@
 
 const std = @import("std");
 const abi = @import("../abi.zig");
+const AdamwConstants = @import("../adamw_constants.zig").AdamwConstants;
 const vector = @import("vector.zig");
 const split_master = @import("split_master.zig");
 const Gaps = @import("gradient.zig").Gaps;
@@ -16,29 +17,13 @@ const F = vector.F;
 
 const grain = 64 << 10;
 
-/// The step's numbers, rounded once from float64.
+/// The step's numbers with the clipping factor.
 const Constants = struct {
     factor: f32,
-    beta1_rest: f32,
-    beta2: f32,
-    beta2_rest: f32,
-    decay: f32,
-    step_size: f32,
-    root_scale: f32,
-    epsilon: f32,
+    step: AdamwConstants,
 
     fn of(op: anytype) Constants {
-        const step: f64 = @floatFromInt(op.step);
-        return .{
-            .factor = @floatCast(op.factor.as(f64)[0]),
-            .beta1_rest = @floatCast(1 - op.beta1),
-            .beta2 = @floatCast(op.beta2),
-            .beta2_rest = @floatCast(1 - op.beta2),
-            .decay = @floatCast(1 - op.learning_rate * op.weight_decay),
-            .step_size = @floatCast(op.learning_rate / (1 - std.math.pow(f64, op.beta1, step))),
-            .root_scale = @floatCast(1 / @sqrt(1 - std.math.pow(f64, op.beta2, step))),
-            .epsilon = @floatCast(op.epsilon),
-        };
+        return .{ .factor = @floatCast(op.factor.as(f64)[0]), .step = .of(op) };
     }
 };
 
@@ -57,13 +42,13 @@ const State = struct {
 /// One parameter: the reference.
 pub fn updateOne(k: Constants, state: State, i: usize, gradient: f32) void {
     const g = gradient * k.factor;
-    const m = @mulAdd(f32, k.beta1_rest, g - state.m[i], state.m[i]);
-    const v = @mulAdd(f32, k.beta2_rest * g, g, k.beta2 * state.v[i]);
-    const denominator = @sqrt(v) * k.root_scale + k.epsilon;
-    const weight = split_master.joinOne(state.hi[i], state.lo[i]) * k.decay;
+    const m = @mulAdd(f32, k.step.beta1_rest, g - state.m[i], state.m[i]);
+    const v = @mulAdd(f32, k.step.beta2_rest * g, g, k.step.beta2 * state.v[i]);
+    const denominator = @sqrt(v) * k.step.root_scale + k.step.epsilon;
+    const weight = split_master.joinOne(state.hi[i], state.lo[i]) * k.step.decay;
     state.m[i] = m;
     state.v[i] = v;
-    state.hi[i], state.lo[i] = split_master.splitOne(@mulAdd(f32, -k.step_size, m / denominator, weight));
+    state.hi[i], state.lo[i] = split_master.splitOne(@mulAdd(f32, -k.step.step_size, m / denominator, weight));
 }
 
 /// `count` parameters; the gradient is zero where it is absent.
@@ -73,11 +58,11 @@ fn updateRow(comptime E: type, k: Constants, state: State, gradient: ?[*]const E
         const raw = if (gradient) |g| vector.load(E, g + i) else vector.splat(0);
         const g = raw * vector.splat(k.factor);
         const m_before = vector.load(f32, state.m + i);
-        const m = @mulAdd(F, vector.splat(k.beta1_rest), g - m_before, m_before);
-        const v = @mulAdd(F, vector.splat(k.beta2_rest) * g, g, vector.splat(k.beta2) * vector.load(f32, state.v + i));
-        const denominator = @sqrt(v) * vector.splat(k.root_scale) + vector.splat(k.epsilon);
-        const weight = split_master.join(vector.raw(u16, state.hi + i), vector.raw(i16, state.lo + i)) * vector.splat(k.decay);
-        const parts = split_master.split(@mulAdd(F, vector.splat(-k.step_size), m / denominator, weight));
+        const m = @mulAdd(F, vector.splat(k.step.beta1_rest), g - m_before, m_before);
+        const v = @mulAdd(F, vector.splat(k.step.beta2_rest) * g, g, vector.splat(k.step.beta2) * vector.load(f32, state.v + i));
+        const denominator = @sqrt(v) * vector.splat(k.step.root_scale) + vector.splat(k.step.epsilon);
+        const weight = split_master.join(vector.raw(u16, state.hi + i), vector.raw(i16, state.lo + i)) * vector.splat(k.step.decay);
+        const parts = split_master.split(@mulAdd(F, vector.splat(-k.step.step_size), m / denominator, weight));
         vector.store(f32, state.m + i, m);
         vector.store(f32, state.v + i, v);
         vector.putRaw(u16, state.hi + i, parts.hi);

@@ -6,6 +6,7 @@
 //! after the op's name (`rmsnorm_backward__reduce`). The stand-in driver of the tests relies on both.
 
 const std = @import("std");
+const blas_module = @import("blas.zig");
 const driver = @import("driver.zig");
 
 pub const Error = error{Failed};
@@ -27,7 +28,9 @@ pub const Launcher = struct {
     /// Device memory for partial sums, `workspace_bytes` of it, 256-byte aligned; only commands of this stream use it.
     workspace: u64,
     workspace_bytes: u64,
-    functions: *Functions,
+    functions: *driver.Functions,
+    /// Matrix products; see `blas.zig`.
+    blas: *blas_module.Blas,
     /// The first failure's text.
     message: []u8,
     message_length: usize = 0,
@@ -40,9 +43,21 @@ pub const Launcher = struct {
         parameters[1] = &launcher.workspace;
         var values = extra;
         inline for (0..extra.len) |index| parameters[2 + index] = &values[index];
-        const function = try launcher.functions.get(kernel, shared_bytes, launcher);
-        const status = launcher.functions.table.launch(function, grid[0], grid[1], grid[2], block, 1, 1, shared_bytes, launcher.stream, @ptrCast(&parameters), null);
-        if (status != 0) return launcher.fail("cannot launch {s}: {s}", .{ kernel, launcher.functions.table.describe(status) });
+        var status: driver.Status = 0;
+        const table = launcher.functions.table;
+        const function = launcher.functions.get(kernel, shared_bytes, &status) orelse {
+            if (status == driver.status.not_found) return launcher.fail("the kernels that were loaded do not have {s}; run \"bun run build\"", .{kernel});
+            return launcher.fail("cannot load kernel {s}: {s}", .{ kernel, table.describe(status).slice() });
+        };
+        status = table.calls.launch(function, grid[0], grid[1], grid[2], block, 1, 1, shared_bytes, launcher.stream, &parameters, null);
+        if (status != 0) return launcher.fail("cannot launch {s}: {s}", .{ kernel, table.describe(status).slice() });
+    }
+
+    /// Zeroes device memory, in the stream's order.
+    pub fn zero(launcher: *Launcher, address: driver.Address, bytes: u64) Error!void {
+        const table = launcher.functions.table;
+        const status = table.calls.fill(address, 0, bytes, launcher.stream);
+        if (status != 0) return launcher.fail("cannot fill {d} bytes: {s}", .{ bytes, table.describe(status).slice() });
     }
 
     pub fn fail(launcher: *Launcher, comptime format: []const u8, arguments: anytype) Error {
@@ -51,5 +66,3 @@ pub const Launcher = struct {
         return error.Failed;
     }
 };
-
-pub const Functions = driver.Functions;
