@@ -13,6 +13,7 @@ import type { StatusStream } from "../status.ts";
 import { BadLines, type BadLinesMax } from "./bad-lines.ts";
 import { noCounts, type Batch, type Counts, type Item, type Task } from "./batch.ts";
 import type { EncodeOptions } from "./encode.ts";
+import { FileStamps } from "../io/file-stamps.ts";
 import { isJsonLines, readLineBlocks } from "./files.ts";
 import { listSources, noSamples, readItems, sourceFiles, takesAll, type DataInput, type DataSource } from "./source.ts";
 import { FileStore, findStored, MemoryStore, type TokenStore } from "./token-store.ts";
@@ -95,6 +96,7 @@ class Tokenizing {
   readonly #bytes: number;
   readonly #counts: Counts = noCounts();
   readonly #bad: BadLines;
+  readonly #stamps: FileStamps;
   #tokens = 0;
   #bytesRead = 0;
 
@@ -103,6 +105,7 @@ class Tokenizing {
     this.#options = options;
     this.#bytes = bytes;
     this.#bad = new BadLines(options.maxBadLines ?? 0);
+    this.#stamps = new FileStamps(sources.flatMap(({ files }) => files));
   }
 
   async run(encode: (tasks: AsyncIterable<Task>) => AsyncIterable<Batch>, store: TokenStore): Promise<Dataset> {
@@ -138,6 +141,9 @@ class Tokenizing {
     } finally {
       progress.end();
     }
+    const changed = this.#stamps.changed();
+    if (changed !== undefined)
+      throw new DataError(`${changed}: was changed while it was read; start again when nobody writes to it`);
     this.#bad.finish(this.#counts.samples);
     if (this.#counts.documents === 0)
       throw new DataError(

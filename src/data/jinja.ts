@@ -125,10 +125,8 @@ const given = (value: Value): Node => ({ type: "Given", value });
 /** Makes an interpreter count. */
 function limit(machine: Machine, { textMax, madeMax }: RenderLimits): void {
   const { evaluate, evaluateMemberExpression, evaluateArguments, applyFilter } = machine;
-  assert(
-    evaluate && evaluateMemberExpression && evaluateArguments && applyFilter,
-    "another version of the template engine",
-  );
+  for (const method of [evaluate, evaluateMemberExpression, evaluateArguments, applyFilter])
+    assert(typeof method === "function", "this version of the template engine cannot be limited");
   let made = 0;
 
   machine.evaluate = function (node, scope) {
