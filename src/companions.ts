@@ -4,7 +4,7 @@
 
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { SluiceError } from "./errors.ts";
+import { ModelError } from "./errors.ts";
 import { fileError } from "./io/atomic.ts";
 
 const isCompanion =
@@ -18,12 +18,12 @@ export function companionsOf(directory: string): Companions {
   return new Map(names.map((name) => [name, Bun.hash(read(join(directory, name)))]));
 }
 
-/** Copies them; SluiceError when one is not what it was. */
+/** Copies them; ModelError when one is not what it was. */
 export function copyCompanions(companions: Companions, directory: string, target: string): void {
   for (const [name, digest] of companions) {
     const bytes = read(join(directory, name));
     if (Bun.hash(bytes) !== digest)
-      throw new SluiceError(
+      throw new ModelError(
         `${join(directory, name)} was changed since the model was loaded, and belongs to its weights; put the original back`,
       );
     writeFileSync(join(target, name), bytes);

@@ -5,7 +5,7 @@ import { existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { copyCompanions } from "./companions.ts";
-import { CancelledError, SluiceError } from "./errors.ts";
+import { CancelledError, ModelError, SluiceError } from "./errors.ts";
 import { fileError, replaceDirectory, temporaryPath } from "./io/atomic.ts";
 import { layoutSafetensors } from "./io/safetensors.ts";
 import { writeTensors } from "./io/tensors.ts";
@@ -52,6 +52,8 @@ export async function exportModel(model: Model, directory: string, options: Expo
 }
 
 function explained(cause: unknown, directory: string): unknown {
+  if (cause instanceof ModelError)
+    return new SluiceError(`cannot export ${directory}: ${cause.message}, then export again`);
   if (cause instanceof SluiceError && !(cause instanceof CancelledError))
     return new SluiceError(
       `cannot export ${directory}: ${cause.message}; check the disk's free space or choose another directory, then export again`,
