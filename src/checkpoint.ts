@@ -40,6 +40,8 @@ export interface Manifest {
   data: LoaderState;
   /** The run's config, for the reader. */
   config: unknown;
+  /** What the next step's gradients are scaled by, where steps are clipped by the norm of the one before. */
+  nextFactor?: number;
   files: FileChecksums[];
 }
 
@@ -60,7 +62,9 @@ export async function saveCheckpoint(
       step,
       phase: "save",
     });
-    const manifest: Manifest = { format, step, model: identity(model), data, config, files };
+    const { previousFactor: nextFactor } = trainer.session;
+    const factor = nextFactor === undefined ? {} : { nextFactor };
+    const manifest: Manifest = { format, step, model: identity(model), data, config, ...factor, files };
     await writeFileAtomic(join(temporary, manifestName), sealed(manifest));
     await replaceDirectory(temporary, path); // there already: the run was resumed from an older one
     return path;
@@ -83,7 +87,7 @@ export async function restoreCheckpoint(trainer: Trainer, path: string): Promise
   const { manifest, files } = openCheckpoint(trainer.model, path);
   await trainer.drain();
   await readTensors(trainer.model.engine, path, files, source(trainer), manifest.files);
-  trainer.restored(manifest.step);
+  trainer.restored(manifest.step, manifest.nextFactor);
   return manifest;
 }
 

@@ -59,6 +59,7 @@ function schema({ type }: Ark) {
   const beta = type("0 <= number < 1").describe("a number >= 0 and < 1");
   const ratio = type("0 <= number <= 1").describe("a number from 0 to 1");
   const all = type("'all'");
+  const auto = type("'auto'");
   const never = type("null");
   const sizeWords = 'a size such as "24GiB" or "512MiB"';
   const size = type("number > 0 | string")
@@ -111,19 +112,23 @@ function schema({ type }: Ark) {
 
   const window = type({
     "+": "reject",
-    /** Device buffers that hold sliding blocks. */
-    slots: type("number.integer >= 2").describe("a whole number >= 2").or(all).default(2),
+    /** Device buffers that hold sliding blocks. What is "auto" here, a GPU's memory and rates decide (src/fit.ts). */
+    slots: type("number.integer >= 2").describe("a whole number >= 2").or(all).or(auto).default("auto"),
     /** Where block inputs wait for backward. */
-    boundary: type("'device' | 'pinned'").default("pinned"),
+    boundary: type("'device' | 'pinned' | 'auto'").default("auto"),
     /** Blocks, counted from the last, that keep inner activations; the others recompute them. */
-    keepBlocks: countOrZero.or(all).default(0),
+    keepBlocks: countOrZero.or(all).or(auto).default("auto"),
     /** What those blocks keep: "all", the results of matrix "products" and attention, or that of "attention" alone. */
     "keep?": type("'all' | 'products' | 'attention'"),
     /** Blocks, counted from the first, that stay on the device with their state. */
-    residentBlocks: countOrZero.or(all).default(0),
+    residentBlocks: countOrZero.or(all).or(auto).default("auto"),
     /** Host slots for gradients on their way to the optimizer, in blocks. */
-    ring: count.or(all).default("all"),
+    ring: count.or(all).or(auto).default("auto"),
   });
+
+  const clipping = type({ "+": "reject", value: positive, mode: "'exact' | 'previous'" }).describe(
+    '{ value, mode: "exact" | "previous" }',
+  );
 
   const checkpoint = type({
     "+": "reject",
@@ -163,6 +168,8 @@ function schema({ type }: Ark) {
     "evaluationData?": sources,
     /** How many malformed lines may be left out: a count, or a share of all lines such as "1%". */
     maxBadLines: countOrZero.or(percent).describe('a whole number of lines or a share such as "1%"').default(0),
+    /** Training files of so many bytes or more in all are tokenized during the run, others before it (docs/data.md). */
+    streamAbove: size.default(64 * 2 ** 20),
     /** The run directory: metrics, checkpoints and the exported model. */
     output: text,
     /** Where a step is computed. */
@@ -179,8 +186,8 @@ function schema({ type }: Ark) {
     sequenceLength: type("number.integer >= 2").describe("a whole number >= 2").default(1024),
     /** Rows in one step. */
     batchSize: count.default(8),
-    /** Tokens that pass a block at once; `sequenceLength` unless said. */
-    "microBatchTokens?": count,
+    /** Tokens that pass a block at once; "auto": up to 16,384 on a GPU, `sequenceLength` on the cpu device. */
+    "microBatchTokens?": count.or(auto),
     /** Passes over the blocks that share one update; a pass takes `batchSize / gradientAccumulation` rows. */
     gradientAccumulation: count.default(1),
     /** How long to train: this many steps ... */
@@ -188,8 +195,11 @@ function schema({ type }: Ark) {
     /** ... or this many times through the data; once unless `steps` is given. */
     "epochs?": positive,
     optimizer: optimizer.default(() => ({})),
-    /** Clip to this exact global norm; null: never. */
-    maxGradNorm: positive.or(never).default(1),
+    /**
+     * Clip to this exact global norm; null: never. Mode "previous" scales by the norm of the step before, so that updates
+     * need not wait for this step's: not the same training, and its first step is not clipped.
+     */
+    maxGradNorm: positive.or(never).or(clipping).default(1),
     schedule: schedule.default(() => ({})),
     window: window.default(() => ({})),
     checkpoint: checkpoint.default(() => ({})),
@@ -205,7 +215,7 @@ function schema({ type }: Ark) {
     chat: chat.default(() => ({})),
   });
 
-  const groups = { optimizer, schedule, window, checkpoint, evaluation, logging, chat };
+  const groups = { maxGradNorm: clipping, optimizer, schedule, window, checkpoint, evaluation, logging, chat };
   return { root, groups: { ...groups, "optimizer.weightDecayGroups": weightDecayGroup } };
 }
 
@@ -230,7 +240,7 @@ export async function parseConfig(input: unknown): Promise<Config> {
   const config: Config = {
     ...parsed,
     dtype: parsed.dtype ?? defaultDtype(parsed.device),
-    microBatchTokens: parsed.microBatchTokens ?? parsed.sequenceLength,
+    microBatchTokens: microBatchTokensOf(parsed),
   };
   if (config.steps === undefined) config.epochs ??= 1;
   const broken = contradictions(config, input as TrainConfig);
@@ -253,6 +263,36 @@ export function configJson(config: Config): unknown {
   return JSON.parse(JSON.stringify(config, (_, value) => (typeof value === "function" ? FUNCTION_MARK : value)));
 }
 
+/** Enough tokens for a GPU's matrix unit, few enough for a block's workspace beside everything else. */
+const microBatchTokensMost = 16_384;
+
+/** "auto" as a number: whole rows, a pass in even parts. It changes bits, so it follows from the config alone. */
+function microBatchTokensOf({
+  device,
+  batchSize,
+  gradientAccumulation,
+  sequenceLength,
+  microBatchTokens = "auto",
+}: ReturnType<typeof schema>["root"]["infer"]): number {
+  if (microBatchTokens !== "auto") return microBatchTokens;
+  return device === "cpu" ? sequenceLength : evenTokens(batchSize / gradientAccumulation, sequenceLength);
+}
+
+/** Tokens of a micro-batch when so many rows are split evenly into as few as the most tokens allow. */
+export function evenTokens(rows: number, sequenceLength: number): number {
+  const parts = Math.ceil((rows * sequenceLength) / microBatchTokensMost);
+  return Math.max(1, Math.ceil(rows / parts)) * sequenceLength;
+}
+
+/** `maxGradNorm` in full; a value of null clips nothing. */
+export function clippingOf(maxGradNorm: Config["maxGradNorm"]): {
+  value: number | null;
+  mode: false | "exact" | "previous";
+} {
+  if (maxGradNorm === null) return { value: null, mode: false };
+  return typeof maxGradNorm === "number" ? { value: maxGradNorm, mode: "exact" } : maxGradNorm;
+}
+
 /** Rules between keys: each returns what is wrong and what to write instead. */
 function contradictions(config: Config, written: TrainConfig): string[] {
   const { batchSize, gradientAccumulation: passes, microBatchTokens, sequenceLength, window } = config;
@@ -273,10 +313,15 @@ function contradictions(config: Config, written: TrainConfig): string[] {
       `batchSize (${batchSize}) is not a multiple of gradientAccumulation (${passes}); use ${below > 0 ? `${below} or ` : ""}${above}`,
     );
   }
-  if (window.ring !== "all" && config.maxGradNorm !== null)
+  const { mode, value } = clippingOf(config.maxGradNorm);
+  if (typeof window.ring === "number" && mode === "exact")
     problems.push(
-      `window.ring (${window.ring}) cannot be smaller than "all" while maxGradNorm is ${config.maxGradNorm}: exact clipping keeps every ` +
+      `window.ring (${window.ring}) cannot be smaller than "all" while maxGradNorm is ${value}: exact clipping keeps every ` +
         `gradient until the norm is known; set maxGradNorm to null or window.ring to "all"`,
+    );
+  if (window.keep !== undefined && window.keepBlocks === "auto")
+    problems.push(
+      `window.keep ("${window.keep}") is what window.keepBlocks blocks keep, which is "auto"; give keepBlocks a number or "all", or leave keep out`,
     );
   if (config.evaluation.every !== null && config.evaluationData === undefined)
     problems.push(

@@ -12,7 +12,7 @@ import { bytesIn, checkShape, memoryBill, type BillLine } from "./memory.ts";
 import type { DecoderConfig } from "./models/config.ts";
 import { parameterBlocks, parameterCount } from "./models/parameters.ts";
 import { Random } from "./random.ts";
-import { rehearse, rehearsedBatch, rehearsedMicroBatch, rehearsedSettings } from "./rehearsal.ts";
+import { fullBatch, rehearse, rehearsedSettings } from "./rehearsal.ts";
 import { simulate } from "./simulate.ts";
 import { recordStep } from "./step.ts";
 import { trainingShape } from "./trainer.ts";
@@ -68,10 +68,13 @@ export function thisMachine(): Target {
 /** The bill and the predicted step of a config on a machine. ConfigError when config and model contradict each other. */
 export function forecast(model: DecoderConfig, config: Config, { machine, hostBytes }: Target): Forecast {
   const blocks = parameterBlocks(model);
-  const shape = trainingShape({ config: model, blocks, dtype: config.dtype }, config);
+  const limit = Math.min(machine.deviceBytes, config.deviceMemory ?? Infinity) - machine.deviceOverhead;
+  const room = machine.cores === undefined ? { machine, deviceBytes: limit } : undefined;
+  const shape = trainingShape({ config: model, blocks, dtype: config.dtype }, config, room);
   checkShape(shape);
   const bill = memoryBill(shape);
-  const batch = fullBatch(model, config);
+  const random = new Random(0);
+  const batch = fullBatch(model, config, () => random.uniform());
   const recorder = rehearse(shape);
   const steps = [1, 2, 3, 4].map((step) => recordStep(recorder, batch, rehearsedSettings(shape, step)));
   const { secondsPerStep, busy, binds } = simulate(steps, { machine });
@@ -88,26 +91,10 @@ export function forecast(model: DecoderConfig, config: Config, { machine, hostBy
     teraflopsPerSecond: stepFlops(model, batch) / secondsPerStep / 1e12,
     busy,
     binds,
-    device: fit(device, Math.min(machine.deviceBytes, config.deviceMemory ?? Infinity)),
+    device: fit(device, limit),
     host: fit(host + shared, hostBytes),
     bill,
   };
 }
 
 const fit = (needed: number, limit: number): Fit => ({ needed, limit, fits: needed <= limit });
-
-/** One step of full rows, laid into micro-batches as the loader does. */
-function fullBatch(model: DecoderConfig, config: Config) {
-  const { batchSize, gradientAccumulation: passes, microBatchTokens, sequenceLength } = config;
-  const random = new Random(0);
-  const rowsMost = Math.floor(microBatchTokens / sequenceLength);
-  const microBatch = (rows: number) =>
-    rehearsedMicroBatch(Array(rows).fill(sequenceLength), model.vocabulary, () => random.uniform());
-  return rehearsedBatch(
-    Array.from({ length: passes }, () => {
-      const rows = batchSize / passes;
-      const count = Math.ceil(rows / rowsMost);
-      return Array.from({ length: count }, (_, index) => microBatch(Math.min(rowsMost, rows - index * rowsMost)));
-    }),
-  );
-}

@@ -2,8 +2,8 @@
 //
 // `accumulators` hands out gradient buffers that their last reader has left: float32 sums, or, where a pass is one
 // micro-batch, the places of the rounded gradient itself (memory.ts, `roundsAtOnce`). `land` sends a block's finished
-// gradient to the host, chunk by chunk, into a slot of the ring. Without clipping each chunk is updated as it lands. With
-// clipping all gradients are kept until the norm is known. Gradients of resident blocks never leave the device.
+// gradient to the host, chunk by chunk, into a slot of the ring. Each chunk is updated as it lands; with exact clipping all
+// gradients are kept until the norm is known. Gradients of resident blocks never leave the device.
 //
 // With several passes, a pass's gradients are added up on the host in float32 and updated after the last pass.
 
@@ -26,7 +26,7 @@ import { vectorsOffset, type ParameterBlock } from "./models/parameters.ts";
 import type { Dtype, Ops } from "./native/abi.gen.ts";
 import type { AdamwStep } from "./optimizer.ts";
 import { Resource, type Event, type Plan, type Range } from "./plan.ts";
-import { Updates, type Place, type TouchedRows } from "./updates.ts";
+import { Updates, deadlineOf, type Place, type TouchedRows } from "./updates.ts";
 import type { BlockParameters, Window } from "./window.ts";
 
 /** Where a gradient is made on the device. */
@@ -121,6 +121,11 @@ export class Gradients {
     this.#onDevice = [];
   }
 
+  /** Where the factor for the next step is, when steps are clipped by the norm of the one before. */
+  get previousFactor(): Range | undefined {
+    return this.#updates.previousFactor;
+  }
+
   /** Nothing may be updated before this event: it fails the step when the loss is not finite. */
   afterLossCheck(event: Event): void {
     this.#updates.afterLossCheck(event);
@@ -193,7 +198,7 @@ export class Gradients {
       this.#push(parameters, this.#download(plan, parameters, finished, this.#ring[0]!), gradientDtype(this.shape));
     } else this.#sumOnHost(plan, parameters, this.#download(plan, parameters, finished, this.#ring[0]!), pass);
     if (!isResident(this.shape, layer)) rotate(this.#ring);
-    if (!this.shape.clips) this.#updates.record(plan);
+    if (this.shape.clips !== "exact") this.#updates.record(plan);
   }
 
   /** The head's gradient is complete for the step. */
@@ -208,7 +213,7 @@ export class Gradients {
       const matrix = this.#finish(plan, embeddingBlock(this.shape), this.#matrix, atOnce);
       this.#download(plan, embedding, matrix, this.#matrix.landing);
     }
-    if (!this.shape.clips) this.#updates.record(plan);
+    if (this.shape.clips !== "exact") this.#updates.record(plan);
   }
 
   /** Chunk by chunk to the host; a chunk can be updated while the next is on its way. */
@@ -268,7 +273,8 @@ export class Gradients {
     for (const [index, { offset, count }] of chunks.entries()) {
       const to = sum.slice(offset * 4, count * 4);
       const from = landing.range.slice(offset * bytes, count * bytes);
-      const order = { waits: [landing.events[index]!], writes: [resources[index]!], deadline: block.index };
+      const deadline = deadlineOf(this.shape, block);
+      const order = { waits: [landing.events[index]!], writes: [resources[index]!], deadline };
       landing.resource.read(plan.record("host", "accumulate", { to, from, count, accumulate, dtype }, order), "host");
     }
     if (pass < this.shape.passes - 1) return;
@@ -397,6 +403,7 @@ export class Gradients {
     const gradient = { range: this.#touchedGradient(rows.distinct), resource: this.#rowsGradient.resource };
     const rowsEvent = this.#updates.recordEmbedding(plan, rows, gradient, this.#matrix && this.#tiedLanding());
     this.#updates.record(plan);
+    this.#updates.passFactorOn(plan);
     return { norm, rows: rowsEvent };
   }
 }

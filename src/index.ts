@@ -31,6 +31,8 @@ export {
   type MicroBatch,
   type StepBatch,
 } from "./data/loader.ts";
+export { StreamLoader } from "./data/stream-loader.ts";
+export { TokenStream, type StreamOptions } from "./data/stream.ts";
 export type { DataInput, DataRecord, DataSource } from "./data/source.ts";
 export { run } from "./main.ts";
 export { load, Model, type LoadOptions } from "./model.ts";

@@ -57,8 +57,7 @@ export class Inputs {
     const offset = (pass * this.shape.microBatches + microBatch) * totalBytes(sizes);
     const staging = carve(this.#buffers.range(`batch.${parity}`, offset, totalBytes(sizes)), sizes);
     const device = carve(this.#buffers.range("batch", offset, totalBytes(sizes)), sizes);
-    const rowIndex = Int32Array.from(batch.targets.keys()).filter((row) => batch.targets[row]! >= 0);
-    const targets = rowIndex.map((row) => batch.targets[row]!);
+    const { rowIndex, targets } = validRows(batch.targets);
     const put = (name: keyof typeof sizes, values: Int32Array): Range => {
       this.#write(`batch.${parity}`, staging(name).offset, values);
       return device(name, values.length * 4);
@@ -101,6 +100,18 @@ export class Inputs {
       starts: buckets.map(({ starts }, pass) => put(perPass("starts", pass), starts)),
     };
   }
+}
+
+/** Rows whose target counts, and their targets. A loop: this runs for every token of every step. */
+function validRows(all: Int32Array): { rowIndex: Int32Array; targets: Int32Array } {
+  const [rowIndex, targets] = [new Int32Array(all.length), new Int32Array(all.length)];
+  let count = 0;
+  for (let row = 0; row < all.length; row++)
+    if (all[row]! >= 0) {
+      rowIndex[count] = row;
+      targets[count++] = all[row]!;
+    }
+  return { rowIndex: rowIndex.subarray(0, count), targets: targets.subarray(0, count) };
 }
 
 function distinctTokens(passes: readonly (readonly MicroBatch[])[]): Int32Array {

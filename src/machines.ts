@@ -34,6 +34,8 @@ export interface Machine {
   diskRead: number;
   diskWrite: number;
   deviceBytes: number;
+  /** What context, kernels and libraries take of it. */
+  deviceOverhead: number;
   /** Set where the device is the CPU: compute, copies and host commands share these cores. */
   cores?: number;
 }
@@ -60,7 +62,8 @@ export const machines: Record<string, Machine> = {
     hostMemory: 150,
     diskRead: 3.1,
     diskWrite: 2,
-    deviceBytes: 141e9,
+    deviceBytes: 150e9,
+    deviceOverhead: 1.2e9,
   },
   rtx4090: {
     name: "RTX 4090, desktop, PCIe 4 x16",
@@ -82,6 +85,7 @@ export const machines: Record<string, Machine> = {
     diskRead: 6,
     diskWrite: 5,
     deviceBytes: 24e9,
+    deviceOverhead: 0.8e9,
   },
   "cpu-2core": {
     name: "CPU device, 2 cores",
@@ -97,6 +101,7 @@ export const machines: Record<string, Machine> = {
     diskRead: 1,
     diskWrite: 0.5,
     deviceBytes: 16e9,
+    deviceOverhead: 0,
     cores: 2,
   },
 };

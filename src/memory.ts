@@ -46,8 +46,8 @@ export interface StepShape {
   residentBlocks: number;
   /** Host slots for gradients of sliding blocks. */
   ring: number;
-  /** Gradients are clipped by their exact global norm (so all of them are kept until it is known). */
-  clips: boolean;
+  /** Gradients are clipped by their exact global norm (so all of them are kept until it is known), or by the last step's. */
+  clips: false | "exact" | "previous";
   /** Rows of logits that exist at once. */
   logitsChunk: number;
   /** Parameters per copy and per update command. */
@@ -89,7 +89,7 @@ export const headRoundsAtOnce = (shape: StepShape): boolean =>
   roundsAtOnce(shape) && shape.passes === 1 && shape.logitsChunk >= shape.tokensMax;
 /** A resident block's gradient has a place of its own while others are computed: with clipping or accumulation. */
 export const keepsGradient = (shape: StepShape, layer: number): boolean =>
-  isResident(shape, layer) && (shape.clips || shape.passes > 1);
+  isResident(shape, layer) && (shape.clips === "exact" || shape.passes > 1);
 /** Distinct tokens of a step, at most. */
 export const distinctMax = (shape: StepShape): number =>
   Math.min(shape.config.vocabulary, shape.passes * shape.microBatches * shape.tokensMax);
@@ -214,7 +214,9 @@ export function memoryBill(shape: StepShape): BillLine[] {
   if (passes > 1)
     for (const { name, length } of streaming)
       add("gradient sums over passes", "host", `${name}.gradientSum`, length * 4);
-  if (!shape.clips) add("losses and norms", "host", "unit factor", 64);
+  // Rows of an untied embedding that no token touches have no gradient: no factor changes their update.
+  if (!shape.clips || !config.tied) add("losses and norms", "host", "unit factor", 64);
+  if (shape.clips === "previous") add("losses and norms", "host", "previous factors", 2 * 64);
   return lines;
 }
 
@@ -309,7 +311,7 @@ export function checkShape(shape: StepShape): void {
   };
   within("window.residentBlocks", shape.residentBlocks, 0);
   const streaming = layers - shape.residentBlocks;
-  if (shape.clips && shape.ring < streaming)
+  if (shape.clips === "exact" && shape.ring < streaming)
     throw new ConfigError(
       `window.ring (${shape.ring}) must be "all" (${streaming} here) while gradients are clipped: all of them are kept until the norm is known`,
     );

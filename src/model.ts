@@ -10,7 +10,8 @@ import { ConfigError, DataError, ModelError } from "./errors.ts";
 import { evaluationBatches, type BatchShape } from "./data/loader.ts";
 import { loadDataset, type Dataset, type DatasetOptions } from "./data/dataset.ts";
 import type { ChatLoss } from "./data/chat.ts";
-import type { DataInput } from "./data/source.ts";
+import { findSources, type DataInput } from "./data/source.ts";
+import { TokenStream, type StreamOptions } from "./data/stream.ts";
 import { loadTokenizer, type Tokenizer } from "./data/tokenizer.ts";
 import { formatCount } from "./format.ts";
 import { generate, type GenerateOptions, type Prompt } from "./generate.ts";
@@ -36,6 +37,9 @@ export interface LoadOptions {
   /** Reads this file instead of the directory's config.json. */
   configPath?: string;
 }
+
+/** How data is read for a model; "assistant" unless `loss` says what is learned. */
+type ModelData<Options> = Omit<Options, "loss"> & { loss?: ChatLoss };
 
 /** Reads a Hugging Face model directory into host memory. ModelError says what is wrong with it. */
 export async function load(directory: string, options: LoadOptions = {}): Promise<Model> {
@@ -110,14 +114,48 @@ export class Model implements Disposable {
   }
 
   /** Data as token documents for this model; `data` is a path, or a list of paths and sources. */
-  async dataset(data: DataInput, options: Omit<DatasetOptions, "loss"> & { loss?: ChatLoss }): Promise<Dataset> {
-    const { sequenceLength } = options;
+  async dataset(data: DataInput, options: ModelData<DatasetOptions>): Promise<Dataset> {
+    return shownShort(await loadDataset(data, await this.#tokenizerFor(options), { loss: "assistant", ...options }));
+  }
+
+  /**
+   * Data as a stream, whose first batch is there while the rest is still being tokenized, and which need not fit in memory.
+   * `StreamLoader` makes batches of it; close it after use.
+   */
+  async stream(data: DataInput, options: ModelData<StreamOptions>): Promise<TokenStream> {
+    const tokenizer = await this.#tokenizerFor(options);
+    return TokenStream.open(await findSources(data), tokenizer, { loss: "assistant", ...options });
+  }
+
+  /** What `train` learns from: a stream if the files are that large and no source has a weight, else a dataset. */
+  async trainingData(
+    data: DataInput,
+    { streamAbove, ...options }: ModelData<StreamOptions> & { streamAbove: number },
+  ): Promise<Dataset | TokenStream> {
+    const tokenizer = await this.#tokenizerFor(options);
+    const found = await findSources(data);
+    const streams = found.bytes >= streamAbove && found.sources.every(({ weight }) => weight === undefined);
+    if (streams) {
+      const stream = await TokenStream.open(found, tokenizer, { loss: "assistant", ...options });
+      try {
+        await stream.lengths(0); // what is wrong with the first lines is said before anything else happens
+        return stream;
+      } catch (error) {
+        await stream.close();
+        throw error;
+      }
+    }
+    return shownShort(await loadDataset(found, tokenizer, { loss: "assistant", ...options }));
+  }
+
+  /** The tokenizer, if the model can take what it is to be used for. */
+  async #tokenizerFor({ sequenceLength }: { sequenceLength: number }): Promise<Tokenizer> {
     const { maxPositions } = this.config;
     if (sequenceLength > maxPositions)
       throw new DataError(
         `sequenceLength (${sequenceLength}) is longer than the model's ${maxPositions} positions; use at most ${maxPositions}`,
       );
-    return shownShort(await loadDataset(data, await this.tokenizer(), { loss: "assistant", ...options }));
+    return await this.tokenizer();
   }
 
   /** Mean loss over all valid tokens of a dataset, nothing is changed. Needs no trainer and allocates its own buffers. */

@@ -71,7 +71,11 @@ export class Contents {
         const weights: Weights = { kind: "weights", block, at: 0, elementBytes, version: 0, half: undefined };
         this.#maps.set(`${block.name}.${part}`, new ByteMap<Content>(block.length * elementBytes, weights, shifted));
       }
-    this.#maps.set("unit factor", new ByteMap<Content>(64, { kind: "factor", plan: undefined }));
+    for (const [name, bytes] of [
+      ["unit factor", 64],
+      ["previous factors", 128],
+    ] as const)
+      this.#maps.set(name, new ByteMap<Content>(bytes, { kind: "factor", plan: undefined }));
   }
 
   /** Every stretch of parameters and moments, padding left out. */

@@ -40,6 +40,8 @@ export class Provenance {
   /** Updates so far. */
   #version = 0;
   #plan!: Plan;
+  /** The training step before. */
+  #before: Plan | undefined;
   #expected!: Expected;
   /** Whose output forward read as the input of a layer, by "pass layer microBatch". */
   #inputs = new Map<string, Command>();
@@ -56,6 +58,7 @@ export class Provenance {
     this.#expected = expectedOf(plan);
     for (const command of plan.commands) this.#play(command);
     if (!plan.commands.some(({ label }) => label.phase === "backward")) return;
+    this.#before = plan;
     this.#version++;
     this.#checkUpdated();
   }
@@ -364,7 +367,9 @@ export class Provenance {
     const { gradient, factor } = args;
     const { clips, config } = this.shape;
     const scale = this.#contents.at(factor);
-    if (scale?.kind !== "factor" || scale.plan !== (clips ? this.#plan : undefined))
+    const plain = !clips || (command.op === "adamwOtherRows" && !config.tied);
+    const wanted = plain ? undefined : clips === "exact" ? this.#plan : this.#before;
+    if (scale?.kind !== "factor" || scale.plan !== wanted)
       this.#report(6, command, `scales by ${factor}, which holds ${describe(scale)}`);
     const first = this.#contents.at(args.hi);
     if (first?.kind !== "weights")

@@ -3,7 +3,7 @@
 // checked (`plan-check.ts`) and timed (`simulate.ts`) on a machine that could never hold the model.
 
 import { ConfigError } from "./errors.ts";
-import type { MicroBatch, StepBatch } from "./data/loader.ts";
+import type { BatchShape, MicroBatch, StepBatch } from "./data/loader.ts";
 import { Buffers, memoryBill, type StepShape } from "./memory.ts";
 import type { DecoderSizes } from "./models/architecture.ts";
 import type { DecoderConfig } from "./models/config.ts";
@@ -60,7 +60,7 @@ export function describeModel(sizes: ModelSizes): DecoderConfig {
     ...sizes,
     normEpsilon: 1e-6,
     rope: { type: "default", theta: 1e6 },
-    maxPositions: 32768,
+    maxPositions: 131072,
     windows: Array.from({ length: sizes.layers }, () => 0),
     attentionBias: has("qkv_bias"),
     qkNorm: has("q_norm"),
@@ -134,6 +134,23 @@ export function rehearsedBatch(passes: MicroBatch[][]): StepBatch {
   };
 }
 
+/** One step of full rows, one document each, laid into micro-batches as the loader does. */
+export function fullBatch(
+  { vocabulary }: DecoderConfig,
+  { batchSize, gradientAccumulation: passes, microBatchTokens, sequenceLength }: BatchShape,
+  draw: () => number,
+): StepBatch {
+  const rows = batchSize / passes;
+  const rowsMost = Math.floor(microBatchTokens / sequenceLength);
+  const microBatch = (count: number) =>
+    rehearsedMicroBatch(Array<number>(count).fill(sequenceLength), vocabulary, draw);
+  const pass = () =>
+    Array.from({ length: Math.ceil(rows / rowsMost) }, (_, index) =>
+      microBatch(Math.min(rowsMost, rows - index * rowsMost)),
+    );
+  return rehearsedBatch(Array.from({ length: passes }, pass));
+}
+
 /** A shape from a config and what matters in it; everything else as small as it may be. */
 export function rehearsedShape(config: DecoderConfig, options: Partial<StepShape> & { tokensMax: number }): StepShape {
   const clips = options.clips ?? false;
@@ -148,7 +165,7 @@ export function rehearsedShape(config: DecoderConfig, options: Partial<StepShape
     keep: [],
     residentBlocks: 0,
     // Clipped gradients all wait for the norm; so every one of them needs a place.
-    ring: clips ? config.layers : 2,
+    ring: clips === "exact" ? config.layers : 2,
     logitsChunk: 1024,
     chunkParameters: 4 << 20,
     ...options,

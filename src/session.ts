@@ -8,7 +8,7 @@ import type { Model } from "./model.ts";
 import { alignBytes } from "./models/decoder.ts";
 import { ropeTable } from "./models/rope.ts";
 import type { Buffer } from "./native/runtime.ts";
-import { Plan } from "./plan.ts";
+import { Plan, type Range } from "./plan.ts";
 import { StepRecorder, recordEvaluation, resultRange, type RecordedStep } from "./step.ts";
 
 /** Rows of logits at once: enough to keep the matrix unit busy, few enough to stay small beside a block. */
@@ -104,6 +104,7 @@ export class Session implements Disposable {
     await this.model.engine.play(plan);
     staging.free();
     if (this.buffers.has("unit factor")) new Float64Array(this.buffers.get("unit factor").window())[0] = 1;
+    if (this.buffers.has("previous factors")) this.previousFactor = 1;
   }
   #prepared = false;
 
@@ -142,6 +143,18 @@ export class Session implements Disposable {
     const what = training ? "training" : "forward only";
     const size = `${microBatches} × ${tokensMax} tokens, ${slots} slots`;
     return `Session(${what}, ${size}, ${formatPlaces(this.bill)})`;
+  }
+
+  /** The factor that the next step's updates take over (`maxGradNorm.mode` "previous"); everything must be drained. */
+  get previousFactor(): number | undefined {
+    return this.recorder.gradients?.previousFactor && this.#factors(this.recorder.gradients.previousFactor)[0]!;
+  }
+  set previousFactor(factor: number) {
+    const place = this.recorder.gradients?.previousFactor;
+    if (place) this.#factors(place)[0] = factor;
+  }
+  #factors({ buffer, offset, bytes }: Range): Float64Array {
+    return new Float64Array(this.buffers.get(buffer.name).window(offset, bytes));
   }
 
   [Symbol.dispose](): void {

@@ -20,6 +20,8 @@ import { configJson, parseConfig, type Config, type TrainConfig } from "./config
 import type { Dashboard } from "./dashboard.ts";
 import { Loader, evaluationBatches, type StepBatch } from "./data/loader.ts";
 import type { Dataset } from "./data/dataset.ts";
+import { StreamLoader } from "./data/stream-loader.ts";
+import { TokenStream } from "./data/stream.ts";
 import { CancelledError, CheckpointError, ConfigError } from "./errors.ts";
 import { exportModel } from "./export.ts";
 import { stepFlops } from "./flops.ts";
@@ -71,13 +73,15 @@ export async function train(input: TrainConfig, callbacks: Callbacks = {}): Prom
   });
   const { sequenceLength, maxBadLines, workers } = config;
   const lossOn = { sequenceLength, maxBadLines, workers, loss: config.chat.loss };
-  const dataset = await model.dataset(config.data, lossOn);
   const heldOut = config.evaluationData === undefined ? undefined : await model.dataset(config.evaluationData, lossOn);
-  const loader = new Loader(dataset, config, config.seed);
-  const steps = stepCount(config, loader);
+  const data = await model.trainingData(config.data, { ...lossOn, streamAbove: config.streamAbove });
+  await using _ = data instanceof TokenStream ? data : undefined;
+  const loader =
+    data instanceof TokenStream ? new StreamLoader(data, config, config.seed) : new Loader(data, config, config.seed);
+  const steps = await stepCount(config, loader);
   const trainer = await Trainer.open(model, config);
-  announce(model, trainer, dataset, config, steps);
-  const facts = factsOf({ steps, model: aboutModel(model, config), data: dataset.report, bill: trainer.bill });
+  announce(model, trainer, data, config, steps);
+  const facts = factsOf({ steps, model: aboutModel(model, config), data: data.report, bill: trainer.bill });
 
   const run = new Run(config, model, trainer, loader, facts, callbacks);
   try {
@@ -87,7 +91,7 @@ export async function train(input: TrainConfig, callbacks: Callbacks = {}): Prom
     await run.save();
     run.checkCallbacks();
     if (run.stopping) {
-      await run.conclude();
+      await run.conclude(data.report);
       throw new CancelledError(
         `interrupted after step ${trainer.steps} of ${steps}, which is saved in ${run.checkpoints}; go on with checkpoint.resume: true`,
       );
@@ -96,7 +100,7 @@ export async function train(input: TrainConfig, callbacks: Callbacks = {}): Prom
     run.checkCallbacks();
     const exported = join(config.output, "model");
     await exportModel(model, exported);
-    await run.conclude();
+    await run.conclude(data.report);
     const { output } = config;
     const { loss, stopped } = run;
     return { output, model: exported, steps: trainer.steps, loss, evaluationBefore, evaluationAfter, stopped };
@@ -120,9 +124,9 @@ function openOutput(output: string): RunLock {
 }
 
 /** How many steps the config means, with the rules that need the number. */
-function stepCount(config: Config, loader: Loader): number {
+async function stepCount(config: Config, loader: Loader | StreamLoader): Promise<number> {
   if (config.steps !== undefined) return config.steps;
-  const steps = loader.stepsOf(config.epochs!);
+  const steps = await loader.stepsOf(config.epochs!);
   const problems = scheduleProblems(config.schedule, steps);
   if (problems.length > 0) throw new ConfigError(problems.join("\n"));
   return steps;
@@ -132,7 +136,8 @@ function aboutModel({ config: { modelType }, parameters }: Model, { dtype }: Con
   return { type: modelType, parameters, weightBytes: parameters * (dtype === "float32" ? 4 : 2) };
 }
 
-function announce(model: Model, trainer: Trainer, { report }: Dataset, config: Config, steps: number): void {
+function announce(model: Model, trainer: Trainer, data: Dataset | TokenStream, config: Config, steps: number): void {
+  const { report } = data;
   const { parameters, weightBytes: bytes } = aboutModel(model, config);
   const device = bytesIn(trainer.bill, "device");
   console.log(
@@ -143,8 +148,9 @@ function announce(model: Model, trainer: Trainer, { report }: Dataset, config: C
     report.dropped && `${report.dropped} dropped`,
     report.badLines && `${report.badLines.count} bad lines left out`,
   ].filter(Boolean);
+  const streamed = data instanceof TokenStream ? `${formatBytes(data.bytes)} streamed; so far ` : "";
   console.log(
-    `data: ${formatCount(report.samples)} samples, ${formatCount(report.tokens)} tokens, ${formatCount(report.validTokens)} count` +
+    `data: ${streamed}${formatCount(report.samples)} samples, ${formatCount(report.tokens)} tokens, ${formatCount(report.validTokens)} count` +
       `${lost.length > 0 ? ` (${lost.join(", ")})` : ""}; ${steps} steps of ${config.batchSize} rows of at most ${config.sequenceLength}`,
   );
   for (const line of report.badLines?.first ?? []) console.log(`  ${line}`);
@@ -171,7 +177,7 @@ class Run {
   stopping = false;
   #model: Model;
   #trainer: Trainer;
-  #loader: Loader;
+  #loader: Loader | StreamLoader;
   #steps: number;
   #facts: RunFacts;
   #log: MetricsLog | undefined;
@@ -187,7 +193,14 @@ class Run {
   #stepEnded = performance.now();
   #busy: Record<Stream, number>;
 
-  constructor(config: Config, model: Model, trainer: Trainer, loader: Loader, facts: RunFacts, callbacks: Callbacks) {
+  constructor(
+    config: Config,
+    model: Model,
+    trainer: Trainer,
+    loader: Loader | StreamLoader,
+    facts: RunFacts,
+    callbacks: Callbacks,
+  ) {
     this.config = config;
     this.#model = model;
     this.#trainer = trainer;
@@ -243,10 +256,10 @@ class Run {
     if (dashboard !== false) await this.#serve(dashboard);
   }
 
-  /** run.json once more, now with the time it took, and the report. */
-  async conclude(): Promise<void> {
+  /** run.json once more, now with the time it took and all of the data that was read, and the report. */
+  async conclude(data: RunFacts["data"]): Promise<void> {
     const seconds = (performance.now() - this.#began) / 1000; // the wall clock may have been set meanwhile
-    await writeFacts(this.config.output, { ...this.#facts, seconds });
+    await writeFacts(this.config.output, { ...this.#facts, data, seconds });
     await writeReport(this.config.output);
   }
 
@@ -284,7 +297,7 @@ class Run {
     };
     this.#restartClocks();
     while (this.#trainer.steps < this.#steps && !this.stopping && !this.#callbacks.ends) {
-      const batch = this.#loader.next();
+      const batch = await this.#nextBatch(settle);
       const rate = learningRate(optimizer.learningRate, schedule, this.#trainer.steps, this.#steps);
       const { result } = await this.#trainer.submit(batch, { learningRate: rate });
       result.catch(() => {}); // it is awaited by the next `settle`, one step later
@@ -300,6 +313,17 @@ class Run {
       this.#restartClocks();
     }
     await settle();
+  }
+
+  /** What has failed behind a stream's back ends the run after a checkpoint. */
+  async #nextBatch(settle: () => Promise<void>): Promise<StepBatch> {
+    try {
+      return await this.#loader.next();
+    } catch (error) {
+      await settle();
+      if (this.#trainer.steps > 0) await this.save();
+      throw error;
+    }
   }
 
   /** What a step's time and busy shares are counted from, after something that was no step. */

@@ -4,13 +4,15 @@
 // `drain` waits for all of it, before anything else looks at the weights.
 
 import { saveCheckpoint } from "./checkpoint.ts";
-import type { Config } from "./config.ts";
+import { clippingOf, type Config } from "./config.ts";
 import type { LoaderState, StepBatch } from "./data/loader.ts";
 import { ConfigError } from "./errors.ts";
+import { fit, logitsRowsFor, type Choice, type Room } from "./fit.ts";
 import { formatPlaces } from "./format.ts";
 import { checkBill, checkShape, isResident, keepLast, memoryBill, type BillLine, type StepShape } from "./memory.ts";
 import type { Model } from "./model.ts";
 import type { Plan } from "./plan.ts";
+import { roomOf } from "./probe.ts";
 import { Session, chunkParametersDefault, logitsChunkFor, microBatchesFor, tokensMaxFor } from "./session.ts";
 import { recordStep, type RecordedStep } from "./step.ts";
 import { weightDecays } from "./weight-decay.ts";
@@ -59,7 +61,9 @@ export class Trainer implements Disposable {
 
   /** Allocates everything a step needs, in the places the config says. MemoryError before anything is allocated. */
   static async open(model: Model, config: TrainerConfig, overrides: Partial<StepShape> = {}): Promise<Trainer> {
-    const shape = { ...trainingShape(model, config), ...overrides };
+    const tokens = tokensMaxFor(config.microBatchTokens);
+    const room = await roomOf(model.engine, { config: model.config, dtype: model.dtype, tokens });
+    const shape = { ...trainingShape(model, config, room), ...overrides };
     checkShape(shape);
     const tensors = model.blocks.flatMap((block) => block.tensors);
     const decays = weightDecays(config.optimizer, tensors);
@@ -90,7 +94,7 @@ export class Trainer implements Disposable {
     const step = this.steps + 1;
     const { beta1, beta2, epsilon, learningRate } = this.config.optimizer;
     const update = { step, learningRate: options.learningRate ?? learningRate, beta1, beta2, epsilon };
-    const recorded = recordStep(recorder, batch, { update, maxGradNorm: this.config.maxGradNorm });
+    const recorded = recordStep(recorder, batch, { update, maxGradNorm: clippingOf(this.config.maxGradNorm).value });
     await this.#until(() => this.model.engine.submit(recorded.plan));
     this.steps = step;
     this.plan = recorded.plan;
@@ -126,9 +130,10 @@ export class Trainer implements Disposable {
     if (this.#failure) throw this.#failure;
   }
 
-  /** The state now is that after `steps` steps: a checkpoint was read into it. */
-  restored(steps: number): void {
+  /** The state now is that after `steps` steps: a checkpoint was read into it. `nextFactor` clips the next step, if any does. */
+  restored(steps: number, nextFactor = 1): void {
     this.steps = steps;
+    this.session.previousFactor = nextFactor;
     this.session.recorder.window.forget();
   }
 
@@ -161,11 +166,19 @@ export class Trainer implements Disposable {
   }
 }
 
-/** The config resolved against the model. */
-export function trainingShape(model: Pick<Model, "config" | "blocks" | "dtype">, config: TrainerConfig): StepShape {
+/**
+ * The config resolved against the model. What it leaves open is fitted to the room a GPU has; without one (on the cpu
+ * device, where device memory is host memory) it takes the simplest value.
+ */
+export function trainingShape(
+  model: Pick<Model, "config" | "blocks" | "dtype">,
+  config: TrainerConfig,
+  room?: Room,
+): StepShape {
   const { layers, maxPositions } = model.config;
   const { window, sequenceLength } = config;
-  const count = (value: number | "all"): number => (value === "all" ? layers : value);
+  const count = (value: number | "all" | "auto", auto = 0): number =>
+    value === "all" ? layers : value === "auto" ? auto : value;
   if (sequenceLength > maxPositions)
     throw new ConfigError(
       `sequenceLength must be at most ${maxPositions}, the model's max_position_embeddings (was ${sequenceLength})`,
@@ -175,7 +188,7 @@ export function trainingShape(model: Pick<Model, "config" | "blocks" | "dtype">,
       `window.keepBlocks must be 0 to ${layers}, the model's number of layers (was ${window.keepBlocks})`,
     );
   const tokensMax = tokensMaxFor(config.microBatchTokens);
-  return {
+  const shape: StepShape = {
     config: model.config,
     blocks: model.blocks,
     dtype: model.dtype,
@@ -184,13 +197,23 @@ export function trainingShape(model: Pick<Model, "config" | "blocks" | "dtype">,
     microBatches: microBatchesFor(config),
     passes: config.gradientAccumulation,
     positions: sequenceLength,
-    slots: count(window.slots),
-    boundary: window.boundary,
+    slots: count(window.slots, 2),
+    boundary: window.boundary === "auto" ? "pinned" : window.boundary,
     keep: keepLast(layers, count(window.keepBlocks), window.keep ?? "all"),
     residentBlocks: count(window.residentBlocks),
-    ring: count(window.ring),
-    clips: config.maxGradNorm !== null,
+    ring: count(window.ring, layers),
+    clips: clippingOf(config.maxGradNorm).mode,
     logitsChunk: logitsChunkFor(tokensMax, model.config.vocabulary),
     chunkParameters: chunkParametersDefault,
   };
+  if (!room) return shape;
+  const sized = { ...shape, logitsChunk: logitsRowsFor(shape, room.deviceBytes) };
+  const open = new Map<Choice, unknown>([
+    ["keep", window.keepBlocks],
+    ["residentBlocks", window.residentBlocks],
+    ["boundary", window.boundary],
+    ["slots", window.slots],
+    ["ring", window.ring],
+  ]);
+  return fit(sized, new Set([...open].flatMap(([choice, value]) => (value === "auto" ? choice : []))), room);
 }

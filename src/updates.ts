@@ -2,12 +2,13 @@
 //
 // The host takes the earliest deadline first: the embedding, then layer 0, 1, … in the order in which the next forward
 // pass needs them, and what it has not finished when backward ends runs on underneath that pass (DESIGN: deadline order).
-// With clipping every update waits for the factor, without it for the check that the loss is finite. Resident blocks are
-// updated by compute, on the device.
+// With exact clipping every update waits for the factor, without it for the check that the loss is finite; a step that is
+// clipped by the norm of the one before finds its factor ready. Resident blocks are updated by compute, on the device.
 
 import { assert } from "./errors.ts";
 import { gradientDtype, isResident, type Buffers, type StepShape } from "./memory.ts";
 import { bytesOf } from "./models/decoder.ts";
+import type { ParameterBlock } from "./models/parameters.ts";
 import type { Dtype } from "./native/abi.gen.ts";
 import { updateRuns, type AdamwStep, type UpdateRun } from "./optimizer.ts";
 import { Resource, type Event, type Plan, type Range } from "./plan.ts";
@@ -37,6 +38,18 @@ export interface TouchedRows {
   distinct: number;
 }
 
+/**
+ * When a block's update should run: the next forward pass needs the lowest layer first. But while the ring is shorter than
+ * the model, backward waits for slots, and every block but the last ones frees a slot that it waits for: those go first, in
+ * the order in which they land.
+ */
+export function deadlineOf({ config, residentBlocks, ring }: StepShape, { index, layer }: ParameterBlock): number {
+  const streaming = config.layers - residentBlocks;
+  const behind = layer - residentBlocks;
+  if (layer < 0 || behind < 0 || ring >= streaming) return index;
+  return behind >= ring ? streaming - behind : index;
+}
+
 export class Updates {
   readonly #shape: StepShape;
   readonly #window: Window;
@@ -45,6 +58,8 @@ export class Updates {
   readonly #runs: Map<BlockParameters, UpdateRun[][]>;
   /** 1, for updates that are not clipped. */
   readonly #unit: Range | undefined;
+  /** The factors of the last step and of the one in hand, in turn, where steps are clipped by the norm before. */
+  readonly #previous: Place[] = [];
   readonly #deviceFactor: Place | undefined;
   readonly #factors = [new Resource(), new Resource()] as const;
   // The step in hand.
@@ -65,7 +80,10 @@ export class Updates {
         parameters.chunks.map((chunk) => updateRuns(parameters.block, chunk, decays)),
       ]),
     );
-    this.#unit = shape.clips ? undefined : buffers.range("unit factor", 0, 16);
+    if (buffers.has("unit factor")) this.#unit = buffers.range("unit factor", 0, 16);
+    if (shape.clips === "previous")
+      for (const slot of [0, 1])
+        this.#previous.push({ range: buffers.range("previous factors", slot * 64, 16), resource: new Resource() });
     if (buffers.has("factor")) this.#deviceFactor = { range: buffers.range("factor"), resource: new Resource() };
   }
 
@@ -98,6 +116,7 @@ export class Updates {
     const { vocabulary, hidden: width } = this.#shape.config;
     const whole = { offset: 0, count: vocabulary * width };
     const { range: factor, resource } = this.#hostFactor();
+    const others = tied ? { range: factor, resource } : this.#unitFactor();
     const common = {
       hi: embedding.range("hi", whole),
       lo: embedding.range("lo", whole),
@@ -114,9 +133,9 @@ export class Updates {
     plan.record(
       "host",
       "adamwOtherRows",
-      { ...common, gradient: tied?.range ?? null, gradientDtype: gradientDtype(this.#shape) },
+      { ...common, factor: others.range, gradient: tied?.range ?? null, gradientDtype: gradientDtype(this.#shape) },
       {
-        reads: [resource, ...(tied ? [tied.resource] : [])],
+        reads: [others.resource, ...(tied ? [tied.resource] : [])],
         writes: embedding.resources,
         waits: this.lossChecks,
       },
@@ -162,7 +181,7 @@ export class Updates {
             reads: [factor.resource],
             writes: [chunk.resource],
             waits: [...this.lossChecks, ...(landedAt === undefined ? resource.toRead() : [landedAt])],
-            deadline: block.index,
+            deadline: deadlineOf(this.#shape, block),
           },
         );
         resource.read(event, resident ? "compute" : "host");
@@ -172,10 +191,30 @@ export class Updates {
     for (const parameters of new Set(landed.map((entry) => entry.parameters))) parameters.version++;
   }
 
-  /** The factor by which gradients are multiplied: this step's, or 1, which nobody ever writes, when nothing is clipped. */
+  /** The factor by which gradients are multiplied: this step's, the last one's, or 1, which nobody ever writes. */
   #hostFactor(): Place {
-    if (this.#unit) return { range: this.#unit, resource: new Resource() };
-    return { range: this.#factorRange, resource: this.factor };
+    const { clips } = this.#shape;
+    if (clips === "previous") return this.#previous[0]!;
+    return clips === "exact" ? { range: this.#factorRange, resource: this.factor } : this.#unitFactor();
+  }
+
+  #unitFactor(): Place {
+    assert(this.#unit, "there is no unit factor");
+    return { range: this.#unit, resource: new Resource() };
+  }
+
+  /** Where the next step finds its factor; undefined when it makes its own. */
+  get previousFactor(): Range | undefined {
+    return this.#previous[0]?.range;
+  }
+
+  /** After the last update of a step: its own factor is kept for the next. */
+  passFactorOn(plan: Plan): void {
+    const next = this.#previous[1];
+    if (!next) return;
+    const args = { to: next.range, from: this.#factorRange };
+    plan.record("host", "copy", args, { reads: [this.factor], writes: [next.resource] });
+    this.#previous.reverse();
   }
 
   #factorOnDevice(plan: Plan): Place {

@@ -10,13 +10,21 @@ export type BadLinesMax = number | string;
 const SHOWN_MAX = 5;
 
 export class BadLines {
-  count = 0;
+  count: number;
   /** The first messages, each beginning with `file:line:`. */
-  readonly first: string[] = [];
+  readonly first: string[];
   readonly #max: BadLinesMax;
 
-  constructor(max: BadLinesMax) {
+  /** `before`: what an earlier run has found in lines that are not read again. */
+  constructor(max: BadLinesMax, before: Pick<BadLines, "count" | "first"> = { count: 0, first: [] }) {
     this.#max = max;
+    this.count = before.count;
+    this.first = [...before.first];
+  }
+
+  /** Whether the next message will be kept or thrown. */
+  get isShown(): boolean {
+    return this.first.length < SHOWN_MAX;
   }
 
   /** Counts a line that cannot be used; throws what is wrong with it, or that there are too many, once a count is passed. */

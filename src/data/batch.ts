@@ -3,14 +3,14 @@
 
 import { DataError } from "../errors.ts";
 import type { Encoder } from "./encode.ts";
-import { isBlank, lineRecord } from "./files.ts";
+import { isBlank, lineRecord, readRange, type FileRange } from "./files.ts";
 import { toSample, type Sample } from "./shapes.ts";
 
 /** A sample, or what is wrong with the record that should have been one. */
 export type Item = Sample | { problem: string };
 
-/** Whole lines of a JSONL file, which a worker parses as well, or items that were read already. */
-export type Task = { lines: Uint8Array; path: string; firstLine: number } | { items: Item[] };
+/** Whole lines of a JSONL file or where they are, which a worker parses as well, or items that were read already. */
+export type Task = { lines: Uint8Array; path: string; firstLine: number } | { range: FileRange } | { items: Item[] };
 
 export interface Counts {
   samples: number;
@@ -41,7 +41,7 @@ export function encodeTask(encoder: Encoder, task: Task): Batch {
   const counts = noCounts();
   const problems: string[] = [];
   let length = 0;
-  for (const read of "lines" in task ? linesOf(task) : task.items.map((item) => () => item)) {
+  for (const read of readsOf(task)) {
     try {
       const item = read();
       if ("problem" in item) {
@@ -74,14 +74,64 @@ export function encodeTask(encoder: Encoder, task: Task): Batch {
   return { tokens, targets, lengths: Int32Array.from(documents, ({ ids }) => ids.length), counts, problems };
 }
 
-function* linesOf({ lines, path, firstLine }: Extract<Task, { lines: Uint8Array }>): Generator<() => Sample> {
-  let line = firstLine;
-  for (let from = 0; from < lines.length; line++) {
+function readsOf(task: Task): Iterable<() => Item> {
+  if ("items" in task) return task.items.map((item) => () => item);
+  if ("lines" in task) return recordsOf(task.lines, task.path, (_, line) => String(task.firstLine + line));
+  const { lines, start } = readRange(task.range);
+  return recordsOf(lines, task.range.path, (at) => byteMark(start + at));
+}
+
+function* recordsOf(
+  lines: Uint8Array,
+  path: string,
+  place: (at: number, line: number) => string,
+): Generator<() => Sample> {
+  for (let from = 0, line = 0; from < lines.length; line++) {
     const newline = lines.indexOf(10, from);
     const end = newline === -1 ? lines.length : newline;
     const bytes = lines.subarray(from, end);
+    if (!isBlank(bytes)) {
+      const where = `${path}:${place(from, line)}`;
+      yield () => toSample(lineRecord(bytes, where).read(), where);
+    }
     from = end + 1;
-    const where = `${path}:${line}`;
-    if (!isBlank(bytes)) yield () => toSample(lineRecord(bytes, where).read(), where);
   }
+}
+
+/** Stands for a line's number in a message from the middle of a file, where nobody has counted; no path contains it. */
+function byteMark(byte: number): string {
+  return `\0${byte}\0`;
+}
+
+/** A message with the numbers of its lines; `count` finds the number of the line at a byte. */
+export async function withLineNumber(
+  message: string,
+  count: (path: string, byte: number) => Promise<number>,
+): Promise<string> {
+  const [mark, path, byte] = /^([^\0]*):\0(\d+)\0/.exec(message) ?? [];
+  if (mark === undefined) return message;
+  return message.replaceAll(byteMark(Number(byte)), String(await count(path!, Number(byte))));
+}
+
+/** Items by the hundred, or fewer long ones. */
+export async function* grouped(items: AsyncIterable<Item>, taskBytes: number): AsyncGenerator<{ items: Item[] }> {
+  let group: Item[] = [];
+  let length = 0;
+  for await (const item of items) {
+    group.push(item);
+    length += lengthOf(item);
+    if (group.length < 100 && length < taskBytes) continue;
+    yield { items: group };
+    group = [];
+    length = 0;
+  }
+  if (group.length > 0) yield { items: group };
+}
+
+/** About how many bytes an item takes in its file. */
+export function lengthOf(item: Item): number {
+  if ("problem" in item) return 0;
+  if (item.kind === "text") return item.text.length;
+  if (item.kind === "prompt") return item.prompt.length + item.completion.length;
+  return item.messages.reduce((sum, { content }) => sum + (content?.length ?? 0), 0);
 }

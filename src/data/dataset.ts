@@ -4,18 +4,26 @@
 //
 // encode.ts turns one sample into documents; batch.ts does it for a block of lines. Next: loader.ts makes batches.
 
-import { statSync } from "node:fs";
 import { availableParallelism } from "node:os";
-import { join, resolve } from "node:path";
 import { DataError } from "../errors.ts";
-import { formatCount, formatDuration } from "../format.ts";
 import type { StatusStream } from "../status.ts";
 import { BadLines, type BadLinesMax } from "./bad-lines.ts";
-import { noCounts, type Batch, type Counts, type Item, type Task } from "./batch.ts";
+import { grouped, noCounts, type Batch, type Counts, type Task } from "./batch.ts";
 import type { EncodeOptions } from "./encode.ts";
 import { FileStamps } from "../io/file-stamps.ts";
 import { isJsonLines, readLineBlocks } from "./files.ts";
-import { listSources, noSamples, readItems, sourceFiles, takesAll, type DataInput, type DataSource } from "./source.ts";
+import {
+  findSources,
+  isFound,
+  noSamples,
+  readItems,
+  takesAll,
+  type DataInput,
+  type FoundSource,
+  type FoundSources,
+} from "./source.ts";
+import { sha256, storeKey } from "./store-key.ts";
+import { Progress } from "./progress.ts";
 import { FileStore, findStored, MemoryStore, type TokenStore } from "./token-store.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 import { tokenizeHere, TokenizePool } from "./tokenize.ts";
@@ -56,26 +64,26 @@ export interface DatasetOptions extends EncodeOptions {
   progress?: StatusStream;
 }
 
-type Source = DataSource & { files: string[] };
-
 /** What is stored beside the arrays. */
 type About = Pick<Dataset, "sources" | "digest" | "report">;
 
 /** Changes when the same input would give other tokens, or other files. */
 const STORE_VERSION = 1;
 
-/** Read and tokenize data; `input` is what the config calls `data`. */
-export async function loadDataset(input: DataInput, tokenizer: Tokenizer, options: DatasetOptions): Promise<Dataset> {
+/** Read and tokenize data, all of it; `input` is what the config calls `data`. */
+export async function loadDataset(
+  input: DataInput | FoundSources,
+  tokenizer: Tokenizer,
+  options: DatasetOptions,
+): Promise<Dataset> {
   const { sequenceLength, loss, workers = availableParallelism(), bytesMin = 2 ** 20 } = options;
-  const sources: Source[] = [];
-  for (const source of listSources(input)) sources.push({ ...source, files: await sourceFiles(source) });
-  const bytes = sources.flatMap(({ files }) => files).reduce((sum, file) => sum + statSync(file).size, 0);
+  const { sources, bytes } = isFound(input) ? input : await findSources(input);
   const tokenizing = new Tokenizing(sources, options, bytes);
   if (bytes < bytesMin) {
     const batches = (tasks: AsyncIterable<Task>) => tokenizeHere(tasks, tokenizer, { sequenceLength, loss });
     return tokenizing.run(batches, new MemoryStore());
   }
-  const key = await storeKey(sources, tokenizer, options);
+  const key = await storeKey(sources, tokenizer, { ...options, version: STORE_VERSION });
   const stored = key === undefined ? undefined : await findStored<About>(key);
   if (stored !== undefined) {
     const { about, ...arrays } = stored;
@@ -91,7 +99,7 @@ export async function loadDataset(input: DataInput, tokenizer: Tokenizer, option
 
 /** One pass over all sources. */
 class Tokenizing {
-  readonly #sources: Source[];
+  readonly #sources: FoundSource[];
   readonly #options: DatasetOptions;
   readonly #bytes: number;
   readonly #counts: Counts = noCounts();
@@ -100,7 +108,7 @@ class Tokenizing {
   #tokens = 0;
   #bytesRead = 0;
 
-  constructor(sources: Source[], options: DatasetOptions, bytes: number) {
+  constructor(sources: FoundSource[], options: DatasetOptions, bytes: number) {
     this.#sources = sources;
     this.#options = options;
     this.#bytes = bytes;
@@ -162,7 +170,7 @@ class Tokenizing {
   }
 
   /** A source in pieces of some size: lines as they are, if a worker may read them, or else what they hold. */
-  async *#tasks(source: Source): AsyncGenerator<Task> {
+  async *#tasks(source: FoundSource): AsyncGenerator<Task> {
     const { taskBytes = 256 * 1024 } = this.#options;
     if (!takesAll(source)) return yield* grouped(readItems(source, source.files), taskBytes);
     for (const file of source.files) {
@@ -173,83 +181,5 @@ class Tokenizing {
           yield block;
         }
     }
-  }
-}
-
-/** Items by the hundred, or fewer long ones. */
-async function* grouped(items: AsyncIterable<Item>, taskBytes: number): AsyncGenerator<Task> {
-  let group: Item[] = [];
-  let length = 0;
-  for await (const item of items) {
-    group.push(item);
-    length += "kind" in item ? lengthOf(item) : 0;
-    if (group.length < 100 && length < taskBytes) continue;
-    yield { items: group };
-    group = [];
-    length = 0;
-  }
-  if (group.length > 0) yield { items: group };
-}
-
-function lengthOf(sample: Exclude<Item, { problem: string }>): number {
-  if (sample.kind === "text") return sample.text.length;
-  if (sample.kind === "prompt") return sample.prompt.length + sample.completion.length;
-  return sample.messages.reduce((sum, { content }) => sum + (content?.length ?? 0), 0);
-}
-
-/** Everything that the tokens depend on, or undefined if a function has a say: nobody knows what it reads. */
-async function storeKey(sources: Source[], tokenizer: Tokenizer, options: DatasetOptions): Promise<string | undefined> {
-  if (sources.some(({ filter, map }) => filter || map)) return undefined;
-  const { sequenceLength, loss, maxBadLines = 0 } = options;
-  const names = ["tokenizer.json", "tokenizer_config.json"];
-  const files = names.map((name) => Bun.file(join(tokenizer.directory, name)).text());
-  const parts = {
-    version: STORE_VERSION,
-    tokenizer: [...(await Promise.all(files)), tokenizer.chatTemplate ?? ""].map(sha256),
-    settings: { sequenceLength, loss, maxBadLines },
-    sources: sources.map(({ files, weight, split, limit }) => ({
-      weight,
-      split,
-      limit,
-      files: files.map((file) => {
-        const { size, mtimeMs } = statSync(file);
-        return [resolve(file), size, mtimeMs];
-      }),
-    })),
-  };
-  return sha256(JSON.stringify(parts));
-}
-
-function sha256(text: string): string {
-  return new Bun.CryptoHasher("sha256").update(text).digest("hex");
-}
-
-/** The live line of a terminal. */
-class Progress {
-  readonly #output: StatusStream;
-  readonly #start = performance.now();
-  #shown = 0;
-
-  constructor(output: StatusStream) {
-    this.#output = output;
-  }
-
-  show(tokens: number, share: number): void {
-    const now = performance.now();
-    // What takes less than a second needs no line, and ten lines a second are enough for the eye.
-    if (!this.#output.isTTY || now - this.#start < 1000 || now - this.#shown < 100) return;
-    this.#shown = now;
-    const seconds = (now - this.#start) / 1000;
-    const done = Math.min(1, share);
-    const bar = "█".repeat(Math.round(done * 20)).padEnd(20, "░");
-    const left = done > 0.01 ? `, ${formatDuration((seconds / done) * (1 - done))} left` : "";
-    const part = done > 0 ? `${bar} ${(100 * done).toFixed(0)} %, ` : "";
-    this.#output.write(
-      `\r\x1b[2Ktokenizing ${part}${formatCount(tokens)} tokens, ${formatCount(tokens / seconds)}/s${left}`,
-    );
-  }
-
-  end(): void {
-    if (this.#shown > 0) this.#output.write("\r\x1b[2K");
   }
 }

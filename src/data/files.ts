@@ -9,6 +9,7 @@
 // A record is given as its place and a function that reads it, so that one malformed line is the caller's to judge
 // (`maxBadLines`), while a file that cannot be read at all throws here. Next: source.ts.
 
+import { closeSync, fstatSync, openSync, readSync } from "node:fs";
 import { readdir, stat } from "node:fs/promises";
 import { extname, join } from "node:path";
 import { DataError } from "../errors.ts";
@@ -159,6 +160,64 @@ async function* lineBlocksOf(path: string, bytesMin: number) {
     yield block; // who takes it may send it away to another thread
   }
   if (length > 0) yield { lines: joinBytes(parts, length), path, firstLine };
+}
+
+/** A part of a file that stays as it was when the part was planned. */
+export interface FileRange {
+  path: string;
+  from: number;
+  to: number;
+  /** The whole file's. */
+  size: number;
+  mtimeMs: number;
+}
+
+/**
+ * The whole lines that begin in a range, and where the first of them does; so ranges that lie end to end have every line
+ * once. Read where it is called, by a worker: the main thread only names the range.
+ */
+export function readRange({ path, from, to, size, mtimeMs }: FileRange): { lines: Uint8Array; start: number } {
+  let file: number | undefined;
+  try {
+    file = openSync(path, "r");
+    const read = (begin: number, end: number): Uint8Array => {
+      const bytes = new Uint8Array(end - begin);
+      let length = 0;
+      for (let got = -1; got !== 0 && length < bytes.length; length += got)
+        got = readSync(file!, bytes, length, bytes.length - length, begin + length);
+      return bytes.subarray(0, length);
+    };
+    const before = Math.max(0, from - 1); // a newline there ends the line of somebody else
+    let bytes = read(before, to);
+    const start = from === 0 ? 0 : bytes.indexOf(10) + 1;
+    const begins = (from === 0 || start > 0) && before + start < to;
+    // The last line goes on behind the range.
+    while (begins && bytes.at(-1) !== 10 && before + bytes.length < size) {
+      const at = before + bytes.length;
+      const more = read(at, Math.min(size, at + 64 * 1024));
+      if (more.length === 0) break;
+      const newline = more.indexOf(10);
+      const rest = newline === -1 ? more : more.subarray(0, newline + 1);
+      bytes = joinBytes([bytes, rest], bytes.length + rest.length);
+    }
+    const now = fstatSync(file);
+    if (now.size !== size || now.mtimeMs !== mtimeMs)
+      throw new DataError(`${path}: changed while it was being read; leave data files alone during a run`);
+    return { lines: begins ? bytes.subarray(start) : new Uint8Array(), start: before + start };
+  } catch (cause) {
+    if (cause instanceof DataError || !(cause as NodeJS.ErrnoException).code) throw cause;
+    throw new DataError(`${path}: ${explainFileError(cause, "read")}`);
+  } finally {
+    if (file !== undefined) closeSync(file);
+  }
+}
+
+/** The number of the line that begins at a byte of a file. */
+export async function lineNumberAt(path: string, byte: number): Promise<number> {
+  let line = 1;
+  for await (const chunk of Bun.file(path).slice(0, byte).stream())
+    for (let at = chunk.indexOf(10); at !== -1; at = chunk.indexOf(10, at + 1)) line++;
+  return line;
 }
 
 function joinBytes(parts: Uint8Array[], length: number): Uint8Array {

@@ -14,6 +14,7 @@ import type { Dataset } from "./dataset.ts";
 import { IGNORED } from "./encode.ts";
 import { epochDocuments } from "./mix.ts";
 import { pack } from "./pack.ts";
+import type { Arrays } from "./token-store.ts";
 
 /** Tokens that go through a block at once; all arrays but `starts` have one entry per token. */
 export interface MicroBatch {
@@ -53,9 +54,20 @@ export interface LoaderState {
   /** Digest of the documents that the position counts in. */
   data: string;
   epoch: number;
-  /** Rows of the epoch that are already used. */
+  /** Of streamed data: the place in the epoch's order of parts. */
+  part?: number;
+  /** Rows of the epoch, or of the part, that are already used. */
   row: number;
 }
+
+/** A document that is about to become part of a batch. */
+interface Document {
+  tokens: Int32Array;
+  targets: Int32Array;
+}
+
+/** Documents that share a row. */
+export type Row = Document[];
 
 /** Batches for `Trainer.step`, one after another without end; `state` and `restore` keep the position. */
 export class Loader {
@@ -103,7 +115,10 @@ export class Loader {
       }
       rows.push(this.#rows[this.#row++]!);
     }
-    return stepBatch(this.#dataset, rows, this.#shape);
+    return stepBatch(
+      rows.map((row) => documentsOf(this.#dataset, row)),
+      this.#shape,
+    );
   }
 
   /** The position, as JSON, for a checkpoint. */
@@ -114,15 +129,7 @@ export class Loader {
 
   /** Go to a saved position; refuses a position that counts in other data. */
   restore(state: LoaderState): void {
-    const now = this.state();
-    const changed = (["seed", "sequenceLength", "data"] as const).filter((key) => state[key] !== now[key]);
-    if (changed.length > 0) {
-      const what = changed.map((key) => `${key} was ${state[key]} and is ${now[key]}`).join(", ");
-      throw new DataError(
-        `cannot continue at epoch ${state.epoch}, row ${state.row}: the order of the data has changed (${what}); ` +
-          `restore the old settings and files, or start a new run`,
-      );
-    }
+    checkState(state, this.state());
     this.#epoch = state.epoch;
     this.#row = state.row;
     this.#rows = this.#packEpoch();
@@ -137,6 +144,26 @@ export class Loader {
   }
 }
 
+/** Refuses a saved position that counts in other data than `now` does. */
+export function checkState(state: LoaderState, now: LoaderState): void {
+  const changed = (["seed", "sequenceLength", "data"] as const).filter((key) => state[key] !== now[key]);
+  if (changed.length > 0) {
+    const what = changed.map((key) => `${key} was ${state[key]} and is ${now[key]}`).join(", ");
+    throw new DataError(
+      `cannot continue at epoch ${state.epoch}, row ${state.row}: the order of the data has changed (${what}); ` +
+        `restore the old settings and files, or start a new run`,
+    );
+  }
+}
+
+/** Documents of a dataset or a part, by number. */
+export function documentsOf({ tokens, targets, starts }: Arrays, documents: readonly number[]): Row {
+  return documents.map((document) => {
+    const [from, to] = [starts[document]!, starts[document + 1]!];
+    return { tokens: tokens.subarray(from, to), targets: targets.subarray(from, to) };
+  });
+}
+
 /** A held-out set once through, always in the same order, `batchSize` rows at a time; the last batch may be smaller. */
 export function* evaluationBatches(dataset: Dataset, shape: BatchShape): Generator<StepBatch> {
   const { starts } = dataset;
@@ -147,14 +174,18 @@ export function* evaluationBatches(dataset: Dataset, shape: BatchShape): Generat
     shape.sequenceLength,
   );
   for (let row = 0; row < rows.length; row += shape.batchSize)
-    yield stepBatch(dataset, rows.slice(row, row + shape.batchSize), { ...shape, gradientAccumulation: 1 });
+    yield stepBatch(
+      rows.slice(row, row + shape.batchSize).map((documents) => documentsOf(dataset, documents)),
+      { ...shape, gradientAccumulation: 1 },
+    );
 }
 
-function stepBatch(dataset: Dataset, rows: number[][], shape: BatchShape): StepBatch {
+/** Rows of a step, in order, as its passes and micro-batches. */
+export function stepBatch(rows: Row[], shape: BatchShape): StepBatch {
   const rowsPerPass = Math.ceil(rows.length / shape.gradientAccumulation);
   const passes: MicroBatch[][] = [];
   for (let row = 0; row < rows.length; row += rowsPerPass)
-    passes.push(microBatches(dataset, rows.slice(row, row + rowsPerPass), shape.microBatchTokens));
+    passes.push(microBatches(rows.slice(row, row + rowsPerPass), shape.microBatchTokens));
   const all = passes.flat();
   return {
     passes,
@@ -164,37 +195,36 @@ function stepBatch(dataset: Dataset, rows: number[][], shape: BatchShape): StepB
 }
 
 /** Whole rows in order, as many to a micro-batch as fit. */
-function microBatches(dataset: Dataset, rows: number[][], tokensMax: number): MicroBatch[] {
+function microBatches(rows: Row[], tokensMax: number): MicroBatch[] {
   const batches: MicroBatch[] = [];
-  let documents: number[] = [];
-  let tokens = 0;
+  let documents: Document[] = [];
+  let length = 0;
   for (const row of rows) {
-    const length = row.reduce((sum, d) => sum + dataset.starts[d + 1]! - dataset.starts[d]!, 0);
-    if (tokens > 0 && tokens + length > tokensMax) {
-      batches.push(layEndToEnd(dataset, documents, tokens));
+    const rowLength = row.reduce((sum, { tokens }) => sum + tokens.length, 0);
+    if (length > 0 && length + rowLength > tokensMax) {
+      batches.push(layEndToEnd(documents, length));
       documents = [];
-      tokens = 0;
+      length = 0;
     }
     documents.push(...row);
-    tokens += length;
+    length += rowLength;
   }
-  batches.push(layEndToEnd(dataset, documents, tokens));
+  batches.push(layEndToEnd(documents, length));
   return batches;
 }
 
-function layEndToEnd(dataset: Dataset, documents: number[], length: number): MicroBatch {
+function layEndToEnd(documents: Document[], length: number): MicroBatch {
   const tokens = new Int32Array(length);
   const targets = new Int32Array(length);
   const positions = new Int32Array(length);
   const starts = new Int32Array(documents.length + 1);
   let at = 0;
   documents.forEach((document, index) => {
-    const from = dataset.starts[document]!;
-    const to = dataset.starts[document + 1]!;
-    tokens.set(dataset.tokens.subarray(from, to), at);
-    targets.set(dataset.targets.subarray(from, to), at);
-    for (let position = 0; position < to - from; position++) positions[at + position] = position;
-    at += to - from;
+    const { length: own } = document.tokens;
+    tokens.set(document.tokens, at);
+    targets.set(document.targets, at);
+    for (let position = 0; position < own; position++) positions[at + position] = position;
+    at += own;
     starts[index + 1] = at;
   });
   return { tokens, targets, starts, positions };

@@ -12,6 +12,7 @@
 // `filter` and `map` are functions, so they exist in recipes only: a config file is JSON and says so when it meets one.
 // Files become records in files.ts; dataset.ts is next.
 
+import { statSync } from "node:fs";
 import { DataError } from "../errors.ts";
 import { formatValue } from "../format.ts";
 import { closest } from "../suggest.ts";
@@ -58,6 +59,28 @@ export const FUNCTION_MARK = "(a function of the recipe)";
 /** The sources of an input, paths with nothing else to say. */
 export function listSources(input: DataInput): DataSource[] {
   return [input].flat().map((source) => (typeof source === "string" ? { path: source } : source));
+}
+
+/** A source and its files, which are on this machine. */
+export type FoundSource = DataSource & { files: string[] };
+
+export interface FoundSources {
+  sources: FoundSource[];
+  /** Of all files. */
+  bytes: number;
+}
+
+/** The files of all sources of an input; those of the hub are downloaded. */
+export async function findSources(input: DataInput): Promise<FoundSources> {
+  const sources: FoundSource[] = [];
+  for (const source of listSources(input)) sources.push({ ...source, files: await sourceFiles(source) });
+  const bytes = sources.flatMap(({ files }) => files).reduce((sum, file) => sum + statSync(file).size, 0);
+  return { sources, bytes };
+}
+
+/** Whether somebody has looked for the files already. */
+export function isFound(input: DataInput | FoundSources): input is FoundSources {
+  return typeof input === "object" && !Array.isArray(input);
 }
 
 /** The files of a source, in order; those of the hub are downloaded. */

@@ -180,7 +180,7 @@ function mapArrays(folder: string): Arrays {
 }
 
 /** Nobody else's files lie in the cache, and a dataset that is being written is never that old. */
-function removeUnused(cache: string): void {
+export function removeUnused(cache: string): void {
   for (const name of readdirSync(cache)) {
     const path = join(cache, name);
     const age = Date.now() - (statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? Date.now());
@@ -188,7 +188,7 @@ function removeUnused(cache: string): void {
   }
 }
 
-function cacheError(cause: unknown, path: string): unknown {
+export function cacheError(cause: unknown, path: string): unknown {
   const error = fileError(cause, "write", path) as Error;
   return error === cause
     ? cause

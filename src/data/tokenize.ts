@@ -3,7 +3,7 @@
 //
 // Workers are asked to stop instead of being terminated in the middle of something, which Bun has not always survived.
 
-import { ModelError } from "../errors.ts";
+import { DataError, ModelError } from "../errors.ts";
 import { encodeTask, type Batch, type Task } from "./batch.ts";
 import { Encoder, type EncodeOptions } from "./encode.ts";
 import type { Tokenizer } from "./tokenizer.ts";
@@ -29,8 +29,7 @@ export class TokenizePool implements Disposable {
       worker.addEventListener("message", ({ data }: MessageEvent<Reply>) => {
         const { resolve, reject } = pending.shift()!;
         if ("batch" in data) resolve(data.batch);
-        else
-          reject(data.error.name === "ModelError" ? new ModelError(data.error.message) : new Error(data.error.message));
+        else reject(errorOf(data.error));
       });
       worker.addEventListener("error", ({ message }) => {
         for (const { reject } of pending.splice(0)) reject(new Error(`a tokenizing worker failed: ${message}`));
@@ -66,6 +65,12 @@ export class TokenizePool implements Disposable {
       worker.unref();
     }
   }
+}
+
+/** A worker's error, as what it was there: `SluiceError`s are for the user, others are ours. */
+function errorOf({ name, message }: { name: string; message: string }): Error {
+  if (name === "ModelError") return new ModelError(message);
+  return name === "DataError" ? new DataError(message) : new Error(message);
 }
 
 /** The same without workers, for data that is tokenized before they would have started. */

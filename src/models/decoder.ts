@@ -121,6 +121,14 @@ export function activationSizes(config: DecoderConfig, tokens: number, dtype: Dt
 export const keepLevels = ["recompute", "attention", "products", "all"] as const;
 export type KeepLevel = (typeof keepLevels)[number];
 
+/** "24 attention, 12 products": how many blocks keep what. */
+export function describeKeep(keep: readonly KeepLevel[], layers: number): string {
+  const counts = keepLevels.map((level) => ({ level, count: keep.filter((kept) => kept === level).length }));
+  counts[0]!.count += layers - keep.length;
+  const named = counts.filter(({ count }) => count > 0);
+  return named.map(({ level, count }) => `${count} ${level}`).join(", ");
+}
+
 const keptNames: Record<Exclude<KeepLevel, "all">, readonly ActivationName[]> = {
   recompute: [],
   attention: ["attention", "lse"],

@@ -57,7 +57,7 @@ test("types infer from the config", () => {
     deviceMemory: "2GiB",
     schedule: { warmup: "5%" },
   } satisfies TrainConfig;
-  const slots: number | "all" = ({} as Config).window?.slots;
+  const slots: number | "all" | "auto" = ({} as Config).window?.slots;
   const callbacks = { onStep: ({ loss }) => (loss < 1 ? "stop" : undefined) } satisfies Callbacks;
   // @ts-expect-error a key that is none
   const wrong: TrainConfig = { ...config, learningRate: 1 };

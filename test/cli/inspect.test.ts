@@ -138,9 +138,9 @@ test("sluice plan: the bill is the run's own, a described machine is faster, and
     "--gpu",
     "rtx4090",
     "--ram",
-    "4GiB",
+    "1GiB",
   ]);
-  expect(large.out).toMatch(/host +[\d.]+ GiB of 4.0 GiB: does not fit; take a smaller model/);
+  expect(large.out).toMatch(/host +[\d.]+ GiB of 1.0 GiB: does not fit; take a smaller model/);
   expect(large.code).toBe(1);
   const typo = await sluice(["plan", "--model", "qwen3-0.6b", "--gpu", "rtx4091"]);
   expect(typo.error).toContain('no machine is called "rtx4091", did you mean "rtx4090"?');

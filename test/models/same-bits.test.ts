@@ -29,6 +29,8 @@ interface Variant {
   pipelined?: boolean;
   /** Random pauses before commands, of at most so many microseconds. */
   jitterUs?: number;
+  /** Takes so many steps instead of four. */
+  stopAfter?: number;
   /** Save after this step, and go on with a new engine, model and trainer, whose options may differ. */
   resumedAfter?: number;
 }
@@ -37,7 +39,7 @@ interface Case {
   /** qwen3-tiny ties its head and norms queries and keys; llama-tiny does neither. */
   model: string;
   dtype: Dtype;
-  maxGradNorm: number | null;
+  maxGradNorm: TrainerConfig["maxGradNorm"];
   passes: number;
   microBatches?: number;
 }
@@ -57,13 +59,14 @@ async function run(of: Case, variant: Variant): Promise<Outcome> {
   const config = { ...plain, maxGradNorm, window: { ...plain.window, ...variant.window } };
   using files = temporaryDirectory();
   const results: StepResult[] = [];
+  const last = variant.stopAfter ?? steps;
   let checkpoint: string | undefined;
   for (;;) {
     using model = await load(join(fixtures, name), { dtype, workers: variant.workers ?? 2 });
     const trainer = await Trainer.open(model, config, variant.overrides);
     if (checkpoint !== undefined) await restoreCheckpoint(trainer, checkpoint);
     if (variant.jitterUs !== undefined) model.engine.disturb({ jitterUs: variant.jitterUs, seed });
-    const until = checkpoint === undefined ? (variant.resumedAfter ?? steps) : steps;
+    const until = checkpoint === undefined ? (variant.resumedAfter ?? last) : last;
     const inFlight: Promise<StepResult>[] = [];
     while (trainer.steps < until) {
       const batch = randomStep(new Draw(seed + trainer.steps), model.config, rows);
@@ -75,7 +78,7 @@ async function run(of: Case, variant: Variant): Promise<Outcome> {
       }
     }
     results.push(...(await Promise.all(inFlight)));
-    if (until === steps) return { results, state: await stateDigests(trainer) };
+    if (until === last) return { results, state: await stateDigests(trainer) };
     const data = { seed: 1, sequenceLength: 40, data: "", epoch: 0, row: 0 };
     checkpoint = await saveCheckpoint(trainer, files.path, { data, config });
   }
@@ -100,7 +103,7 @@ const variants: Record<string, Variant> = {
   "resumed after 2": { resumedAfter: 2 },
   "resumed after 1, pipelined, resident": { resumedAfter: 1, pipelined: true, window: { residentBlocks: 2 } },
 };
-/** With clipping all gradients are kept, so that a smaller ring exists only without. */
+/** With exact clipping all gradients are kept, so that a smaller ring exists only without. */
 const ringVariants: Record<string, Variant> = {
   "ring 1": { window: { ring: 1 } },
   "ring 2": { window: { ring: 2 } },
@@ -127,15 +130,15 @@ function disturbed(draw: Draw, clips: boolean): Variant {
 
 describe.each(["qwen3-tiny", "llama-tiny"])("%s", (model) => {
   for (const dtype of ["float32", "bfloat16"] as const)
-    for (const maxGradNorm of [1, null])
+    for (const maxGradNorm of [1, null, { value: 1, mode: "previous" }] as const)
       for (const passes of [1, 2])
-        test(`${dtype}, maxGradNorm ${maxGradNorm}, gradientAccumulation ${passes}`, async () => {
+        test(`${dtype}, maxGradNorm ${JSON.stringify(maxGradNorm)}, gradientAccumulation ${passes}`, async () => {
           await expectSameBits({ model, dtype, maxGradNorm, passes });
         });
 });
 
 async function expectSameBits(of: Case): Promise<void> {
-  const clips = of.maxGradNorm !== null;
+  const clips = of.maxGradNorm === 1; // exactly
   const draw = new Draw(Bun.hash.crc32(JSON.stringify(of)) ^ seed);
   const tried = Object.entries({ ...variants, ...(clips ? {} : ringVariants) });
   for (const variant of [disturbed(draw, clips), disturbed(draw, clips)])
@@ -170,6 +173,20 @@ describe("a gradient rounded at once is the one that is summed and cast", () => 
         expect(differencesOf(summed, await run(of, atOnce))).toEqual([]);
         expect(differencesOf(summed, await run(of, { ...atOnce, window: { residentBlocks: 2 } }))).toEqual([]);
       });
+});
+
+test("clipped by the norm before: the first step is as it is, the others are scaled", async () => {
+  const of = { model: "llama-tiny", dtype: "float32", passes: 1 } as const;
+  const [never, before] = [
+    await run({ ...of, maxGradNorm: null }, { stopAfter: 1 }),
+    await run({ ...of, maxGradNorm: { value: 1e-3, mode: "previous" } }, { stopAfter: 1 }),
+  ];
+  expect(before).toEqual(never);
+  expect(await run({ ...of, maxGradNorm: { value: 1e9, mode: "previous" } }, {})).toEqual(
+    await run({ ...of, maxGradNorm: null }, {}),
+  );
+  const scaled = await run({ ...of, maxGradNorm: { value: 1e-3, mode: "previous" } }, {});
+  expect(scaled.state).not.toEqual((await run({ ...of, maxGradNorm: null }, {})).state);
 });
 
 // The window must forget what it holds: those weights are no longer the model's.

@@ -29,7 +29,7 @@ const base: PlanCase = {
   steps: 2,
   evaluations: 0,
 };
-const clipping: PlanCase = { ...base, clips: true, ring: 3 };
+const clipping: PlanCase = { ...base, clips: "exact", ring: 3 };
 const tied: PlanCase = { ...base, tied: true };
 
 interface Recorded {
@@ -226,6 +226,18 @@ describe("gradients and updates", () => {
     change(find(second, "adamw"), {
       factor: new Range(recorder.buffers.get("results.0"), rangeOf(find(second, "clipFactor"), "factor").offset, 16),
     }),
+  );
+  broken(
+    6,
+    "an update takes this step's factor where the last one's is meant",
+    { ...base, clips: "previous" },
+    ({ second, recorder }) =>
+      change(find(second, "adamw"), {
+        factor: new Range(recorder.buffers.get("results.1"), rangeOf(find(second, "clipFactor"), "factor").offset, 16),
+      }),
+  );
+  broken(6, "the factor is not kept for the next step", { ...base, clips: "previous" }, ({ first }) =>
+    forget(find(first, "copy", touches("previous factors"))),
   );
   broken(6, "a part of the norm stays that of the step before last", { ...clipping, steps: 3 }, ({ steps }) =>
     forget(find(steps[2]!.plan.commands, "copy", touches("norms"))),

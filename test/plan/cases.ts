@@ -27,7 +27,7 @@ export interface PlanCase {
   keepLevels: readonly KeepLevel[];
   residentBlocks: number;
   ring: number;
-  clips: boolean;
+  clips: StepShape["clips"];
   passes: number;
   microBatches: number;
   chunkParameters: number;
@@ -44,7 +44,7 @@ export function randomCase(seed: number): PlanCase {
   const from = (least: number, most: number): number => least + random.below(most - least + 1);
   const one = <T>(...choices: T[]): T => choices[random.below(choices.length)]!;
   const layers = from(1, 5);
-  const clips = random.uniform() < 0.5;
+  const clips = one<StepShape["clips"]>("exact", "exact", "previous", false);
   return {
     seed,
     modelType: one("qwen3", "qwen2", "llama"),
@@ -56,7 +56,7 @@ export function randomCase(seed: number): PlanCase {
     keepBlocks: from(0, layers),
     keepLevels: one<readonly KeepLevel[]>(["all"], ["products"], ["attention"], ["attention", "products", "all"]),
     residentBlocks: one(0, from(0, layers)),
-    ring: clips ? layers : from(1, layers),
+    ring: clips === "exact" ? layers : from(1, layers),
     clips,
     passes: one(1, 1, from(1, 3)),
     microBatches: from(1, 3),
@@ -136,10 +136,10 @@ export function* smallCases(): Generator<PlanCase> {
             for (const dtype of ["float32", "bfloat16"] as const)
               for (const tied of both)
                 for (const microBatches of [1, 2])
-                  for (const [clips, ring] of [[true, layers], ...upTo(1, layers).map((ring) => [false, ring])] as [
-                    boolean,
-                    number,
-                  ][]) {
+                  for (const [clips, ring] of [
+                    ["exact", layers],
+                    ...upTo(1, layers).map((ring) => [random.below(3) ? false : "previous", ring]),
+                  ] as [StepShape["clips"], number][]) {
                     const options = {
                       layers,
                       slots,

@@ -30,6 +30,7 @@ const machine: Machine = {
   diskRead: 2,
   diskWrite: 1,
   deviceBytes: 1e12,
+  deviceOverhead: 0,
 };
 
 let handle = 0;
@@ -194,45 +195,34 @@ describe("recorded steps", () => {
     }
   });
 
-  const defaults = {
-    machine: "h200",
-    dtype: "bfloat16",
-    seq: "1024",
-    slots: "2",
-    boundary: "device",
-    keep: "0",
-    "keep-level": "all",
-    resident: "0",
-    ring: "all",
-    "logits-chunk": "2048",
-    clip: false,
-    steps: "3",
-    jitter: "0",
-    json: false,
-    help: false,
-  } as const;
-  const seconds = (batch: number, options: Partial<Parameters<typeof predict>[0]> = {}) =>
-    predict({ ...defaults, shape: "qwen3-8b", batch: String(batch), ...options }).secondsPerStep;
+  const predicted = (line: string) => predict(`--shape qwen3-8b --steps 3 ${line}`.split(" "));
+  /** Everything on the host, and recomputed. */
+  const plain = "--slots 2 --boundary device --keep 0 --resident 0 --ring all";
+  const seconds = (line: string): number => predicted(line).secondsPerStep;
 
   test("8B on an H200 is bound by the host when the step is small, and by compute when it is large", () => {
     // Notes: 32 B × 8.19e9 at 150 GB/s = 1.75 s for the host, 1.6 s per 16k tokens with recompute for the GPU.
-    const small = predict({ ...defaults, shape: "qwen3-8b", batch: "4" });
+    const small = predicted(`--batch 4 ${plain}`);
     expect(small.binds).toBe("host");
     expect(small.secondsPerStep).toBeGreaterThan(1.75);
     expect(small.secondsPerStep).toBeLessThan(2.2);
-    const large = predict({ ...defaults, shape: "qwen3-8b", batch: "64" });
+    const large = predicted(`--batch 64 ${plain}`);
     expect(large.binds).toBe("compute");
     expect(large.secondsPerStep / 4).toBeGreaterThan(1.3);
     expect(large.secondsPerStep / 4).toBeLessThan(1.7);
   });
 
   test("what should help helps, and what should cost costs", () => {
-    const small = seconds(4);
-    expect(seconds(16, { clip: true })).toBeGreaterThan(seconds(16) + 0.5); // no update before the norm
-    expect(seconds(4, { resident: "18" })).toBeLessThan(0.75 * small); // half the updates leave the host
-    expect(seconds(4, { ring: "1" })).toBeGreaterThan(small); // backward waits for the host
-    expect(seconds(4, { machine: "rtx4090", boundary: "pinned" })).toBeGreaterThan(2 * small);
-    expect(seconds(64, { keep: "9" })).toBeLessThan(seconds(64)); // less to compute again
+    const small = seconds(`--batch 4 ${plain}`);
+    const clipped = seconds(`--batch 16 ${plain} --clip`);
+    const large = seconds(`--batch 16 ${plain}`);
+    expect(clipped).toBeGreaterThan(large + 0.5); // no update before the norm
+    expect(seconds(`--batch 16 ${plain} --clip-previous`)).toBeLessThan(1.01 * large);
+    expect(seconds(`--batch 4 ${plain} --resident 18`)).toBeLessThan(0.75 * small); // half the updates leave the host
+    expect(seconds(`--batch 4 ${plain} --ring 1`)).toBeGreaterThan(small); // backward waits for the host
+    expect(seconds(`--batch 4 ${plain} --ring 8`)).toBeLessThan(1.05 * small); // but not for long
+    expect(seconds(`--batch 4 ${plain} --machine rtx4090 --boundary pinned`)).toBeGreaterThan(2 * small);
+    expect(seconds(`--batch 64 ${plain} --keep 9`)).toBeLessThan(seconds(`--batch 64 ${plain}`)); // less to compute again
   });
 
   test("published shapes have their published numbers of parameters", () => {
@@ -250,12 +240,12 @@ test("the command line prints a table, JSON, and errors with a remedy", async ()
     return { output, errors, code };
   };
   const [table, json, help, ...wrong] = await Promise.all([
-    run("--shape", "qwen3-0.6b", "--batch", "2"),
-    run("--shape", "qwen3-0.6b", "--batch", "2", "--json"),
+    run("--shape", "qwen3-0.6b", "--batch", "2", "--resident", "0", "--keep", "0"),
+    run("--shape", "qwen3-0.6b", "--batch", "2", "--resident", "all", "--keep", "all", "--json"),
     run("--help"),
     run("--shape", "qwen3-9b"),
     run("--shape", "qwen3-8b", "--batch", "1.5"),
-    run("--shape", "qwen3-8b", "--machine", "rtx4090", "--batch", "64"),
+    run("--shape", "qwen3-8b", "--machine", "rtx4090", "--batch", "64", "--resident", "9"),
   ]);
   expect(table.output).toContain("seconds per step");
   expect(table.output).toContain("gradient ring");
@@ -265,6 +255,6 @@ test("the command line prints a table, JSON, and errors with a remedy", async ()
   expect(wrong.map(({ errors }) => errors.trim())).toEqual([
     `no shape is called "qwen3-9b", did you mean "qwen3-4b"?; known: qwen3-0.6b, qwen3-1.7b, qwen3-4b, qwen3-8b, llama3-8b`,
     `--batch must be a whole number, at least 1 (was "1.5")`,
-    expect.stringContaining("the limit is 22.4 GiB"),
+    expect.stringContaining("the limit is 21.6 GiB"),
   ]);
 });

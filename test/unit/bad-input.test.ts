@@ -76,13 +76,24 @@ const configs: [wrong: unknown, message: string][] = [
     { ...minimal, batchSize: 2, gradientAccumulation: 3 },
     "batchSize (2) is not a multiple of gradientAccumulation (3); use 3",
   ],
-  [{ ...minimal, maxGradNorm: 0 }, "maxGradNorm must be a number > 0 or null (was 0)"],
-  [{ ...minimal, window: { slots: 1 } }, 'window.slots must be a whole number >= 2 or "all" (was 1)'],
-  [{ ...minimal, window: { boundary: "disk" } }, 'window.boundary must be "device" or "pinned" (was "disk")'],
+  [
+    { ...minimal, maxGradNorm: 0 },
+    'maxGradNorm must be a number > 0, { value, mode: "exact" | "previous" } or null (was 0)',
+  ],
+  [{ ...minimal, window: { slots: 1 } }, 'window.slots must be a whole number >= 2, "all" or "auto" (was 1)'],
+  [{ ...minimal, window: { boundary: "disk" } }, 'window.boundary must be "auto", "device" or "pinned" (was "disk")'],
   [
     { ...minimal, window: { ring: 3 } },
     'window.ring (3) cannot be smaller than "all" while maxGradNorm is 1: exact clipping keeps every gradient until the norm is known; ' +
       'set maxGradNorm to null or window.ring to "all"',
+  ],
+  [
+    { ...minimal, window: { keep: "attention" } },
+    'window.keep ("attention") is what window.keepBlocks blocks keep, which is "auto"; give keepBlocks a number or "all", or leave keep out',
+  ],
+  [
+    { ...minimal, maxGradNorm: { value: 1, mode: "last" } },
+    'maxGradNorm.mode must be "exact" or "previous" (was "last")',
   ],
   [
     { ...minimal, schedule: { warmup: "a tenth" } },

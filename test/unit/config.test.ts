@@ -8,6 +8,7 @@ describe("parseConfig", () => {
     expect(await parseConfig(minimal)).toEqual({
       ...minimal,
       maxBadLines: 0,
+      streamAbove: 64 * 2 ** 20,
       device: "cpu",
       dtype: "float32",
       workers: navigator.hardwareConcurrency,
@@ -20,7 +21,7 @@ describe("parseConfig", () => {
       optimizer: { learningRate: 2e-5, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weightDecay: 0, state: "fp32" },
       maxGradNorm: 1,
       schedule: { type: "cosine", warmup: "3%", minRatio: 0 },
-      window: { slots: 2, boundary: "pinned", keepBlocks: 0, residentBlocks: 0, ring: "all" },
+      window: { slots: "auto", boundary: "auto", keepBlocks: "auto", residentBlocks: "auto", ring: "auto" },
       checkpoint: { every: 500, keep: 2, resume: false },
       evaluation: { every: null },
       logging: { every: 10 },

@@ -1,0 +1,159 @@
+// bun scripts/measure-data.ts [--size 1GB] [--tokenizer DIR] [--workers 2] [--directory DIR] [--json FILE]
+//
+// Streams a file of generated chats (the same for everybody: its words and lengths come from a seed) and says how long the first
+// batch takes and all of it, in tokens a second and beside what the tokenizer does alone in as many workers on the texts of
+// such chats; and how much memory this process, workers included, had at most. The cache is cold, the file itself was just
+// written, so the system has it in memory as far as it can. DIR of --directory is where file and cache go for the while.
+
+import { createWriteStream, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { availableParallelism, tmpdir } from "node:os";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { parseSize } from "../src/config.ts";
+import { ChatTemplate, type Message } from "../src/data/chat.ts";
+import { findSources } from "../src/data/source.ts";
+import { StreamLoader } from "../src/data/stream-loader.ts";
+import { TokenStream } from "../src/data/stream.ts";
+import { loadTokenizer, type Tokenizer } from "../src/data/tokenizer.ts";
+import { ConfigError } from "../src/errors.ts";
+import { formatBytes, formatCount, formatDuration } from "../src/format.ts";
+import { run } from "../src/main.ts";
+import { Random } from "../src/random.ts";
+import { conditions, watchOthers } from "./bench/machine.ts";
+
+const root = join(import.meta.dir, "..");
+// Rows that hold every chat whole: tokens that are cut off would be work that nobody counts.
+const shape = { sequenceLength: 8192, batchSize: 4, microBatchTokens: 8192, gradientAccumulation: 1 };
+const SECOND_SEED = 2;
+
+async function measure(): Promise<void> {
+  const { values } = parseArgs({
+    options: {
+      size: { type: "string", default: "1GB" },
+      tokenizer: { type: "string", default: join(root, "test/fixtures/tokenizer-qwen") },
+      workers: { type: "string", default: "2" },
+      directory: { type: "string", default: tmpdir() },
+      json: { type: "string" },
+    },
+  });
+  const bytes = parseSize(values.size);
+  const workers = Number(values.workers);
+  if (bytes === undefined) throw new ConfigError(`--size must be a size such as 1GB (was ${values.size})`);
+  if (!Number.isInteger(workers) || workers < 1 || workers > availableParallelism())
+    throw new ConfigError(
+      `--workers must be a whole number from 1 to ${availableParallelism()} (was ${values.workers})`,
+    );
+  const tokenizer = await loadTokenizer(values.tokenizer);
+  const directory = mkdtempSync(join(values.directory, "sluice-data-"));
+  process.env["XDG_CACHE_HOME"] = join(directory, "cache");
+  try {
+    const path = join(directory, "chats.jsonl");
+    await writeChats(path, bytes);
+    const where = conditions({ workers, device: "none" });
+    console.log(`${where.date.slice(0, 16)} ${where.commit} · ${where.cpu}, ${where.cores} cores · ${workers} workers`);
+    const others = watchOthers();
+    const stream = await measureStream(path, tokenizer, workers);
+    const alone = await measureAlone(tokenizer, workers);
+    const result = { ...where, bytes: Bun.file(path).size, stream, alone, othersShare: others() };
+    const rate = stream.tokens / stream.seconds;
+    const again = await measureStream(path, tokenizer, workers);
+    console.log(
+      [
+        `file              ${formatBytes(result.bytes)} of JSONL, ${formatCount(stream.tokens)} tokens`,
+        `first batch       ${formatDuration(stream.firstBatchSeconds)} after the tokenizer was loaded`,
+        `all tokenized     ${formatDuration(stream.seconds)}, ${formatCount(rate)} tokens/s, ${formatBytes(result.bytes / stream.seconds)}/s`,
+        `tokenizer alone   ${formatCount(alone.tokensPerSecond)} tokens/s in ${workers} workers`,
+        `share of that     ${((100 * rate) / alone.tokensPerSecond).toFixed(0)} % by the clock, ${((100 * alone.processorSecondsPerToken) / stream.processorSecondsPerToken).toFixed(0)} % by processor time`,
+        `memory            ${formatBytes(stream.peakBytes)} at most, workers included`,
+        `second start      first batch after ${formatDuration(again.firstBatchSeconds)}`,
+        ...(result.othersShare === undefined
+          ? []
+          : [`other processes   took ${(100 * result.othersShare).toFixed(0)} % of the cores' time`]),
+      ].join("\n"),
+    );
+    if (values.json !== undefined) await Bun.write(values.json, `${JSON.stringify({ ...result, again }, null, 2)}\n`);
+  } finally {
+    rmSync(directory, { recursive: true, force: true });
+  }
+}
+
+async function measureStream(path: string, tokenizer: Tokenizer, workers: number) {
+  const processor = process.cpuUsage();
+  const start = performance.now();
+  const seconds = () => (performance.now() - start) / 1000;
+  const settings = { sequenceLength: shape.sequenceLength, loss: "assistant", workers } as const;
+  await using stream = await TokenStream.open(await findSources(path), tokenizer, settings);
+  await new StreamLoader(stream, shape, 1).next();
+  const firstBatchSeconds = seconds();
+  await stream.ended();
+  const { user, system } = process.cpuUsage(processor);
+  const { tokens } = stream.report;
+  return {
+    firstBatchSeconds,
+    seconds: seconds(),
+    tokens,
+    processorSecondsPerToken: (user + system) / 1e6 / tokens,
+    peakBytes: process.resourceUsage().maxRSS * 1024,
+  };
+}
+
+/** Workers that do nothing but `encode` whole rendered chats, some seconds long. */
+async function measureAlone(tokenizer: Tokenizer, workers: number) {
+  const template = new ChatTemplate(tokenizer);
+  const random = new Random(SECOND_SEED);
+  const make = chats(random);
+  const lists = Array.from({ length: workers }, () =>
+    Array.from({ length: 8000 }, () => template.render({ messages: make() }, { generationPrompt: false })),
+  );
+  const threads = lists.map(() => new Worker(new URL("./bench/encode-worker.ts", import.meta.url).href));
+  const ask = (message: (index: number) => unknown) =>
+    Promise.all(
+      threads.map((thread, index) => {
+        const answer = Promise.withResolvers<number>();
+        thread.addEventListener("message", ({ data }: MessageEvent<number>) => answer.resolve(data), { once: true });
+        thread.addEventListener("error", ({ message: text }) => answer.reject(new Error(text)), { once: true });
+        thread.postMessage(message(index), []);
+        return answer.promise;
+      }),
+    );
+  await ask(() => ({ directory: tokenizer.directory }));
+  await ask((index) => ({ texts: lists[index]!.slice(0, 500) })); // warm
+  const processor = process.cpuUsage();
+  const start = performance.now();
+  const tokens = (await ask((index) => ({ texts: lists[index]! }))).reduce((sum, count) => sum + count, 0);
+  const seconds = (performance.now() - start) / 1000;
+  const { user, system } = process.cpuUsage(processor);
+  for (const thread of threads) thread.postMessage("stop", []);
+  return { tokens, tokensPerSecond: tokens / seconds, processorSecondsPerToken: (user + system) / 1e6 / tokens };
+}
+
+/** Writes chats until the file has so many bytes. */
+async function writeChats(path: string, bytes: number): Promise<void> {
+  const file = createWriteStream(path);
+  const make = chats(new Random(1));
+  for (let written = 0; written < bytes;) {
+    const lines = Buffer.from(Array.from({ length: 500 }, () => `${JSON.stringify({ messages: make() })}\n`).join(""));
+    written += lines.length;
+    if (!file.write(lines)) await new Promise((resolve) => file.once("drain", resolve));
+  }
+  await new Promise<void>((resolve) => file.end(resolve));
+}
+
+/** Chats of one to four turns, with the words of the project's own pages; most are short and some are long. */
+function chats(random: Random): () => Message[] {
+  const words = readFileSync(join(root, "docs/training-step.md"), "utf8").split(/\s+/);
+  const text = (median: number) => {
+    // The logarithm of a length is about normal: the sum of a few uniform numbers is.
+    const spread = random.uniform() + random.uniform() + random.uniform() + random.uniform() - 2;
+    const count = Math.max(1, Math.round(median * Math.exp(1.7 * spread)));
+    const from = random.below(words.length);
+    return Array.from({ length: count }, (_, i) => words[(from + i * 7) % words.length]).join(" ");
+  };
+  return () =>
+    Array.from({ length: 1 + random.below(4) }, () => [
+      { role: "user", content: text(25) },
+      { role: "assistant", content: text(110) },
+    ]).flat();
+}
+
+await run(measure);

@@ -1,0 +1,306 @@
+// Data that is larger than memory, or than a person's patience: its first tokens are there after seconds, and tokenizing
+// goes on while they are learned from.
+//
+// The data becomes a row of parts, each some million tokens of a fixed mix of the sources (stream-order.ts) in a file of the
+// user's cache (part-store.ts). The first parts are small, so that the first is soon there. What a part holds does not depend
+// on the seed, the number of workers or who wrote it. Whoever asks for a part waits until it is there; what has gone wrong
+// behind the scenes in the meantime is thrown to the next who asks. Next: stream-loader.ts makes batches.
+
+import { closeSync, fstatSync, openSync, readSync } from "node:fs";
+import { availableParallelism } from "node:os";
+import { DataError } from "../errors.ts";
+import { formatBytes, formatCount } from "../format.ts";
+import { BadLines } from "./bad-lines.ts";
+import { noCounts, withLineNumber, type Batch, type Counts } from "./batch.ts";
+import type { DatasetOptions, DatasetReport } from "./dataset.ts";
+import { lineNumberAt } from "./files.ts";
+import { PartStore, type StreamAbout, type StreamProgress } from "./part-store.ts";
+import { Progress } from "./progress.ts";
+import { noSamples, type FoundSource, type FoundSources } from "./source.ts";
+import { sha256, storeKey, tokenizerKey } from "./store-key.ts";
+import { hasBlocks, streamTasks, type StreamTask } from "./stream-order.ts";
+import type { Arrays } from "./token-store.ts";
+import type { Tokenizer } from "./tokenizer.ts";
+import { TokenizePool } from "./tokenize.ts";
+
+/** How a stream tokenizes, and how it cuts what comes. */
+export interface StreamOptions extends Omit<DatasetOptions, "bytesMin"> {
+  /** Tokens of the first part, at least; each later one has twice as many as the one before, up to 32 times. */
+  firstPartTokens?: number;
+}
+
+/** Changes when the same input would give other parts. */
+const STREAM_VERSION = 1;
+
+/** Data as parts of some million tokens that are made while they are used; close it after use. */
+export class TokenStream implements AsyncDisposable {
+  /** Of the files. */
+  readonly bytes: number;
+  /** SHA-256 of what identifies the data without reading all of it: settings, sizes, and samples of the files. */
+  readonly digest: string;
+  /** Whether a share of the bytes is the same share of the tokens, as far as chance allows. */
+  readonly isUniform: boolean;
+  readonly #sources: FoundSource[];
+  readonly #store: PartStore;
+  readonly #parts: StreamProgress[];
+  readonly #options: StreamOptions;
+  #about: StreamAbout | undefined;
+  #failure: { error: unknown } | undefined;
+  /** Resolved whenever a part, the end or a failure is there. */
+  #news = Promise.withResolvers<void>();
+  #closing = false;
+  #work: Promise<void> = Promise.resolve();
+  /** Of the part that is being made. */
+  #tokens = 0;
+
+  private constructor(
+    { sources, bytes }: FoundSources,
+    {
+      store,
+      digest,
+      options,
+      found,
+    }: {
+      store: PartStore;
+      digest: string;
+      options: StreamOptions;
+      found: Awaited<ReturnType<PartStore["found"]>>;
+    },
+  ) {
+    this.#sources = sources;
+    this.#store = store;
+    this.#options = options;
+    this.#parts = found.parts;
+    this.#about = found.about;
+    this.bytes = bytes;
+    this.digest = digest;
+    this.isUniform = sources.every(hasBlocks);
+  }
+
+  /** Starts to tokenize where an earlier run has stopped. */
+  static async open(found: FoundSources, tokenizer: Tokenizer, options: StreamOptions): Promise<TokenStream> {
+    const { sources } = found;
+    const weighted = sources.find(({ weight }) => weight !== undefined);
+    if (weighted !== undefined)
+      throw new DataError(
+        `${weighted.path}: has a weight, and how much of each source an epoch takes is known only when all is read; ` +
+          `data with weights cannot be streamed`,
+      );
+    const { sequenceLength, loss, maxBadLines = 0, workers = availableParallelism() } = options;
+    const cut = [STREAM_VERSION, blockBytes(options), firstPartTokens(options)];
+    const key = await storeKey(sources, tokenizer, { sequenceLength, loss, maxBadLines, version: `stream ${cut}` });
+    const digest = sha256(
+      JSON.stringify([cut, sequenceLength, loss, await tokenizerKey(tokenizer), sources.map(identityOf)]),
+    );
+    const store = PartStore.open(key);
+    const stream = new TokenStream(found, { store, digest, options, found: await store.found() });
+    if (stream.#about === undefined) {
+      const pool = new TokenizePool(Math.min(workers, availableParallelism()), tokenizer.directory, {
+        sequenceLength,
+        loss,
+      });
+      stream.#work = stream.#tokenize(pool).catch((error: unknown) => {
+        stream.#failure = { error };
+        stream.#tell();
+      });
+    }
+    return stream;
+  }
+
+  /** How many parts there are; undefined as long as that is unknown. */
+  get length(): number | undefined {
+    return this.#about?.parts;
+  }
+
+  /** Of what is tokenized so far. */
+  get report(): DatasetReport {
+    const { counts, tokens, bad } = this.#latest();
+    return { ...counts, tokens, ...(bad.count > 0 && { badLines: bad }) };
+  }
+
+  /** Bytes of the files that a part, which must be there, stands for. */
+  bytesOf(index: number): number {
+    return this.#parts[index]!.bytes - (this.#parts[index - 1]?.bytes ?? 0);
+  }
+
+  /** A part's documents, as soon as they are there; undefined behind the last one. */
+  async part(index: number): Promise<Arrays | undefined> {
+    return (await this.#has(index)) ? this.#store.read(index) : undefined;
+  }
+
+  /** The lengths of a part's documents. */
+  async lengths(index: number): Promise<Int32Array | undefined> {
+    return (await this.#has(index)) ? this.#store.readLengths(index) : undefined;
+  }
+
+  /** Throws what has gone wrong, although what is asked for next may still be there. */
+  check(): void {
+    if (this.#failure) throw this.#failure.error;
+  }
+
+  /** How many parts there are, when all are there. */
+  async ended(): Promise<number> {
+    await this.#until(() => false);
+    return this.#about!.parts;
+  }
+
+  /** Stops tokenizing. What is done is kept for the next run. */
+  async close(): Promise<void> {
+    this.#closing = true;
+    await this.#work;
+    this.#store.close();
+    this.#failure ??= { error: new DataError("the data stream is closed") };
+    this.#tell();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  [Bun.inspect.custom](): string {
+    const { tokens } = this.#latest();
+    const state = this.#about ? `all ${formatCount(tokens)} tokens` : `${formatCount(tokens)} tokens so far`;
+    return `TokenStream(${formatBytes(this.bytes)}, ${state} in ${this.#parts.length} parts)`;
+  }
+
+  /** Waits for a part, or for the end before it. */
+  async #has(index: number): Promise<boolean> {
+    await this.#until(() => index < this.#parts.length);
+    return index < this.#parts.length;
+  }
+
+  /** Waits, with a live line for whoever looks on, until something is true or all is tokenized. */
+  async #until(isTrue: () => boolean): Promise<void> {
+    const isOver = () => this.#about !== undefined || isTrue();
+    if (isOver()) return;
+    const progress = new Progress(this.#options.progress ?? process.stderr);
+    const show = () => progress.show(this.#latest().tokens + this.#tokens, this.#latest().bytes / this.bytes);
+    const timer = setInterval(show, 100);
+    try {
+      while (!isOver()) {
+        this.check();
+        await this.#news.promise;
+      }
+    } finally {
+      clearInterval(timer);
+      progress.end();
+    }
+  }
+
+  #tell(): void {
+    this.#news.resolve();
+    this.#news = Promise.withResolvers<void>();
+  }
+
+  #latest(): StreamProgress {
+    const nothing = { samples: 0, bad: 0 };
+    return (
+      this.#about ??
+      this.#parts.at(-1) ?? {
+        tasks: 0,
+        bytes: 0,
+        counts: noCounts(),
+        tokens: 0,
+        bad: { count: 0, first: [] },
+        sources: this.#sources.map(() => nothing),
+      }
+    );
+  }
+
+  /** From the last part that is there to the end. */
+  async #tokenize(pool: TokenizePool): Promise<void> {
+    using _ = pool;
+    const now = structuredClone(this.#latest());
+    const bad = new BadLines(this.#options.maxBadLines ?? 0, now.bad);
+    const sent: StreamTask[] = [];
+    const tasks = streamTasks(this.#sources, blockBytes(this.#options), now.tasks);
+    async function* taking() {
+      for await (const task of tasks) {
+        sent.push(task);
+        yield task.task;
+      }
+    }
+    let batches: Batch[] = [];
+    const flush = async () => {
+      const progress = structuredClone({ ...now, bad: { count: bad.count, first: bad.first } });
+      await this.#store.write(this.#parts.length, batches, progress);
+      this.#parts.push(progress);
+      this.#tokens = 0;
+      batches = [];
+      this.#tell();
+    };
+    for await (const batch of pool.run(taking())) {
+      if (this.#closing) return;
+      const { source, bytes } = sent.shift()!;
+      for (const problem of batch.problems)
+        bad.note(bad.isShown ? await withLineNumber(problem, lineNumberAt) : problem);
+      now.tasks++;
+      now.bytes += bytes;
+      now.tokens += batch.tokens.length;
+      now.sources[source]!.samples += batch.counts.samples;
+      now.sources[source]!.bad += batch.problems.length;
+      for (const key of Object.keys(batch.counts) as (keyof Counts)[]) now.counts[key] += batch.counts[key];
+      this.#tokens += batch.tokens.length;
+      batches.push(batch);
+      if (this.#tokens >= partTokens(this.#options, this.#parts.length)) await flush();
+    }
+    if (this.#tokens > 0) await flush();
+    this.#judge(now, bad);
+    const about = { ...now, bad: { count: bad.count, first: bad.first }, parts: this.#parts.length };
+    await this.#store.end(about);
+    this.#about = about;
+    this.#tell();
+  }
+
+  /** What can be said only when all is read. */
+  #judge({ sources, counts }: StreamProgress, bad: BadLines): void {
+    for (const [index, { samples, bad: found }] of sources.entries()) {
+      const source = this.#sources[index]!;
+      if (samples > 0) continue;
+      if (found === 0) throw noSamples(source);
+      throw new DataError(
+        `${source.path}: none of its ${found} records is a sample; the first bad lines:\n${bad.show()}`,
+      );
+    }
+    bad.finish(counts.samples);
+    if (counts.documents === 0)
+      throw new DataError(
+        `${this.#sources.map(({ path }) => path).join(", ")}: none of the ${counts.samples} samples has a token that ` +
+          `counts within ${this.#options.sequenceLength} tokens; raise sequenceLength or look at the data`,
+      );
+  }
+}
+
+function blockBytes({ taskBytes = 256 * 1024 }: StreamOptions): number {
+  return taskBytes;
+}
+
+function firstPartTokens({ firstPartTokens = 2 ** 18 }: StreamOptions): number {
+  return firstPartTokens;
+}
+
+/** At the default, from a second's work to half a minute's, and 64 MiB in memory. */
+function partTokens(options: StreamOptions, index: number): number {
+  return firstPartTokens(options) * 2 ** Math.min(5, index);
+}
+
+/** What tells a source from another: how it is read, and its files' sizes and a few samples. */
+function identityOf({ files, split, limit, filter, map }: FoundSource): unknown {
+  return [split, limit, filter && String(filter), map && String(map), files.map(fileIdentity)];
+}
+
+function fileIdentity(path: string): string {
+  const file = openSync(path, "r");
+  try {
+    const { size } = fstatSync(file);
+    const hash = new Bun.CryptoHasher("sha256").update(String(size));
+    const sample = new Uint8Array(4096);
+    for (let i = 0; i < 4; i++) {
+      const at = Math.floor((Math.max(0, size - sample.length) * i) / 3);
+      hash.update(sample.subarray(0, readSync(file, sample, 0, sample.length, at)));
+    }
+    return hash.digest("hex");
+  } finally {
+    closeSync(file);
+  }
+}

@@ -1,0 +1,210 @@
+// What lives where, when the config leaves it open: which blocks stay on the device, what each block keeps for its backward
+// pass, where boundaries wait, how many slots and how deep a ring.
+//
+// Two kinds of choices, made differently. What changes bits follows from a rule, so that a run repeats itself: tokens of a
+// micro-batch from the config (config.ts), rows of logits at once from model and device. The others change no bit and are chosen by playing candidates on the simulator's clock, with the rates of the machine: host and device trade
+// memory for time in opposite directions, and which of them a step waits for depends on everything at once.
+//
+// Numbers in the config win; what they leave free is fitted around them. Read `simulate.ts` for the clock, `machines.ts`
+// for the rates, `memory.ts` for the bytes.
+
+import { costOf, type Machine } from "./machines.ts";
+import { bytesIn, decoderBlocks, keptBytes, memoryBill, type BillLine, type StepShape } from "./memory.ts";
+import { alignBytes, keepLevels, type KeepLevel } from "./models/decoder.ts";
+import { fullBatch, rehearse, rehearsedSettings } from "./rehearsal.ts";
+import { simulate } from "./simulate.ts";
+import { recordStep } from "./step.ts";
+
+/** What a fit may count on. */
+export interface Room {
+  machine: Machine;
+  /** Device bytes left for buffers: the limit less what context, kernels and libraries take. */
+  deviceBytes: number;
+}
+
+/** What the config leaves to the fit. */
+export type Choice = "keep" | "residentBlocks" | "boundary" | "slots" | "ring";
+
+// ---- rules ----------------------------------------------------------------------------------------------------------
+
+/** At most this share for logits. */
+const logitsShare = 0.03;
+
+/**
+ * Rows of logits at once. When all of a step's come in one chunk, the head's gradient needs no float32 sum (memory.ts,
+ * `roundsAtOnce`), which pays for the larger logits as long as they take no more than that sum.
+ */
+export function logitsRowsFor(shape: StepShape, deviceBytes: number): number {
+  const { tokensMax, microBatches, passes, dtype } = shape;
+  const { vocabulary, hidden } = shape.config;
+  const rows = (count: number): number => Math.ceil(Math.min(count, tokensMax) / 16) * 16;
+  const sums = hidden * 4 + 2048 * 2;
+  if (dtype === "bfloat16" && microBatches === 1 && passes === 1 && tokensMax * 2 <= sums) return rows(tokensMax);
+  const fits = [8192, 4096, 2048].find((count) => count * vocabulary * 2 <= logitsShare * deviceBytes);
+  return rows(fits ?? 1024);
+}
+
+// ---- fit ------------------------------------------------------------------------------------------------------------
+
+/** The shape with everything that is open chosen for the least time per step; unchanged when not even that fits. */
+export function fit(shape: StepShape, open: ReadonlySet<Choice>, { machine, deviceBytes }: Room): StepShape {
+  const saved = new Map(keepLevels.map((level) => [level, keptSeconds(shape, level, machine)]));
+  /** What is left of the device goes into kept activations. Undefined when the rest alone is too large. */
+  const filled = (candidate: StepShape): StepShape | undefined => {
+    const left = deviceBytes - deviceBytesOf(memoryBill(candidate));
+    if (left < 0) return undefined;
+    return open.has("keep") ? { ...candidate, keep: fillKeep(candidate, left, saved) } : candidate;
+  };
+  const smallest: StepShape = {
+    ...shape,
+    ...(open.has("keep") ? { keep: [] } : {}),
+    ...(open.has("residentBlocks") ? { residentBlocks: 0 } : {}),
+    ...(open.has("boundary") ? { boundary: "device" as const } : {}),
+    ...(open.has("slots") ? { slots: 2 } : {}),
+    ...(open.has("ring") ? { ring: shape.config.layers } : {}),
+  };
+  const clock = new Clock(shape, machine);
+  let best: StepShape | undefined;
+  for (const boundary of open.has("boundary") ? (["device", "pinned"] as const) : [shape.boundary]) {
+    const resident = (residentBlocks: number) => filled({ ...smallest, boundary, residentBlocks });
+    const found = open.has("residentBlocks")
+      ? bestResident(resident, shape.config.layers, clock)
+      : filled({ ...smallest, boundary });
+    if (found && (!best || clock.seconds(found) < clock.seconds(best) * better)) best = found;
+  }
+  if (!best) return { ...smallest, ...(open.has("boundary") ? { boundary: "pinned" as const } : {}) };
+  if (open.has("slots")) {
+    const three = filled({ ...best, slots: 3, ...(open.has("keep") ? { keep: [] } : {}) });
+    if (three && clock.seconds(three) < clock.seconds(best) * better) best = three;
+  }
+  return open.has("ring") && shape.clips !== "exact" ? shortestRing(best, clock) : best;
+}
+
+/** What must be gained for a choice that costs something. */
+const better = 0.99;
+
+/** The number of resident blocks with the shortest step: time falls and then rises with it, but not smoothly. */
+function bestResident(
+  candidate: (residentBlocks: number) => StepShape | undefined,
+  layers: number,
+  clock: Clock,
+): StepShape | undefined {
+  let most = layers;
+  while (most >= 0 && !candidate(most)) most--;
+  if (most < 0) return undefined;
+  const time = (count: number): number => {
+    const shape = count >= 0 && count <= most ? candidate(count) : undefined;
+    return shape ? clock.seconds(shape) : Infinity;
+  };
+  let stride = Math.max(1, Math.ceil(most / 4));
+  let at = 0;
+  for (let count = 0; count < most + stride; count += stride)
+    if (time(Math.min(count, most)) < time(at)) at = Math.min(count, most);
+  while (stride > 1) {
+    stride = Math.ceil(stride / 2);
+    for (const count of [at - stride, at + stride]) if (time(count) < time(at)) at = count;
+  }
+  return candidate(at);
+}
+
+/** Pinned memory is dear: the shortest ring that is as good as one with a slot for every block. */
+function shortestRing(shape: StepShape, clock: Clock): StepShape {
+  const streaming = shape.config.layers - shape.residentBlocks;
+  for (const ring of [4, 8, 12, 16])
+    if (ring < streaming && clock.seconds({ ...shape, ring }) * better <= clock.seconds(shape))
+      return { ...shape, ring };
+  return shape;
+}
+
+/** Upgrades layers, the most seconds per byte first, as long as it fits. */
+function fillKeep(shape: StepShape, bytes: number, saved: ReadonlyMap<KeepLevel, number>): KeepLevel[] {
+  const { layers } = shape.config;
+  const size = (level: KeepLevel): number => shape.microBatches * keptBytes(shape, level);
+  const levels: KeepLevel[] = Array.from({ length: layers }, () => "recompute");
+  let left = bytes;
+  for (;;) {
+    let step: { layer: number; to: KeepLevel; bytes: number; worth: number } | undefined;
+    for (const from of keepLevels) {
+      const layer = levels.lastIndexOf(from); // backward begins there
+      if (layer < 0) continue;
+      for (const to of keepLevels) {
+        const more = size(to) - size(from);
+        const gain = saved.get(to)! - saved.get(from)!;
+        if (gain <= 0 || more > left) continue;
+        const worth = gain / Math.max(1, more);
+        if (!step || worth > step.worth) step = { layer, to, bytes: more, worth };
+      }
+    }
+    if (!step) return levels.sort((a, b) => keepLevels.indexOf(a) - keepLevels.indexOf(b));
+    levels[step.layer] = step.to;
+    left -= step.bytes;
+  }
+}
+
+/** Device seconds of a step that one layer saves at a level. */
+function keptSeconds(shape: StepShape, level: KeepLevel, machine: Machine): number {
+  const again = (keep: KeepLevel): number => {
+    const { config } = shape;
+    const one = { ...config, layers: 1, windows: config.windows.slice(-1) };
+    const blocks = [shape.blocks[0]!, decoderBlocks(shape)[0]!, shape.blocks.at(-1)!];
+    const small: StepShape = { ...shape, config: one, blocks, keep: [keep], residentBlocks: 0, ring: 1, slots: 2 };
+    const { plan } = recordStep(rehearse(small), batchOf(small), rehearsedSettings(small, 1));
+    const repeated = plan.commands.filter(
+      ({ op, label }) => label.phase === "backward" && label.block === 0 && op.endsWith("Forward"),
+    );
+    return repeated.reduce((sum, command) => sum + costOf(command, machine).amount, 0);
+  };
+  return again("recompute") - again(level);
+}
+
+/** Seconds per step by simulation, remembered; copies and updates in large pieces, because there are many candidates. */
+class Clock {
+  #seconds = new Map<string, number>();
+  #machine: Machine;
+  #shape: StepShape;
+
+  constructor(shape: StepShape, machine: Machine) {
+    this.#shape = { ...shape, chunkParameters: Math.max(shape.chunkParameters, 48 << 20) };
+    this.#machine = machine;
+  }
+
+  seconds({ keep, residentBlocks, boundary, slots, ring }: StepShape): number {
+    const choice = { keep, residentBlocks, boundary, slots, ring };
+    const key = JSON.stringify(choice);
+    let seconds = this.#seconds.get(key);
+    if (seconds === undefined) {
+      seconds = predictedSeconds({ ...this.#shape, ...choice }, this.#machine);
+      this.#seconds.set(key, seconds);
+    }
+    return seconds;
+  }
+}
+
+/** Seconds per step of full rows, by simulation. */
+export function predictedSeconds(shape: StepShape, machine: Machine): number {
+  const [recorder, batch] = [rehearse(shape), batchOf(shape)];
+  const steps = [1, 2, 3].map((step) => recordStep(recorder, batch, rehearsedSettings(shape, step)));
+  return simulate(steps, { machine }).secondsPerStep;
+}
+
+/** Full rows of one document each; which tokens they have matters little here. */
+function batchOf({ config, tokensMax, microBatches, passes, positions }: StepShape) {
+  const rows = Math.max(1, Math.floor(tokensMax / positions));
+  const sizes = {
+    sequenceLength: positions,
+    batchSize: rows * microBatches * passes,
+    microBatchTokens: rows * positions,
+    gradientAccumulation: passes,
+  };
+  return fullBatch(config, sizes, () => 0.5);
+}
+
+const pieceBytes = 2 << 20;
+/** What a bill takes of the device, whose allocator hands out pieces of 2 MiB. */
+export function deviceBytesOf(bill: readonly BillLine[]): number {
+  const rounding = bill.reduce(
+    (sum, { place, bytes }) => sum + (place === "device" ? Math.ceil(bytes / pieceBytes) * pieceBytes - bytes : 0),
+    0,
+  );
+  return alignBytes(bytesIn(bill, "device") + rounding);
+}

@@ -1,0 +1,121 @@
+// What `fit` leaves to chance: nothing that does not fit, nothing that the config decided, and for the 8B shape on the
+// measured machine every step of issue 3's table, with a 24 GiB card and with all of it.
+
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import { evenTokens } from "../../src/config.ts";
+import { deviceBytesOf, fit, logitsRowsFor, predictedSeconds, type Choice, type Room } from "../../src/fit.ts";
+import { machineNamed } from "../../src/machines.ts";
+import { memoryBill, type StepShape } from "../../src/memory.ts";
+import { keepLevels } from "../../src/models/decoder.ts";
+import { checkPlans } from "../../src/plan-check.ts";
+import { Random } from "../../src/random.ts";
+import { describeModel, publishedModel, rehearse, rehearsedShape } from "../../src/rehearsal.ts";
+import { describeCase, randomCase, recordAll, shapeOf } from "./cases.ts";
+
+setDefaultTimeout(120_000);
+
+const machine = machineNamed("h200");
+const everything: ReadonlySet<Choice> = new Set(["keep", "residentBlocks", "boundary", "slots", "ring"]);
+
+/** A step of full rows as a GPU run has it before the fit; copies in large pieces, because only the time is asked for. */
+function stepOf(rows: number, sequence: number, { deviceBytes }: Room, options: Partial<StepShape> = {}): StepShape {
+  const config = publishedModel("qwen3-8b");
+  const tokensMax = evenTokens(rows, sequence);
+  const shape = rehearsedShape(config, {
+    tokensMax,
+    microBatches: Math.ceil((rows * sequence) / tokensMax),
+    positions: sequence,
+    chunkParameters: 48 << 20,
+    ring: config.layers,
+    ...options,
+  });
+  return { ...shape, logitsChunk: logitsRowsFor(shape, deviceBytes) };
+}
+
+const fitted = (rows: number, sequence: number, room: Room, options: Partial<StepShape> = {}): StepShape =>
+  fit(stepOf(rows, sequence, room, options), everything, room);
+
+describe("qwen3-8b on an H200 is predicted to meet issue 3's table", () => {
+  const small = { machine, deviceBytes: 24 * 2 ** 30 - machine.deviceOverhead };
+  const whole = { machine, deviceBytes: machine.deviceBytes - machine.deviceOverhead };
+  test.each([
+    [4, 1024, 1.95, 0.5],
+    [8, 1024, 1.95, 0.8],
+    [16, 1024, 2.1, 1.45],
+    [32, 1024, 3.0, 2.75],
+    [64, 1024, 6.0, 5.6],
+    [1, 65536, 15.5, 13.5],
+  ])("%p × %p tokens: %p s with 24 GiB, %p s with the whole card", (rows, sequence, withSmall, withWhole) => {
+    for (const [room, seconds] of [
+      [small, withSmall],
+      [whole, withWhole],
+    ] as const) {
+      const shape = fitted(rows, sequence, room);
+      expect(deviceBytesOf(memoryBill(shape))).toBeLessThanOrEqual(room.deviceBytes);
+      expect(predictedSeconds(shape, machine)).toBeLessThan(seconds);
+    }
+  });
+
+  test("with the whole card exact clipping costs at most a tenth", () => {
+    const [free, clipped] = [fitted(16, 1024, whole), fitted(16, 1024, whole, { clips: "exact" })];
+    expect(predictedSeconds(clipped, machine)).toBeLessThan(1.1 * predictedSeconds(free, machine));
+  });
+});
+
+test("what fits is used, what does not is not, and every plan keeps the rules", () => {
+  for (let seed = 1; seed <= 20; seed++) {
+    const chosen = { ...randomCase(seed), steps: 2, evaluations: 0 };
+    const plain = shapeOf({ ...chosen, keepBlocks: 0, residentBlocks: 0, boundary: "pinned", slots: 2 });
+    const [least, random] = [deviceBytesOf(memoryBill(plain)), new Random(seed)];
+    const room = { machine, deviceBytes: Math.floor(least * (0.9 + 3 * random.uniform())) };
+    const shape = fit(plain, everything, room);
+    try {
+      const bytes = deviceBytesOf(memoryBill(shape));
+      expect(bytes).toBeLessThanOrEqual(Math.max(least, room.deviceBytes));
+      const recorder = rehearse(shape);
+      expect(checkPlans(recordAll(chosen, recorder), { shape, recorder }).filter(({ rule }) => rule !== 9)).toEqual([]);
+    } catch (error) {
+      throw new Error(describeCase(chosen), { cause: error });
+    }
+  }
+});
+
+test("what the config decided stays; more memory is never slower", () => {
+  const config = describeModel({
+    modelType: "qwen3",
+    tied: false,
+    layers: 6,
+    vocabulary: 32000,
+    hidden: 2048,
+    intermediate: 6144,
+    heads: 16,
+    kvHeads: 8,
+    headDim: 128,
+  });
+  const shape = rehearsedShape(config, {
+    tokensMax: 4096,
+    positions: 1024,
+    residentBlocks: 2,
+    keep: ["recompute", "all"],
+    boundary: "device",
+    slots: 3,
+    ring: 4,
+  });
+  const room = (gigabytes: number): Room => ({ machine, deviceBytes: gigabytes * 1e9 });
+  expect(fit(shape, new Set(), room(40))).toEqual(shape);
+  expect(fit(shape, new Set<Choice>(["keep"]), room(40))).toEqual({ ...shape, keep: Array(6).fill("all") });
+  expect(fit(shape, new Set<Choice>(["residentBlocks"]), room(40))).toEqual({ ...shape, residentBlocks: 6 });
+  let before = Infinity;
+  for (const gigabytes of [2, 3, 4, 6, 9, 12]) {
+    const seconds = predictedSeconds(fit(shape, everything, room(gigabytes)), machine);
+    expect(seconds).toBeLessThan(before * 1.01);
+    before = seconds;
+  }
+});
+
+test("kept levels rise towards the last layer, where backward begins", () => {
+  const room = { machine, deviceBytes: 60e9 };
+  const { keep } = fitted(32, 1024, room);
+  expect(new Set(keep).size).toBeGreaterThan(1);
+  expect(keep).toEqual(keep.toSorted((a, b) => keepLevels.indexOf(a) - keepLevels.indexOf(b)));
+});
