@@ -64,7 +64,7 @@ export interface TrainSummary {
  */
 export async function train(input: TrainConfig, callbacks: Callbacks = {}): Promise<TrainSummary> {
   const config = await parseConfig(input);
-  using _ = openOutput(config.output);
+  using _lock = openOutput(config.output);
   using model = await load(await resolveModel(config.model), {
     device: config.device,
     dtype: config.dtype,

@@ -149,9 +149,7 @@ class Tokenizing {
     } finally {
       progress.end();
     }
-    const changed = this.#stamps.changed();
-    if (changed !== undefined)
-      throw new DataError(`${changed}: was changed while it was read; start again when nobody writes to it`);
+    this.#stamps.checkData();
     this.#bad.finish(this.#counts.samples);
     if (this.#counts.documents === 0)
       throw new DataError(

@@ -97,7 +97,7 @@ export async function* readRecords(path: string): AsyncGenerator<FileRecord> {
 }
 
 /** What the system says of a file that cannot be read, as a `DataError`; other errors as they are. */
-function unreadable(cause: unknown, path: string): unknown {
+export function unreadable(cause: unknown, path: string): unknown {
   if (!(cause as NodeJS.ErrnoException).syscall) return cause;
   return new DataError(`${path}: ${explainFileError(cause, "read")}`);
 }

@@ -2,6 +2,7 @@
 // that is written to, or replaced, while it is read gives half of one and half of another, and nothing else would tell.
 
 import { statSync } from "node:fs";
+import { DataError } from "../errors.ts";
 
 export class FileStamps {
   readonly #stamps = new Map<string, string>();
@@ -19,6 +20,13 @@ export class FileStamps {
   changed(): string | undefined {
     for (const [path, stamp] of this.#stamps) if (stampOf(path) !== stamp) return path;
     return undefined;
+  }
+
+  /** The same for data: a `DataError` names the file. */
+  checkData(): void {
+    const changed = this.changed();
+    if (changed !== undefined)
+      throw new DataError(`${changed}: was changed while it was read; start again when nobody writes to it`);
   }
 }
 

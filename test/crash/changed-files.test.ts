@@ -6,6 +6,8 @@ import { appendFileSync, cpSync, readFileSync, utimesSync, writeFileSync } from 
 import { join } from "node:path";
 import type { TrainConfig } from "../../src/config.ts";
 import { loadDataset } from "../../src/data/dataset.ts";
+import { findSources } from "../../src/data/source.ts";
+import { TokenStream } from "../../src/data/stream.ts";
 import { loadTokenizer } from "../../src/data/tokenizer.ts";
 import { DataError, ModelError, SluiceError } from "../../src/errors.ts";
 import { exportModel } from "../../src/export.ts";
@@ -164,4 +166,18 @@ test("data that is written to while it is read", async () => {
       new DataError(`${path}: was changed while it was read; start again when nobody writes to it`),
     );
   }
+});
+
+test("data that is written to while it is streamed: what was read before stays, what comes after is refused", async () => {
+  const tokenizer = await loadTokenizer(model);
+  const path = join(directory.path, "streamed.jsonl");
+  writeFileSync(path, conversations(3000));
+  const found = await findSources([{ path, filter: () => true }]);
+  const options = { sequenceLength: 64, loss: "assistant", workers: 1, taskBytes: 1000, firstPartTokens: 300 } as const;
+  await using stream = await TokenStream.open(found, tokenizer, options);
+  expect((await stream.part(0))!.tokens.length).toBeGreaterThan(300);
+  appendFileSync(path, conversations(1));
+  await expect(stream.ended()).rejects.toThrow(
+    new DataError(`${path}: was changed while it was read; start again when nobody writes to it`),
+  );
 });
