@@ -64,7 +64,12 @@ export interface TrainSummary {
  */
 export async function train(input: TrainConfig, callbacks: Callbacks = {}): Promise<TrainSummary> {
   const config = await parseConfig(input);
-  using _lock = openOutput(config.output);
+  using _ = openOutput(config.output);
+  return await trainAlone(config, callbacks);
+}
+
+/** The run itself, in a directory that nobody else uses. */
+async function trainAlone(config: Config, callbacks: Callbacks): Promise<TrainSummary> {
   using model = await load(await resolveModel(config.model), {
     device: config.device,
     dtype: config.dtype,

@@ -138,7 +138,7 @@ describe("of a model", () => {
     const template = new ChatTemplate(tokenizer);
     const message = { role: "user", content: "x" };
     const say = (count: number) => () =>
-      template.render({ messages: Array(count).fill(message) }, { generationPrompt: false });
+      template.render({ messages: Array.from({ length: count }, () => message) }, { generationPrompt: false });
     expect(say(1)).toThrow(new DataError("the chat template cannot render these messages: no"));
     expect(say(2)).toThrow(
       new ModelError(
