@@ -1,10 +1,11 @@
-// `bun run build`: builds the native library into build/ and writes what follows from the Zig declarations:
-// src/native/abi.gen.ts and cuda/abi.gen.cuh.
+// `bun run build`: builds the native library and the GPU kernels into build/ and writes what follows from the Zig
+// declarations: src/native/abi.gen.ts and cuda/abi.gen.cuh. Kernels are compiled for the vendors whose compiler is here.
 //   --target aarch64-linux|aarch64-macos   builds for another machine into build/<target>/ instead
 //   --check                                only compares the generated files with the declarations; exit code 1 when stale
 
 import { relative } from "node:path";
 import { parseArgs } from "node:util";
+import { buildKernels } from "./kernels.ts";
 import * as native from "./native.ts";
 import { install, main } from "./setup.ts";
 
@@ -21,6 +22,7 @@ async function build(): Promise<void> {
   await native.buildLibrary(target);
   const seconds = ((performance.now() - start) / 1000).toFixed(1);
   console.log(`built ${relative(native.root, native.libraryPath(target))} in ${seconds} s`);
+  if (target === native.hostTarget()) await buildKernels();
 }
 
 async function checkGenerated(): Promise<void> {

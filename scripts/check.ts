@@ -3,10 +3,12 @@
 
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
+import { checkKernels } from "./kernel-check.ts";
 import { buildLibrary, root, testKernels, zigPath } from "./native.ts";
 import { main, setup } from "./setup.ts";
 
-type Check = { name: string; run: () => Promise<unknown> };
+/** A text that `run` returns is a note for the check's line. */
+type Check = { name: string; run: () => Promise<string | void> };
 
 /** A process that must end with 0; what it wrote is the finding. */
 async function command(...words: string[]): Promise<void> {
@@ -19,9 +21,11 @@ const bun = process.execPath;
 
 /** The long ones first, so that they overlap with the short ones. */
 const checks: Check[] = [
+  { name: "NVIDIA kernels", run: () => checkKernels("nvidia") },
   { name: "kernel tests", run: testKernels },
   { name: "aarch64 Linux build", run: () => buildLibrary("aarch64-linux") },
   { name: "aarch64 macOS build", run: () => buildLibrary("aarch64-macos") },
+  { name: "AMD kernels", run: () => checkKernels("amd") },
   { name: "bindings", run: () => command(bun, "scripts/build.ts", "--check") },
   { name: "types", run: () => command(bun, "check", "--no-script", "--no-pretty") },
   { name: "lint", run: () => command(join(root, "node_modules/.bin/oxlint"), "--deny-warnings", "--format=unix") },
@@ -33,12 +37,15 @@ const checks: Check[] = [
 /** Runs one check and prints its line; whether it passed. */
 async function report(check: Check): Promise<boolean> {
   const start = performance.now();
+  let note = "";
   const problem = await check.run().then(
-    () => undefined,
+    (text) => void (note = text ?? ""),
     (error: Error) => error.message.trim(),
   );
   const seconds = `${((performance.now() - start) / 1000).toFixed(1)} s`;
-  console.log(`${problem === undefined ? "ok  " : "FAIL"}  ${check.name.padEnd(20)} ${seconds.padStart(7)}`);
+  console.log(
+    `${problem === undefined ? "ok  " : "FAIL"}  ${check.name.padEnd(20)} ${seconds.padStart(7)}${note && `  ${note}`}`,
+  );
   if (problem !== undefined) console.log(problem.replace(/^/gm, "      "));
   return problem === undefined;
 }

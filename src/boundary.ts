@@ -42,7 +42,7 @@ export class Boundaries {
     const layers = (count: number): Place[][] =>
       Array.from({ length: count }, (_, layer) => places("boundaries", microBatches, layer * microBatches));
     this.rows = places("embedding.rows", microBatches);
-    this.dRows = training ? places("embedding.dRows", microBatches) : [];
+    this.dRows = training && shape.updates ? places("embedding.dRows", microBatches) : [];
     this.#dHidden = training ? places("dHidden", microBatches) : [];
     if (training && shape.boundary === "device") this.#onDevice = layers(config.layers + 1);
     else this.#idle = places("hidden", microBatches + 2);

@@ -58,13 +58,13 @@ export class Gradients {
   #accumulators: Place[];
   #casts: Place[];
   #ring: Place[];
-  #head: Making & { landing: Place };
+  #head: Making & { landing: Place | undefined };
   /** A tied embedding's, as the head's matrix. */
-  #matrix: (Making & { landing: Place }) | undefined;
+  #matrix: (Making & { landing: Place | undefined }) | undefined;
   #sums = new Map<BlockParameters, Resource[]>();
   #kept = new Map<BlockParameters, Place>();
-  #deviceNorms: Place;
-  #rowsGradient: Place;
+  #deviceNorms!: Place;
+  #rowsGradient!: Place;
   #norms = [new Resource(), new Resource()] as const;
 
   // What the step in hand has gathered.
@@ -92,13 +92,13 @@ export class Gradients {
     this.#head = {
       sums: place(headRoundsAtOnce(shape) ? "head.gradientVectors" : "head.gradient"),
       cast: optional("head.gradientCast"),
-      landing: place("head.landing"),
+      landing: optional("head.landing"),
     };
     if (shape.config.tied)
       this.#matrix = {
         sums: optional("head.matrixGradient"),
         cast: optional("head.matrixGradientCast"),
-        landing: place("head.matrixLanding"),
+        landing: optional("head.matrixLanding"),
       };
     for (const parameters of window.parameters) {
       if (shape.passes > 1)
@@ -107,8 +107,9 @@ export class Gradients {
           parameters.chunks.map(() => new Resource()),
         );
       const { name, layer } = parameters.block;
-      if (keepsGradient(shape, layer)) this.#kept.set(parameters, place(`${name}.gradient`));
+      if (shape.updates && keepsGradient(shape, layer)) this.#kept.set(parameters, place(`${name}.gradient`));
     }
+    if (!shape.updates) return;
     this.#deviceNorms = place("norms");
     this.#rowsGradient = place("embedding.gradient");
   }
@@ -192,6 +193,7 @@ export class Gradients {
     const finished = this.#finish(plan, parameters.block, this.#making(layer), roundsAtOnce(this.shape));
     rotate(this.#accumulators);
     if (finished.resource === this.#casts[0]?.resource) rotate(this.#casts);
+    if (!this.shape.updates) return;
     if (isResident(this.shape, layer)) this.#landOnDevice(plan, parameters, finished, pass);
     else if (this.shape.passes === 1) {
       this.#measureOnDevice(plan, finished, layer, gradientDtype(this.shape));
@@ -206,13 +208,11 @@ export class Gradients {
     const head = this.#window.head;
     const atOnce = headRoundsAtOnce(this.shape);
     const finished = this.#finish(plan, headBlock(this.shape), this.#head, atOnce);
+    const matrix = this.#matrix && this.#finish(plan, embeddingBlock(this.shape), this.#matrix, atOnce);
+    if (!this.shape.updates) return;
     this.#measureOnDevice(plan, finished, this.shape.config.layers, gradientDtype(this.shape));
-    this.#push(head, this.#download(plan, head, finished, this.#head.landing), gradientDtype(this.shape));
-    if (this.#matrix) {
-      const { embedding } = this.#window;
-      const matrix = this.#finish(plan, embeddingBlock(this.shape), this.#matrix, atOnce);
-      this.#download(plan, embedding, matrix, this.#matrix.landing);
-    }
+    this.#push(head, this.#download(plan, head, finished, this.#head.landing!), gradientDtype(this.shape));
+    if (matrix) this.#download(plan, this.#window.embedding, matrix, this.#matrix!.landing!);
     if (this.shape.clips !== "exact") this.#updates.record(plan);
   }
 
@@ -365,7 +365,7 @@ export class Gradients {
 
   /** The tied head's gradient as it lies in the embedding: V rows of C. */
   #tiedLanding(): Place {
-    const { range, resource } = this.#matrix!.landing;
+    const { range, resource } = this.#matrix!.landing!;
     const { vocabulary, hidden } = this.shape.config;
     return { range: range.slice(0, vocabulary * hidden * bytesOf(gradientDtype(this.shape))), resource };
   }

@@ -29,6 +29,8 @@ export interface StepShape {
   dtype: Dtype;
   /** False: forward only (evaluation, generation); then no optimizer state, gradients or boundaries exist. */
   training: boolean;
+  /** False, to time forward and backward alone: gradients are left where they are made, and no optimizer state exists. */
+  updates: boolean;
   /** The most tokens of a micro-batch. */
   tokensMax: number;
   /** The most micro-batches of a pass. */
@@ -141,7 +143,7 @@ export function memoryBill(shape: StepShape): BillLine[] {
     const resident = isResident(shape, block.layer);
     add("weights: hi (bf16)", resident ? "device" : "pinned", `${block.name}.hi`, block.length * 2);
     add("weights: lo", resident ? "device" : "host", `${block.name}.lo`, block.length * 2);
-    if (!training) continue;
+    if (!training || !shape.updates) continue;
     add("moments m, v", resident ? "device" : "host", `${block.name}.m`, block.length * 4);
     add("moments m, v", resident ? "device" : "host", `${block.name}.v`, block.length * 4);
   }
@@ -199,6 +201,7 @@ export function memoryBill(shape: StepShape): BillLine[] {
     add("gradients cast to bf16", "device", "head.gradientCast", head.length * G);
     if (config.tied) add("gradients cast to bf16", "device", "head.matrixGradientCast", embedding.length * G);
   }
+  if (!shape.updates) return lines;
   add("losses and norms", "device", "norms", normParts(shape) * normStride);
   for (const resident of decoderBlocks(shape))
     if (keepsGradient(shape, resident.layer))

@@ -157,6 +157,7 @@ export function rehearsedShape(config: DecoderConfig, options: Partial<StepShape
   return {
     dtype: "bfloat16",
     training: true,
+    updates: true,
     microBatches: 1,
     passes: 1,
     positions: options.tokensMax,

@@ -38,6 +38,7 @@ export function inferenceShape(model: Model, options: BatchShape, slots = 2): St
     blocks: model.blocks,
     dtype: model.dtype,
     training: false,
+    updates: false,
     tokensMax,
     microBatches: microBatchesFor({ ...options, gradientAccumulation: 1 }),
     passes: 1,

@@ -134,15 +134,31 @@ export function recordStep(recorder: StepRecorder, batch: StepBatch, settings: S
       gradients!.land(plan, layer, pass);
     }
 
+    if (!shape.updates) continue;
     plan.label = { step, phase: "embed", pass, block: "embedding" };
     for (const microBatch of microBatches.keys()) boundaries.unembed(plan, microBatch);
     scatterRows(recorder, plan, pass, microBatches.length, inputs);
   }
   plan.settle(recorder.inputs.resource, "read");
+  if (!shape.updates) return endWithBackward(recorder, plan, batch, inputs, summed);
 
   const rows = { tokens: inputs.distinctTokens, distinct: inputs.distinct };
   const { norm, rows: inputsFree } = gradients!.finish(plan, rows, settings.maxGradNorm);
   return finishRecording(recorder, plan, norm, inputsFree, batch.passes);
+}
+
+/** Nothing is updated: the step is measured when compute is through, so the last loss is added up once more after that. */
+function endWithBackward(
+  recorder: StepRecorder,
+  plan: Plan,
+  { passes }: StepBatch,
+  inputs: StepInputs,
+  after: Event | undefined,
+): RecordedStep {
+  plan.wait("download", plan.last("compute"));
+  const [pass, microBatch] = [passes.length - 1, passes.at(-1)!.length - 1];
+  const measured = sumLosses(recorder, plan, pass, microBatch, inputs, { check: false, after });
+  return finishRecording(recorder, plan, measured, measured, passes);
 }
 
 /** Records the loss of micro-batches without changing anything: one forward pass. */

@@ -63,7 +63,7 @@ export class Trainer implements Disposable {
   static async open(model: Model, config: TrainerConfig, overrides: Partial<StepShape> = {}): Promise<Trainer> {
     const tokens = tokensMaxFor(config.microBatchTokens);
     const room = await roomOf(model.engine, { config: model.config, dtype: model.dtype, tokens });
-    const shape = { ...trainingShape(model, config, room), ...overrides };
+    const shape = trainingShape(model, config, room, overrides);
     checkShape(shape);
     const tensors = model.blocks.flatMap((block) => block.tensors);
     const decays = weightDecays(config.optimizer, tensors);
@@ -174,6 +174,7 @@ export function trainingShape(
   model: Pick<Model, "config" | "blocks" | "dtype">,
   config: TrainerConfig,
   room?: Room,
+  overrides: Partial<StepShape> = {},
 ): StepShape {
   const { layers, maxPositions } = model.config;
   const { window, sequenceLength } = config;
@@ -193,6 +194,7 @@ export function trainingShape(
     blocks: model.blocks,
     dtype: model.dtype,
     training: true,
+    updates: true,
     tokensMax,
     microBatches: microBatchesFor(config),
     passes: config.gradientAccumulation,
@@ -205,9 +207,10 @@ export function trainingShape(
     clips: clippingOf(config.maxGradNorm).mode,
     logitsChunk: logitsChunkFor(tokensMax, model.config.vocabulary),
     chunkParameters: chunkParametersDefault,
+    ...overrides,
   };
   if (!room) return shape;
-  const sized = { ...shape, logitsChunk: logitsRowsFor(shape, room.deviceBytes) };
+  const sized = { ...shape, logitsChunk: logitsRowsFor(shape, room.deviceBytes), ...overrides };
   const open = new Map<Choice, unknown>([
     ["keep", window.keepBlocks],
     ["residentBlocks", window.residentBlocks],

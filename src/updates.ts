@@ -81,7 +81,7 @@ export class Updates {
       ]),
     );
     if (buffers.has("unit factor")) this.#unit = buffers.range("unit factor", 0, 16);
-    if (shape.clips === "previous")
+    if (buffers.has("previous factors"))
       for (const slot of [0, 1])
         this.#previous.push({ range: buffers.range("previous factors", slot * 64, 16), resource: new Resource() });
     if (buffers.has("factor")) this.#deviceFactor = { range: buffers.range("factor"), resource: new Resource() };

@@ -3,6 +3,7 @@
 import { cpus, type as systemType } from "node:os";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
+import type { DeviceInfo } from "../../src/native/runtime.ts";
 
 export interface Conditions {
   date: string;
@@ -11,9 +12,10 @@ export interface Conditions {
   cores: number;
   workers: number;
   device: string;
+  gpu?: DeviceInfo;
 }
 
-export function conditions({ workers, device }: { workers: number; device: string }): Conditions {
+export function conditions(of: Pick<Conditions, "workers" | "device" | "gpu">): Conditions {
   const [first] = cpus();
   const cpu = first?.model.trim() ?? "unknown CPU";
   return {
@@ -21,8 +23,7 @@ export function conditions({ workers, device }: { workers: number; device: strin
     commit: commit(),
     cpu,
     cores: cpus().length,
-    workers,
-    device,
+    ...of,
   };
 }
 

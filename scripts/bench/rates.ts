@@ -16,7 +16,7 @@ export interface Rate {
   /** (best − worst of nine in ten) / best: how restless the machine was. */
   spread: number;
   runs: number;
-  /** What issue 2 demands of the best run on this many workers. */
+  /** What issue 2 (on this many workers) or issue 3 (on a GPU) demands of the best run. */
   floor?: number;
 }
 
@@ -29,6 +29,11 @@ export class Bench implements Disposable {
 
   constructor(engine: Engine) {
     this.engine = engine;
+    if (this.onGpu) engine.trace(true); // a command's own time, not when the host saw it
+  }
+
+  get onGpu(): boolean {
+    return this.engine.device !== "cpu";
   }
 
   /**
@@ -58,22 +63,37 @@ export class Bench implements Disposable {
   }
 
   /** A buffer of normal numbers (or zeros), freed by `free`. */
-  async buffer(place: "device" | "host", count: number, dtype: Dtype, content: "normal" | "zero"): Promise<Range> {
+  async buffer(
+    place: "device" | "pinned" | "host",
+    count: number,
+    dtype: Dtype,
+    content: "normal" | "zero",
+  ): Promise<Range> {
     const bytes = count * (dtype === "float32" ? 4 : 2);
     const buffer = this.engine.buffer(place, bytes, `bench ${this.#buffers.length}`);
     this.#buffers.push(buffer);
     const plan = new Plan({ step: 1, phase: "load" });
+    const stream = place === "device" ? "upload" : "host";
+    if (content === "zero" && place === "device" && this.onGpu) return buffer.range(); // made zero by the device itself
     if (content === "zero") {
-      plan.record("upload", "zero", { to: buffer.range() }); // it is zero already, but its pages are not there
+      plan.record(stream, "zero", { to: buffer.range() }); // it is zero already, but its pages are not there
       await this.engine.play(plan);
       return buffer.range();
     }
     const pattern = this.#pattern(dtype);
     for (let offset = 0; offset < bytes; offset += pattern.bytes) {
       const part = Math.min(pattern.bytes, bytes - offset);
-      plan.record("upload", "copy", { to: buffer.range(offset, part), from: pattern.slice(0, part) });
+      plan.record(stream, "copy", { to: buffer.range(offset, part), from: pattern.slice(0, part) });
     }
     await this.engine.play(plan);
+    return buffer.range();
+  }
+
+  /** A host buffer with these values. */
+  onHost(values: Float64Array): Range {
+    const buffer = this.engine.buffer("host", values.byteLength, `bench ${this.#buffers.length}`);
+    this.#buffers.push(buffer);
+    new Float64Array(buffer.window()).set(values);
     return buffer.range();
   }
 
@@ -118,6 +138,7 @@ export class Bench implements Disposable {
   }
 
   [Symbol.dispose](): void {
+    if (this.onGpu) this.engine.trace(false);
     this.free();
   }
 }

@@ -1,165 +1,261 @@
 // Seconds per training step of a model with random weights, made in memory: nothing is read, downloaded or saved. Steps are
-// submitted as `train` does it, the next one while this one still computes, so updates overlap the next forward pass.
+// submitted as `train` does it, the next one while this one still computes, so updates overlap the next forward pass, and a
+// step's time is what passes between two measured losses. Several batch sizes share one engine and one set of weights.
 
-import type { StepBatch } from "../../src/data/loader.ts";
 import { ConfigError } from "../../src/errors.ts";
+import { deviceBytesOf, predictedSeconds } from "../../src/fit.ts";
 import { stepFlops } from "../../src/flops.ts";
+import type { Machine } from "../../src/machines.ts";
 import { Model } from "../../src/model.ts";
+import type { DecoderConfig } from "../../src/models/config.ts";
+import { describeKeep } from "../../src/models/decoder.ts";
 import { parameterBlocks } from "../../src/models/parameters.ts";
 import type { DeviceKind, Dtype } from "../../src/native/abi.gen.ts";
-import { Engine } from "../../src/native/runtime.ts";
+import type { Engine } from "../../src/native/runtime.ts";
+import { Plan } from "../../src/plan.ts";
+import { measuredMachine } from "../../src/probe.ts";
 import { Random } from "../../src/random.ts";
-import { describeModel, rehearsedBatch, rehearsedMicroBatch, type ModelSizes } from "../../src/rehearsal.ts";
+import { describeModel, fullBatch, publishedModel, publishedModels, type ModelSizes } from "../../src/rehearsal.ts";
+import { tokensMaxFor } from "../../src/session.ts";
 import { Trainer, type TrainerConfig } from "../../src/trainer.ts";
-
-export interface StepBenchShape {
-  model: ModelSizes;
-  /** One micro-batch of this many packed rows. */
-  rows: number;
-  sequenceLength: number;
-  /** Length of the documents in a row. */
-  documentLength: number;
-}
+import { traceEvents, type TraceEvent } from "./trace.ts";
 
 const qwen3 = { modelType: "qwen3", tied: false };
 
-/** What `--shape` knows. `tiny` is the quick start's model and batch. */
-export const stepShapes: Record<string, StepBenchShape> = {
-  tiny: {
-    model: { ...qwen3, layers: 12, vocabulary: 160, hidden: 96, intermediate: 256, heads: 3, kvHeads: 1, headDim: 32 },
-    rows: 2,
-    sequenceLength: 128,
-    documentLength: 16,
-  },
-  small: {
-    model: {
-      ...qwen3,
-      layers: 8,
-      vocabulary: 8192,
-      hidden: 512,
-      intermediate: 1536,
-      heads: 8,
-      kvHeads: 4,
-      headDim: 64,
-    },
-    rows: 2,
-    sequenceLength: 512,
-    documentLength: 128,
-  },
+/** Shapes that a laptop can step: the quick start's model, and one sixty times as large. */
+const smallModels: Record<string, ModelSizes> = {
+  tiny: { ...qwen3, layers: 12, vocabulary: 160, hidden: 96, intermediate: 256, heads: 3, kvHeads: 1, headDim: 32 },
+  small: { ...qwen3, layers: 8, vocabulary: 8192, hidden: 512, intermediate: 1536, heads: 8, kvHeads: 4, headDim: 64 },
 };
+export const shapeNames = [...Object.keys(smallModels), ...Object.keys(publishedModels)];
 
-export interface StepBenchOptions {
-  shape: string;
-  device: DeviceKind;
-  dtype: Dtype;
-  workers: number;
+/** The config of a shape by name. */
+export function shapeNamed(name: string): DecoderConfig {
+  const small = smallModels[name];
+  if (small) return describeModel(small);
+  if (!Object.hasOwn(publishedModels, name))
+    throw new ConfigError(`--shape must be one of ${shapeNames.join(", ")} (was "${name}")`);
+  return publishedModel(name);
 }
 
 export interface StepRate {
   shape: string;
   dtype: Dtype;
+  rows: number;
+  sequenceLength: number;
   parameters: number;
   tokens: number;
-  steps: number;
-  /** Seconds per step, over rounds of about a second. */
+  /** Forward and backward alone, nothing updated. */
+  residentOnly: boolean;
+  clips: false | "exact" | "previous";
+  microBatches: number;
+  residentBlocks: number;
+  keep: string;
+  boundary: string;
+  slots: number;
+  ring: number;
+  logitsChunk: number;
+  /** Of each sample, a step or a group of short ones. */
+  samples: number[];
+  /** Seconds per step. */
   best: number;
   median: number;
+  /** (worst − best) / best. */
   spread: number;
+  predicted: number;
   tokensPerSecond: number;
-  gflops: number;
+  /** By the model's own FLOPs, recompute not counted. */
+  tflops: number;
+  /** Of what the machine's matrix unit does at the layer's products. */
+  gemmShare: number;
+  loss: number;
+  /** Our own count of device buffers, and what the driver says this process and others have taken. */
+  deviceBytes: number;
+  driverBytes: number | undefined;
+  rssBytes: number;
+  setupSeconds: number;
   /** Share of the measured time in which each stream had a command running. */
   busy: Record<string, number>;
 }
 
-const warmUpSteps = 3;
-const rounds = 7;
-const secondsPerRound = 1;
+export interface StepBenchOptions {
+  shape: string;
+  steps: number;
+  residentOnly: boolean;
+  /** Keep the commands of the last steps, with their times. */
+  trace: boolean;
+}
 
-export async function measureStep({ shape: name, device, dtype, workers }: StepBenchOptions): Promise<StepRate> {
-  const shape = stepShapes[name];
-  if (!shape) throw new ConfigError(`--shape must be one of ${Object.keys(stepShapes).join(", ")} (was "${name}")`);
-  const engine = new Engine({ device, workers });
-  const config = describeModel(shape.model);
-  using model = new Model(`${name}, random weights`, config, parameterBlocks(config), engine, dtype);
-  fillWeights(model);
-  using trainer = await Trainer.open(model, trainerConfig(shape));
-  const batch = batchOf(shape);
+const warmUpSteps = 2;
+/** Short steps are measured in groups that last at least this long. */
+const sampleSeconds = 0.25;
 
-  for (let i = 0; i < warmUpSteps; i++) await trainer.step(batch);
+/** A model of random weights on an engine. */
+export async function randomModel(engine: Engine, shape: string, dtype: Dtype): Promise<Model> {
+  const config = shapeNamed(shape);
+  const model = new Model(`${shape}, random weights`, config, parameterBlocks(config), engine, dtype);
+  await fillWeights(model);
+  return model;
+}
+
+/** The rates of the machine that the model's engine is on. */
+export function machineOf(model: Model, { microBatchTokens }: TrainerConfig): Promise<Machine> {
+  const { config, dtype, engine } = model;
+  return measuredMachine(engine, { config, dtype, tokens: tokensMaxFor(microBatchTokens) });
+}
+
+export async function measureStep(
+  model: Model,
+  config: TrainerConfig,
+  { shape: name, steps, residentOnly, trace }: StepBenchOptions,
+): Promise<StepRate & { events: TraceEvent[] }> {
+  const { engine, dtype } = model;
+  const begun = performance.now();
+  const machine = await machineOf(model, config);
+  const alone = residentOnly ? withoutUpdates(config) : config;
+  using trainer = await Trainer.open(model, alone, { updates: !residentOnly });
+  const random = new Random(2);
+  const batch = fullBatch(model.config, config, () => random.uniform());
+  for (let step = 0; step < warmUpSteps; step++) await trainer.step(batch);
+  const setupSeconds = (performance.now() - begun) / 1000;
+
   const before = engine.busy();
   const start = performance.now();
-  const seconds: number[] = [];
-  let steps = 0;
-  for (let round = 0; round < rounds; round++) {
-    const begin = performance.now();
-    let count = 0;
-    let last: Promise<unknown> | undefined;
-    while (count === 0 || performance.now() - begin < secondsPerRound * 1000) {
-      last = (await trainer.submit(batch)).result;
-      last.catch(() => {}); // the same failure comes out of the next submit, or of `await last`
-      count++;
-    }
-    await last;
-    seconds.push((performance.now() - begin) / 1000 / count);
-    steps += count;
-  }
+  const { samples, loss } = await timeSteps(trainer, batch, steps);
   await trainer.drain();
   const elapsed = (performance.now() - start) / 1000;
   const after = engine.busy();
+  const rssBytes = process.memoryUsage.rss();
+  const info = isGpu(engine.device) ? engine.deviceInfo() : undefined;
+  const events = trace ? await traced(trainer, batch) : [];
 
-  seconds.sort((a, b) => a - b);
+  const { shape } = trainer;
+  const sorted = samples.toSorted((a, b) => a - b);
+  const median = sorted[sorted.length >> 1]!;
+  const tflops = stepFlops(model.config, batch) / median / 1e12;
+  const { residentBlocks, boundary, slots, ring, logitsChunk, microBatches, clips } = shape;
+  const streams = Object.entries(after) as [keyof typeof before, number][];
   return {
     shape: name,
     dtype,
+    rows: config.batchSize,
+    sequenceLength: config.sequenceLength,
     parameters: model.parameters,
     tokens: batch.tokens,
-    steps,
-    best: seconds[0]!,
-    median: seconds[rounds >> 1]!,
-    spread: seconds.at(-1)! / seconds[0]! - 1,
-    tokensPerSecond: (steps * batch.tokens) / elapsed,
-    gflops: (steps * stepFlops(config, batch)) / elapsed / 1e9,
-    busy: Object.fromEntries(
-      Object.entries(after).map(([stream, busy]) => [stream, (busy - before[stream as keyof typeof before]) / elapsed]),
-    ),
+    residentOnly,
+    clips,
+    microBatches,
+    residentBlocks,
+    keep: describeKeep(shape.keep, model.config.layers),
+    boundary,
+    slots,
+    ring,
+    logitsChunk,
+    samples,
+    best: sorted[0]!,
+    median,
+    spread: sorted.at(-1)! / sorted[0]! - 1,
+    predicted: predictedSeconds(shape, machine),
+    tokensPerSecond: batch.tokens / median,
+    tflops,
+    gemmShare: tflops / machine.gemm[dtype === "float32" ? "float32" : "bfloat16"],
+    loss,
+    deviceBytes: deviceBytesOf(trainer.bill) + (info?.overheadBytes ?? 0),
+    driverBytes: info && info.totalBytes - info.freeBytes,
+    rssBytes,
+    setupSeconds,
+    busy: Object.fromEntries(streams.map(([stream, busy]) => [stream, (busy - before[stream]) / elapsed])),
+    events,
   };
 }
 
-/** Norms are 1, everything else small and random, as a model is at its start. */
-function fillWeights(model: Model): void {
-  const random = new Random(1);
-  const [value, one] = [new Float32Array(1), 0x3f80];
-  const bits = new Uint32Array(value.buffer);
-  // A prime length keeps the repeated pattern from lining up with rows.
-  const pattern = Uint16Array.from({ length: 65_537 }, () => {
-    value[0] = (random.uniform() - 0.5) * 0.1;
-    return bits[0]! >>> 16;
-  });
-  for (const { name, tensors } of model.blocks) {
-    const hi = new Uint16Array(model.state.get(`${name}.hi`)!.window());
-    for (const { shape, offset, count } of tensors) {
-      if (shape.length === 1) hi.fill(one, offset, offset + count);
-      else
-        for (let i = 0; i < count; i += pattern.length)
-          hi.set(pattern.subarray(0, Math.min(pattern.length, count - i)), offset + i);
+const isGpu = (device: DeviceKind): boolean => device === "cuda" || device === "hip";
+
+/** Weights fill slots of their own on the device and are never replaced, because nothing updates them. */
+function withoutUpdates(config: TrainerConfig): TrainerConfig {
+  const window = { ...config.window, slots: "all", boundary: "device", residentBlocks: 0, ring: "all" } as const;
+  return { ...config, maxGradNorm: null, window };
+}
+
+/** Seconds per step of each sample: from one measured loss to another, with the next step always in flight. */
+async function timeSteps(
+  trainer: Trainer,
+  batch: Parameters<Trainer["submit"]>[0],
+  steps: number,
+): Promise<{ samples: number[]; loss: number }> {
+  const first = performance.now();
+  const { loss } = await trainer.step(batch); // waits for its own end, so it takes a little longer than those that overlap
+  const group = Math.max(1, Math.ceil(sampleSeconds / ((performance.now() - first) / 1000)));
+  let inFlight = (await trainer.submit(batch)).result;
+  await inFlight;
+  let last = performance.now();
+  const samples: number[] = [];
+  inFlight = (await trainer.submit(batch)).result;
+  for (let sample = 0; sample < steps; sample++) {
+    for (let step = 0; step < group; step++) {
+      const next = trainer.submit(batch);
+      await inFlight;
+      inFlight = (await next).result;
     }
+    const now = performance.now();
+    samples.push((now - last) / 1000 / group);
+    last = now;
   }
+  await inFlight;
+  return { samples, loss };
 }
 
-function trainerConfig({ rows, sequenceLength }: StepBenchShape): TrainerConfig {
-  return {
-    sequenceLength,
-    batchSize: rows,
-    microBatchTokens: rows * sequenceLength,
-    gradientAccumulation: 1,
-    maxGradNorm: 1,
-    optimizer: { learningRate: 1e-5, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weightDecay: 0.1, state: "fp32" },
-    window: { slots: 2, boundary: "pinned", keepBlocks: 0, residentBlocks: 0, ring: "all" },
-  };
+/** Three more steps on the device's own clock; their commands as trace events. */
+async function traced(trainer: Trainer, batch: Parameters<Trainer["submit"]>[0]): Promise<TraceEvent[]> {
+  const { engine } = trainer.model;
+  const gpu = isGpu(engine.device);
+  if (gpu) engine.trace(true);
+  const plans: Plan[] = [];
+  for (let step = 0; step < 3; step++) {
+    const { result } = await trainer.submit(batch);
+    result.catch(() => {}); // `drain` throws it
+    plans.push(trainer.plan!);
+  }
+  await trainer.drain();
+  const events = traceEvents(plans.map((plan) => ({ plan, spans: engine.spans(plan) })));
+  if (gpu) engine.trace(false);
+  return events;
 }
 
-function batchOf({ rows, sequenceLength, documentLength, model }: StepBenchShape): StepBatch {
-  const random = new Random(2);
-  const lengths = new Array<number>((rows * sequenceLength) / documentLength).fill(documentLength);
-  return rehearsedBatch([[rehearsedMicroBatch(lengths, model.vocabulary, () => random.uniform())]]);
+// ---- weights --------------------------------------------------------------------------------------------------------
+
+/** Length of the repeated pattern in elements; no multiple of a row, so that rows differ. */
+const patternElements = (8 << 20) + 24_008;
+
+/** Norms are 1, everything else small and random, as a model is at its start. Copied by native threads. */
+async function fillWeights(model: Model): Promise<void> {
+  const { engine } = model;
+  const longest = Math.max(...model.blocks.flatMap(({ tensors }) => tensors.map(({ count }) => count)));
+  const elements = Math.min(patternElements, longest);
+  const pattern = engine.buffer("pinned", elements * 2, "random weights");
+  const ones = engine.buffer("pinned", Math.max(model.config.hidden, model.config.headDim) * 2 * 8, "ones");
+  const halves = new Uint16Array(pattern.window());
+  const random = new Random(1);
+  const value = new Float32Array(1);
+  const bits = new Uint32Array(value.buffer);
+  for (let index = 0; index < elements; index++) {
+    value[0] = (random.uniform() - 0.5) * 0.07; // standard deviation 0.02
+    halves[index] = bits[0]! >>> 16;
+  }
+  new Uint16Array(ones.window()).fill(0x3f80);
+  for (const { name, tensors } of model.blocks) {
+    const hi = model.state.get(`${name}.hi`)!;
+    const plan = new Plan({ step: 0, phase: "load" });
+    for (const { shape, offset, count } of tensors) {
+      const source = shape.length === 1 ? ones : pattern;
+      const most = source.bytes / 2;
+      for (let done = 0; done < count; done += most) {
+        const part = Math.min(most, count - done);
+        plan.record("host", "copy", { to: hi.range((offset + done) * 2, part * 2), from: source.range(0, part * 2) });
+      }
+    }
+    await engine.play(plan);
+  }
+  pattern.free();
+  ones.free();
 }

@@ -4,6 +4,7 @@
 const std = @import("std");
 const abi = @import("../../abi.zig");
 const adamw_family = @import("adamw.zig");
+const attention = @import("attention.zig");
 const blas = @import("blas.zig");
 const elementwise = @import("elementwise.zig");
 const gradient = @import("gradient.zig");
@@ -38,6 +39,9 @@ const functions = struct {
     const linear_backward_weight = blas.linearBackwardWeight;
     const qk_rope_forward = rope.qkRopeForward;
     const qk_rope_backward = rope.qkRopeBackward;
+    const attention_forward = attention.attentionForward;
+    const attention_backward = attention.attentionBackward;
+    const attention_cached = attention.attentionCached;
     const swiglu_forward = swiglu.swigluForward;
     const swiglu_backward = swiglu.swigluBackward;
     const cross_entropy = loss.crossEntropy;
