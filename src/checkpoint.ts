@@ -108,7 +108,9 @@ export async function restoreWeights(model: Model, path: string): Promise<Manife
 function openCheckpoint(model: Model, path: string): { manifest: Manifest; files: FileLayout[] } {
   const manifest = readManifest(path);
   if (manifest.model !== identity(model))
-    throw new CheckpointError(`${path} belongs to another model (${manifest.model}, this is ${identity(model)})`);
+    throw new CheckpointError(
+      `${path} belongs to another model, or to an earlier config.json (${manifest.model}, this is ${identity(model)})`,
+    );
   const files = stateFiles(model);
   for (const [index, { name, fileBytes }] of files.entries()) {
     if (manifest.files[index]?.name !== name)
@@ -202,15 +204,19 @@ function sealed(manifest: Manifest): string {
 const digestOf = (manifest: object): string =>
   new Bun.CryptoHasher("sha256").update(JSON.stringify(manifest)).digest("hex");
 
-/** Architecture and parameter layout in one line: state of one fits no other. */
+/** Architecture, parameter layout and what config.json says of the arithmetic, in one line: state of one fits no other. */
 function identity(model: Model): string {
-  const { modelType, layers, hidden, vocabulary } = model.config;
+  const { source: _, bosId: _1, eosIds: _2, padId: _3, maxPositions: _4, ...arithmetic } = model.config;
+  const { modelType, layers, hidden, vocabulary } = arithmetic;
   const layout = model.blocks.map(({ name, length, tensors }) => [
     name,
     length,
     tensors.map((t) => [t.name, t.shape, t.offset]),
   ]);
-  const digest = new Bun.CryptoHasher("sha256").update(JSON.stringify(layout)).digest("hex").slice(0, 12);
+  const digest = new Bun.CryptoHasher("sha256")
+    .update(JSON.stringify([layout, arithmetic]))
+    .digest("hex")
+    .slice(0, 12);
   return `${modelType} ${layers}x${hidden} vocabulary ${vocabulary} ${digest}`;
 }
 

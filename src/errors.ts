@@ -53,6 +53,11 @@ export class CallbackError extends SluiceError {
   override name = "CallbackError";
 }
 
+/** Another process trains in the same run directory; the message names it. */
+export class RunBusyError extends SluiceError {
+  override name = "RunBusyError";
+}
+
 /** Our own mistakes: a condition that no input may break. */
 export function assert(condition: unknown, message: string): asserts condition {
   if (!condition) throw new Error(`internal error: ${message}`);

@@ -1,10 +1,11 @@
 // The finished model as a Hugging Face directory: safetensors shards with index, config, tokenizer files, generation config.
 // Written beside its final name and renamed when complete, so that a reader sees the old directory, the new one or none.
 
-import { copyFileSync, existsSync, mkdirSync, readdirSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import { CancelledError, SluiceError } from "./errors.ts";
+import { copyCompanions } from "./companions.ts";
+import { CancelledError, ModelError, SluiceError } from "./errors.ts";
 import { fileError, replaceDirectory, temporaryPath } from "./io/atomic.ts";
 import { layoutSafetensors } from "./io/safetensors.ts";
 import { writeTensors } from "./io/tensors.ts";
@@ -19,10 +20,6 @@ export interface ExportOptions {
   /** Tensor bytes per file at most; default 5 GB, as Hugging Face. */
   shardBytesMax?: number;
 }
-
-/** Files of a model directory that are passed on as they are. */
-const companions =
-  /^(tokenizer.*\.json|tokenizer\.model|special_tokens_map\.json|chat_template\.jinja|vocab\.json|merges\.txt|generation_config\.json|added_tokens\.json|LICENSE.*)$/;
 
 /** Writes the model's current weights. An existing directory of that name is replaced. Waits for a trainer's updates. */
 export async function exportModel(model: Model, directory: string, options: ExportOptions = {}): Promise<void> {
@@ -45,8 +42,7 @@ export async function exportModel(model: Model, directory: string, options: Expo
     await writeWeights(model, temporary, layout, dtype);
     if (layout.index) writeJson(join(temporary, "model.safetensors.index.json"), layout.index);
     writeJson(join(temporary, "config.json"), configOf(model, dtype));
-    for (const name of readdirSync(model.directory))
-      if (companions.test(name)) copyFileSync(join(model.directory, name), join(temporary, name));
+    copyCompanions(model.companions, model.directory, temporary);
     const generation = join(temporary, "generation_config.json");
     if (!existsSync(generation)) writeJson(generation, generationConfig(model));
     await replaceDirectory(temporary, directory);
@@ -57,6 +53,8 @@ export async function exportModel(model: Model, directory: string, options: Expo
 }
 
 function explained(cause: unknown, directory: string): unknown {
+  if (cause instanceof ModelError)
+    return new SluiceError(`cannot export ${directory}: ${cause.message}, then export again`);
   if (cause instanceof SluiceError && !(cause instanceof CancelledError))
     return new SluiceError(
       `cannot export ${directory}: ${cause.message}; check the disk's free space or choose another directory, then export again`,

@@ -12,6 +12,7 @@ export {
   MemoryError,
   ModelError,
   NativeError,
+  RunBusyError,
   SluiceError,
   StepError,
 } from "./errors.ts";

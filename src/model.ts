@@ -5,6 +5,7 @@
 
 import { availableParallelism } from "node:os";
 import { defaultDtype, dtypeProblem } from "./config.ts";
+import { companionsOf, type Companions } from "./companions.ts";
 import { ConfigError, DataError, ModelError } from "./errors.ts";
 import { evaluationBatches, type BatchShape } from "./data/loader.ts";
 import { loadDataset, type Dataset, type DatasetOptions } from "./data/dataset.ts";
@@ -79,6 +80,8 @@ export class Model implements Disposable {
   readonly parameters: number;
   /** Split masters (and, while training, moments) by name; `layer 3.hi`. */
   readonly state = new Map<string, Buffer>();
+  /** Tokenizer and other files that an export passes on, as they were when the model was loaded. */
+  readonly companions: Companions;
   #tokenizer: Tokenizer | undefined;
 
   /** Use `load`. */
@@ -89,6 +92,7 @@ export class Model implements Disposable {
     this.engine = engine;
     this.dtype = dtype;
     this.parameters = parameterCount(blocks);
+    this.companions = companionsOf(directory);
     for (const block of blocks) {
       this.state.set(`${block.name}.hi`, engine.buffer("pinned", block.length * 2, `${block.name}.hi`));
       this.state.set(`${block.name}.lo`, engine.buffer("host", block.length * 2, `${block.name}.lo`));

@@ -4,7 +4,7 @@
 //
 // A resumed run opens a new file that begins by telling TensorBoard to forget what an interrupted run wrote past its step.
 
-import { closeSync, mkdirSync, openSync, writeFileSync } from "node:fs";
+import { closeSync, mkdirSync, openSync, readdirSync, writeFileSync } from "node:fs";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { fileError } from "./io/atomic.ts";
@@ -21,7 +21,14 @@ export class TensorBoardLog {
     const folder = join(directory, "tensorboard");
     mkdirSync(folder, { recursive: true });
     // TensorBoard reads files whose name holds "tfevents", in the order of their names: seconds first.
-    const seconds = String(Math.floor(Date.now() / 1000)).padStart(10, "0");
+    // The wall clock may have been set back since the run was interrupted: the new file must still be the last.
+    const earlier = readdirSync(folder).map((name) =>
+      Number(/^events\.out\.tfevents\.(\d{10})\./.exec(name)?.[1] ?? 0),
+    );
+    const seconds = String(Math.max(Math.floor(Date.now() / 1000), ...earlier.map((last) => last + 1))).padStart(
+      10,
+      "0",
+    );
     const host = hostname().replace(/[^\w-]/g, "-");
     this.path = join(folder, `events.out.tfevents.${seconds}.${host}.${process.pid}.${serial++}`);
     this.#file = this.#guarded(() => openSync(this.path, "wx"));

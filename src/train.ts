@@ -1,8 +1,9 @@
 // A training run, from config to exported model. `train({...})` is what recipes and the command line call.
 //
 // The loop submits a step, and while it computes prepares and submits the next; the losses come back one step behind.
-// In the run directory: config.json, run.json, metrics.jsonl, loss.csv, checkpoints/, model/, report.html, loss.svg. Ctrl-C
-// once finishes the step in hand and saves a checkpoint, twice stops between two commands. Read next: `trainer.ts`, `step.ts`.
+// In the run directory, which no other process may train in meanwhile (run-lock.ts): config.json, run.json, metrics.jsonl,
+// loss.csv, checkpoints/, model/, report.html, loss.svg. Ctrl-C once finishes the step in hand and saves a checkpoint, twice
+// stops between two commands. Read next: `trainer.ts`, `step.ts`.
 
 import { existsSync, mkdirSync } from "node:fs";
 import { basename, join } from "node:path";
@@ -36,6 +37,7 @@ import { load, type Model } from "./model.ts";
 import type { Stream } from "./native/abi.gen.ts";
 import type { Plan } from "./plan.ts";
 import { writeReport } from "./report.ts";
+import { RunLock } from "./run-lock.ts";
 import { factsOf, readMetrics, writeFacts, type RunFacts } from "./run-folder.ts";
 import { StatusLine } from "./status.ts";
 import { TensorBoardLog } from "./tensorboard.ts";
@@ -64,7 +66,12 @@ export interface TrainSummary {
  */
 export async function train(input: TrainConfig, callbacks: Callbacks = {}): Promise<TrainSummary> {
   const config = await parseConfig(input);
-  openOutput(config.output);
+  using _ = openOutput(config.output);
+  return await trainAlone(config, callbacks);
+}
+
+/** The run itself, in a directory that nobody else uses. */
+async function trainAlone(config: Config, callbacks: Callbacks): Promise<TrainSummary> {
   using model = await load(await resolveModel(config.model), {
     device: config.device,
     dtype: config.dtype,
@@ -116,12 +123,16 @@ export async function train(input: TrainConfig, callbacks: Callbacks = {}): Prom
   }
 }
 
-/** The run directory, without what a killed run left half written. */
-function openOutput(output: string): void {
+/** The run directory for this process alone, without what a killed run left half written. */
+function openOutput(output: string): RunLock {
+  let lock: RunLock | undefined;
   try {
     mkdirSync(output, { recursive: true });
+    lock = new RunLock(output);
     removeLeftovers(output);
+    return lock;
   } catch (cause) {
+    lock?.[Symbol.dispose]();
     throw fileError(cause, "write", output);
   }
 }
@@ -192,6 +203,7 @@ class Run {
   #callbacks: CallbackRunner;
   #saved = -1;
   #savedAs = "the checkpoint it resumed from";
+  #began = performance.now();
   #stepEnded = performance.now();
   #busy: Record<Stream, number>;
 
@@ -261,7 +273,7 @@ class Run {
 
   /** run.json once more, now with the time it took and all of the data that was read, and the report. */
   async conclude(data: RunFacts["data"]): Promise<void> {
-    const seconds = (Date.now() - Date.parse(this.#facts.started)) / 1000;
+    const seconds = (performance.now() - this.#began) / 1000; // the wall clock may have been set meanwhile
     await writeFacts(this.config.output, { ...this.#facts, data, seconds });
     await writeReport(this.config.output);
   }

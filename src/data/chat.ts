@@ -11,10 +11,8 @@
 
 import { join } from "node:path";
 import { DataError, ModelError } from "../errors.ts";
+import { parseTemplate, renderTemplate, TemplateLimitError, type Template } from "./jinja.ts";
 import type { Tokenizer } from "./tokenizer.ts";
-
-/** The template engine, loaded at the first template: importing Sluice does not wait for it. */
-const jinja = () => require("@huggingface/jinja") as typeof import("@huggingface/jinja");
 
 /** One turn of a conversation. */
 export interface Message {
@@ -61,7 +59,7 @@ const DATE: Record<string, string> = {
 };
 
 export class ChatTemplate {
-  readonly #program: ReturnType<ReturnType<typeof jinja>["parse"]>;
+  readonly #program: Template;
   readonly #specialTokens: Record<string, string>;
   readonly directory: string;
 
@@ -74,9 +72,8 @@ export class ChatTemplate {
           `rendered; add the file or use "prompt" and "completion"`,
       );
     }
-    const { parse, tokenize } = jinja();
     try {
-      this.#program = parse(tokenize(tokenizer.chatTemplate, { lstrip_blocks: true, trim_blocks: true }));
+      this.#program = parseTemplate(tokenizer.chatTemplate);
     } catch (error) {
       throw new ModelError(`the chat template of ${this.directory} cannot be read (${(error as Error).message})`);
     }
@@ -84,19 +81,13 @@ export class ChatTemplate {
 
   /** The text of a conversation; with `generationPrompt`, up to where the assistant begins to speak. */
   render({ messages, tools }: Conversation, { generationPrompt }: { generationPrompt: boolean }): string {
-    const { Environment, Interpreter } = jinja();
-    const environment = new Environment();
-    const globals = {
+    const variables = {
       true: true,
       True: true,
       false: false,
       False: false,
       none: null,
       None: null,
-      range: (from: number, to?: number, step = 1) => {
-        const [start, end] = to === undefined ? [0, from] : [from, to];
-        return Array.from({ length: Math.max(0, Math.ceil((end - start) / step)) }, (_, i) => start + i * step);
-      },
       raise_exception: (message: string) => {
         throw new Error(message);
       },
@@ -107,11 +98,16 @@ export class ChatTemplate {
       documents: null,
       add_generation_prompt: generationPrompt,
     };
-    for (const [name, value] of Object.entries(globals)) environment.set(name, value);
     try {
-      return (new Interpreter(environment).run(this.#program) as { value: string }).value;
+      return renderTemplate(this.#program, variables);
     } catch (error) {
-      throw new DataError(`the chat template cannot render these messages: ${(error as Error).message}`);
+      const { message } = error as Error;
+      // Not the line's fault: every other line would wait for it, too.
+      if (error instanceof TemplateLimitError)
+        throw new ModelError(
+          `the chat template of ${this.directory} ${message}; use the template of a model you trust`,
+        );
+      throw new DataError(`the chat template cannot render these messages: ${message}`);
     }
   }
 }

@@ -10,6 +10,7 @@ import type { StatusStream } from "../status.ts";
 import { BadLines, type BadLinesMax } from "./bad-lines.ts";
 import { grouped, noCounts, type Batch, type Counts, type Task } from "./batch.ts";
 import type { EncodeOptions } from "./encode.ts";
+import { FileStamps } from "../io/file-stamps.ts";
 import { isJsonLines, readLineBlocks } from "./files.ts";
 import {
   findSources,
@@ -103,6 +104,7 @@ class Tokenizing {
   readonly #bytes: number;
   readonly #counts: Counts = noCounts();
   readonly #bad: BadLines;
+  readonly #stamps: FileStamps;
   #tokens = 0;
   #bytesRead = 0;
 
@@ -111,6 +113,7 @@ class Tokenizing {
     this.#options = options;
     this.#bytes = bytes;
     this.#bad = new BadLines(options.maxBadLines ?? 0);
+    this.#stamps = new FileStamps(sources.flatMap(({ files }) => files));
   }
 
   async run(encode: (tasks: AsyncIterable<Task>) => AsyncIterable<Batch>, store: TokenStore): Promise<Dataset> {
@@ -146,6 +149,7 @@ class Tokenizing {
     } finally {
       progress.end();
     }
+    this.#stamps.checkData();
     this.#bad.finish(this.#counts.samples);
     if (this.#counts.documents === 0)
       throw new DataError(

@@ -44,7 +44,10 @@ export async function findFiles(path: string, split: (files: string[]) => string
     return split(matches.sort());
   }
   if (!found.isDirectory()) return split([path]);
-  const visible = (await readdir(path, { recursive: true })).filter((name) => !/(^|[/\\])\./.test(name));
+  const names = await readdir(path, { recursive: true }).catch((cause: unknown) => {
+    throw unreadable(cause, path);
+  });
+  const visible = names.filter((name) => !/(^|[/\\])\./.test(name));
   const inside = dataFiles(visible.map((name) => join(path, name)));
   if (inside.length === 0)
     throw new DataError(
@@ -86,6 +89,20 @@ export function isJsonLines(path: string): boolean {
 
 /** The records of one file, in order. */
 export async function* readRecords(path: string): AsyncGenerator<FileRecord> {
+  try {
+    yield* recordsOf(path);
+  } catch (cause) {
+    throw unreadable(cause, path);
+  }
+}
+
+/** What the system says of a file that cannot be read, as a `DataError`; other errors as they are. */
+export function unreadable(cause: unknown, path: string): unknown {
+  if (!(cause as NodeJS.ErrnoException).syscall) return cause;
+  return new DataError(`${path}: ${explainFileError(cause, "read")}`);
+}
+
+async function* recordsOf(path: string): AsyncGenerator<FileRecord> {
   const ending = extname(path).toLowerCase();
   if (TEXTS.includes(ending)) {
     const bytes = await Bun.file(path).bytes();
@@ -117,6 +134,14 @@ export function isBlank(bytes: Uint8Array): boolean {
 
 /** A JSONL file in blocks of whole lines, each with the number of its first line, and its own memory. */
 export async function* readLineBlocks(path: string, bytesMin: number) {
+  try {
+    yield* lineBlocksOf(path, bytesMin);
+  } catch (cause) {
+    throw unreadable(cause, path);
+  }
+}
+
+async function* lineBlocksOf(path: string, bytesMin: number) {
   let firstLine = 1;
   let parts: Uint8Array[] = [];
   let length = 0;
@@ -281,7 +306,7 @@ async function* parquetRecords(path: string): AsyncGenerator<FileRecord> {
       rowStart = rowEnd;
     }
   } catch (error) {
-    if (error instanceof DataError) throw error;
+    if (error instanceof DataError || (error as NodeJS.ErrnoException).syscall) throw error;
     throw new DataError(`${path}: cannot be read as Parquet (${(error as Error).message}); write the file again`);
   }
 }

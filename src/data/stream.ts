@@ -10,10 +10,11 @@ import { closeSync, fstatSync, openSync, readSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { DataError } from "../errors.ts";
 import { formatBytes, formatCount } from "../format.ts";
+import { FileStamps } from "../io/file-stamps.ts";
 import { BadLines } from "./bad-lines.ts";
 import { noCounts, withLineNumber, type Batch, type Counts } from "./batch.ts";
 import type { DatasetOptions, DatasetReport } from "./dataset.ts";
-import { lineNumberAt } from "./files.ts";
+import { lineNumberAt, unreadable } from "./files.ts";
 import { PartStore, type StreamAbout, type StreamProgress } from "./part-store.ts";
 import { Progress } from "./progress.ts";
 import { noSamples, type FoundSource, type FoundSources } from "./source.ts";
@@ -41,6 +42,8 @@ export class TokenStream implements AsyncDisposable {
   /** Whether a share of the bytes is the same share of the tokens, as far as chance allows. */
   readonly isUniform: boolean;
   readonly #sources: FoundSource[];
+  /** The files as they were when the key of the parts was made. */
+  readonly #stamps: FileStamps;
   readonly #store: PartStore;
   readonly #parts: StreamProgress[];
   readonly #options: StreamOptions;
@@ -56,11 +59,13 @@ export class TokenStream implements AsyncDisposable {
   private constructor(
     { sources, bytes }: FoundSources,
     {
+      stamps,
       store,
       digest,
       options,
       found,
     }: {
+      stamps: FileStamps;
       store: PartStore;
       digest: string;
       options: StreamOptions;
@@ -68,6 +73,7 @@ export class TokenStream implements AsyncDisposable {
     },
   ) {
     this.#sources = sources;
+    this.#stamps = stamps;
     this.#store = store;
     this.#options = options;
     this.#parts = found.parts;
@@ -88,12 +94,13 @@ export class TokenStream implements AsyncDisposable {
       );
     const { sequenceLength, loss, maxBadLines = 0, workers = availableParallelism() } = options;
     const cut = [STREAM_VERSION, blockBytes(options), firstPartTokens(options)];
+    const stamps = new FileStamps(sources.flatMap(({ files }) => files));
     const key = await storeKey(sources, tokenizer, { sequenceLength, loss, maxBadLines, version: `stream ${cut}` });
     const digest = sha256(
       JSON.stringify([cut, sequenceLength, loss, await tokenizerKey(tokenizer), sources.map(identityOf)]),
     );
     const store = PartStore.open(key);
-    const stream = new TokenStream(found, { store, digest, options, found: await store.found() });
+    const stream = new TokenStream(found, { stamps, store, digest, options, found: await store.found() });
     if (stream.#about === undefined) {
       const pool = new TokenizePool(Math.min(workers, availableParallelism()), tokenizer.directory, {
         sequenceLength,
@@ -222,6 +229,7 @@ export class TokenStream implements AsyncDisposable {
     }
     let batches: Batch[] = [];
     const flush = async () => {
+      this.#stamps.checkData(); // a part of other data must not get this key
       const progress = structuredClone({ ...now, bad: { count: bad.count, first: bad.first } });
       await this.#store.write(this.#parts.length, batches, progress);
       this.#parts.push(progress);
@@ -290,7 +298,7 @@ function identityOf({ files, split, limit, filter, map }: FoundSource): unknown 
 }
 
 function fileIdentity(path: string): string {
-  const file = openSync(path, "r");
+  const file = opened(path);
   try {
     const { size } = fstatSync(file);
     const hash = new Bun.CryptoHasher("sha256").update(String(size));
@@ -302,5 +310,13 @@ function fileIdentity(path: string): string {
     return hash.digest("hex");
   } finally {
     closeSync(file);
+  }
+}
+
+function opened(path: string): number {
+  try {
+    return openSync(path, "r");
+  } catch (cause) {
+    throw unreadable(cause, path);
   }
 }

@@ -7,6 +7,7 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import type { Tokenizer as Engine } from "@huggingface/tokenizers";
 import { ModelError } from "../errors.ts";
+import { explainFileError } from "../io/atomic.ts";
 
 /** Loaded with the first tokenizer: importing Sluice does not wait for it. */
 const library = () => require("@huggingface/tokenizers") as typeof import("@huggingface/tokenizers");
@@ -114,7 +115,7 @@ export async function loadTokenizer(directory: string): Promise<Tokenizer> {
     );
   const config = await readJson(directory, "tokenizer_config.json");
   const templatePath = join(directory, "chat_template.jinja");
-  const template = existsSync(templatePath) ? await Bun.file(templatePath).text() : templateOf(config);
+  const template = existsSync(templatePath) ? await readText(templatePath) : templateOf(config);
   try {
     return new Tokenizer(directory, tokenizerJson, config, template);
   } catch (error) {
@@ -136,9 +137,10 @@ async function readJson(directory: string, name: string): Promise<Json> {
         : `${path} is missing; copy it from the original model`,
     );
   }
+  const text = await readText(path);
   let value: unknown;
   try {
-    value = JSON.parse(await Bun.file(path).text());
+    value = JSON.parse(text);
   } catch (error) {
     throw new ModelError(
       `${path}: not valid JSON (${(error as Error).message}); copy it from the original model again`,
@@ -147,6 +149,14 @@ async function readJson(directory: string, name: string): Promise<Json> {
   if (value === null || typeof value !== "object" || Array.isArray(value))
     throw new ModelError(`${path}: not a JSON object; copy it from the original model again`);
   return value as Json;
+}
+
+async function readText(path: string): Promise<string> {
+  try {
+    return await Bun.file(path).text();
+  } catch (cause) {
+    throw new ModelError(`${path}: ${explainFileError(cause, "read")}`);
+  }
 }
 
 /** Special tokens are written as text or as objects with `content`. */

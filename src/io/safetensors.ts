@@ -7,10 +7,21 @@
 // 100 MB of header are ever read. Reading comes first, then model directories (one file, or shards with an index), then
 // the layout for writing, which is pure. The names are Hugging Face's.
 
-import { closeSync, existsSync, fstatSync, openSync, readdirSync, readFileSync, readSync, statSync } from "node:fs";
-import { join } from "node:path";
+import {
+  closeSync,
+  existsSync,
+  fstatSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readSync,
+  realpathSync,
+  statSync,
+} from "node:fs";
+import { dirname, join } from "node:path";
 import { assert, ModelError } from "../errors.ts";
 import { explainFileError } from "./atomic.ts";
+import { FileStamps } from "./file-stamps.ts";
 import { isObject, parseJson } from "./json.ts";
 
 /** Bits per element of every dtype that the format's own library reads and that fills whole bytes. */
@@ -189,6 +200,8 @@ export interface ModelTensors {
   tensors: Map<string, ModelTensor>;
   /** Paths of the safetensors files, in order. */
   files: string[];
+  /** The files as they were before their headers were read. */
+  stamps: FileStamps;
 }
 
 const singleName = "model.safetensors";
@@ -198,13 +211,15 @@ const indexName = "model.safetensors.index.json";
 export function openModelTensors(directory: string): ModelTensors {
   requireDirectory(directory);
   const tensors = new Map<string, ModelTensor>();
-  const add = (file: string) => {
-    for (const [name, entry] of readSafetensors(file).tensors) tensors.set(name, weightTensor(file, name, entry));
+  const stamps = new FileStamps();
+  const read = (file: string) => {
+    stamps.add(file);
+    return readSafetensors(file).tensors;
   };
   const single = join(directory, singleName);
   if (existsSync(single)) {
-    add(single);
-    return { directory, tensors, files: [single] };
+    for (const [name, entry] of read(single)) tensors.set(name, weightTensor(single, name, entry));
+    return { directory, tensors, files: [single], stamps };
   }
   const indexPath = join(directory, indexName);
   if (!existsSync(indexPath)) throw new ModelError(`${directory}: has no weights; ${whatElse(directory)}`);
@@ -213,7 +228,8 @@ export function openModelTensors(directory: string): ModelTensors {
   for (const shard of shards) {
     const file = join(directory, shard);
     if (!existsSync(file)) throw new ModelError(`${file}: is missing, ${indexName} names it; download the model again`);
-    for (const [name, entry] of readSafetensors(file).tensors) {
+    checkInside(directory, file);
+    for (const [name, entry] of read(file)) {
       const home = placed.get(name);
       if (home !== shard)
         throw new ModelError(
@@ -227,7 +243,18 @@ export function openModelTensors(directory: string): ModelTensors {
       throw new ModelError(
         `${join(directory, shard)}: has no tensor ${JSON.stringify(name)}, which ${indexName} places there; shards and index are of different models`,
       );
-  return { directory, tensors, files: shards.map((shard) => join(directory, shard)) };
+  return { directory, tensors, files: shards.map((shard) => join(directory, shard)), stamps };
+}
+
+/** A shard may be a link inside its directory, or into the blobs of the hub's cache, where snapshots are links. */
+function checkInside(directory: string, file: string): void {
+  const [folder, real] = [realpathSync(directory), realpathSync(file)];
+  if (real.startsWith(join(folder, "/"))) return;
+  const isSnapshot = dirname(folder).endsWith("/snapshots");
+  if (isSnapshot && dirname(real) === join(folder, "../../blobs")) return;
+  throw new ModelError(
+    `${file}: is a link to ${real}, outside of the model's directory; an index may not lead there, so put the file itself in its place`,
+  );
 }
 
 export function requireDirectory(directory: string): void {

@@ -61,6 +61,9 @@ export async function loadTensors(engine: Engine, model: ModelTensors, targets: 
       ? new ModelError(`${model.directory}: cannot load the weights: ${cause.message}`)
       : cause;
   }
+  const changed = model.stamps.changed();
+  if (changed !== undefined)
+    throw new ModelError(`${changed}: was changed while it was loaded; load the model again when nobody writes to it`);
 }
 
 /** Where the last tensor of a file ends. */

@@ -45,9 +45,9 @@ export function makeRecipe(directory: string): TrainConfig {
 
 export type Run = Bun.Subprocess<"ignore", "pipe", "pipe">;
 
-/** Starts `sluice train` with this config; `limit` (KiB) is the largest file it may write. */
-export function startTraining(config: TrainConfig, { limit }: { limit?: number } = {}): Run {
-  const path = `${config.output}.json`;
+/** Starts `sluice train` with this config, written beside its output; `limit` (KiB) is the largest file it may write. */
+export function startTraining(config: TrainConfig, options: { limit?: number; configAt?: string } = {}): Run {
+  const { limit, configAt: path = `${config.output}.json` } = options;
   writeFileSync(path, JSON.stringify(config));
   const command = [process.execPath, join(root, "src/cli.ts"), "train", "--config", path];
   const words = limit === undefined ? command : ["bash", "-c", `ulimit -f ${limit} && exec "$@"`, "bash", ...command];
@@ -80,12 +80,13 @@ export async function killWhen(run: Run, reached: () => boolean): Promise<Ended>
   return ended(run);
 }
 
-/** A run of the recipe that was killed once it had the checkpoints 4 and 6. */
+/** A run of the recipe that was killed once it had the checkpoints 4 and 6; its stale lock is lock.test.ts's matter. */
 export async function interruptedRun(recipe: TrainConfig, output: string): Promise<void> {
   const checkpoints = join(output, "checkpoints");
   const { signal, errors } = await killWhen(startTraining({ ...recipe, output }), () =>
     namesIn(checkpoints).includes("step-000006"),
   );
+  rmSync(join(output, "run.lock"));
   assert(signal === "SIGKILL", `the run was to be killed (${errors})`);
   for (const name of namesIn(checkpoints))
     if (name !== "step-000004" && name !== "step-000006") rmSync(join(checkpoints, name), { recursive: true });
