@@ -17,13 +17,15 @@ export async function checkKernels(vendor: kernels.Vendor): Promise<string> {
   if (missing !== undefined) return `skipped: ${missing}`;
   const made = await kernels.compileKernels(vendor);
   const objects = kernels.kernelObjects(vendor);
-  const spilled = objects.flatMap((object) =>
-    spills(vendor, kernels.reportOf(object), object.architecture ?? "").filter(({ kernel }) => isHot(kernel)),
-  );
-  const problems = spilled.map(
-    ({ kernel, architecture, bytes }) => `${kernel} on ${architecture} keeps ${bytes} bytes per thread in memory`,
-  );
+  const spilled = objects
+    .flatMap((object) => spills(vendor, kernels.reportOf(object), object.architecture ?? ""))
+    .filter(({ kernel }) => isHot(kernel));
+  const problems = spilled
+    .filter(({ architecture }) => mayNotSpill(architecture))
+    .map(({ kernel, architecture, bytes }) => `${kernel} on ${architecture} keeps ${bytes} bytes per thread in memory`);
   const notes = [`${objects.length} files, ${made} compiled`];
+  const tolerated = spilled.length - problems.length;
+  if (tolerated > 0) notes.push(`${tolerated} spills on architectures that nobody tuned for`);
   if (vendor === "amd") {
     if (Bun.which(disassembler)) problems.push(...withoutMatrixUnit(objects));
     else notes.push(`matrix instructions not looked for: ${disassembler} is not installed (apt-get install llvm-19)`);
@@ -35,6 +37,11 @@ export async function checkKernels(vendor: kernels.Vendor): Promise<string> {
 /** The kernels that take whatever the fast ones do not, `_any`, and those between an op's kernels may spill. */
 function isHot(kernel: string): boolean {
   return !/_any(_|$)|__/.test(kernel);
+}
+
+/** Tiles are chosen for Hopper, where they are measured, and for AMD's registers; elsewhere a few bytes may not fit. */
+function mayNotSpill(architecture: string): boolean {
+  return architecture === "sm_90a" || architecture.startsWith("gfx");
 }
 
 /** What the compilers' reports say, kernels without spills left out. */

@@ -29,8 +29,9 @@ export interface KernelObject {
   architecture?: string;
   path: string;
   command: string[];
-  /** The source and the headers that it reads. */
+  /** The source and the headers that it reads, and the bytes of all. */
   files: string[];
+  sourceBytes: number;
   /** Of the files, the compiler and its options. */
   hash: string;
 }
@@ -67,13 +68,16 @@ export function includes({ files }: KernelObject, header: string): boolean {
   return files.some((file) => basename(file) === header);
 }
 
-/** Makes what is not fresh, as many at a time as there are cores; throws with what the compiler said. Returns how many it made. */
+/**
+ * Makes what is not fresh, as many at a time as there are cores, the longest source first so that it does not run alone in the
+ * end; throws with what the compiler said. Returns how many it made.
+ */
 export async function compileKernels(vendor: Vendor): Promise<number> {
   mkdirSync(kernelDirectory, { recursive: true });
   const objects = kernelObjects(vendor);
   removeOthers(vendor, objects);
   const stale = objects.filter((object) => !isFresh(object));
-  const waiting = [...stale];
+  const waiting = stale.toSorted((a, b) => b.sourceBytes - a.sourceBytes);
   const worker = async () => {
     for (let next = waiting.shift(); next; next = waiting.shift()) await compile(next);
   };
@@ -125,8 +129,10 @@ function object(
   const source = `cuda/${family}.cu`;
   const hash = createHash("sha256").update(`${version}\n${compiler.slice(1).join(" ")}\n`);
   const files = filesRead(source, folders);
+  let sourceBytes = 0;
   for (const file of files) {
     const text = readFileSync(join(root, file));
+    sourceBytes += text.length;
     hash.update(`${file} ${text.length}\n`).update(text);
   }
   const path = join(kernelDirectory, name);
@@ -137,6 +143,7 @@ function object(
     path,
     command: [...compiler, source],
     files,
+    sourceBytes,
     hash: hash.digest("hex"),
   };
 }
