@@ -29,6 +29,24 @@ describe("best fit, longest first", () => {
   });
 });
 
+// Logarithms of lengths are about normal: chats, short answers with some essays, articles that are cut at a row.
+for (const [what, median, spread] of [
+  ["chats", 300, 1],
+  ["short answers", 60, 1.5],
+  ["articles", 1200, 0.8],
+] as const)
+  for (const capacity of [2048, 4096, 8192])
+    test(`under 1 % of the room is wasted: ${what} in rows of ${capacity}`, () => {
+      const random = new Random(capacity, median);
+      const lengths = Array.from({ length: 8000 }, () => {
+        const normal = Array.from({ length: 12 }, () => random.uniform()).reduce((sum, value) => sum + value, -6);
+        return Math.min(capacity, 1 + Math.floor(median * Math.exp(spread * normal)));
+      });
+      const rows = pack(lengths, random.shuffle(numbers(lengths.length)), capacity);
+      const tokens = lengths.reduce((sum, length) => sum + length, 0);
+      expect(packingWaste(tokens, rows.length, capacity)).toBeLessThan(0.01);
+    });
+
 for (let seed = 1; seed <= 40; seed++) {
   test(`any documents, seed ${seed}`, () => {
     const random = new Random(seed);
