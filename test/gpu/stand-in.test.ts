@@ -129,6 +129,15 @@ describe("what a machine may lack is named", () => {
       'NativeError: no compiled kernels for device "hip" were found; run "bun run build", or name their folder in SLUICE_KERNELS',
     );
   });
+  test("Hopper's attention, when it is asked for", async () => {
+    expect(await failureToOpen({ SLUICE_ATTENTION: "fast" })).toBe(
+      'NativeError: SLUICE_ATTENTION is "fast"; it must be automatic, portable or hopper',
+    );
+    expect(await failureToOpen({ SLUICE_ATTENTION: "hopper" })).toBe(
+      "NativeError: SLUICE_ATTENTION is hopper, but this GPU is not one of NVIDIA's with compute capability 9.0; leave it unset",
+    );
+    expect(await failureToOpen({ SLUICE_ATTENTION: "portable" })).toBe("opened");
+  });
   test("kernels for this GPU", async () => {
     expect(await failureToOpen({ STAND_IN_FAIL: "no-kernels" })).toMatch(
       /^NativeError: none of the compiled kernels is for Stand-in GPU \(.*norm\.gfx942\.hsaco: hipErrorNoBinaryForGpu \(says the stand-in\)\); build them for it with "bun run build"$/,

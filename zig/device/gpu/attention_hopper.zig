@@ -116,10 +116,9 @@ pub fn isWanted(launcher: *Launcher) error{Refused}!bool {
     const Choice = enum { automatic, portable, hopper };
     const wanted = if (getenv("SLUICE_ATTENTION")) |value| std.mem.span(value) else @tagName(Choice.automatic);
     const choice = std.meta.stringToEnum(Choice, wanted) orelse return refuse("SLUICE_ATTENTION is \"{s}\"; it must be automatic, portable or hopper", .{wanted});
-    const properties = &launcher.properties;
     if (choice == .portable) return false;
-    if (properties.capability != 90) {
-        if (choice == .hopper) return refuse("SLUICE_ATTENTION is hopper, but this GPU's compute capability is {d}.{d} and not 9.0; leave it unset", .{ properties.capability / 10, properties.capability % 10 });
+    if (launcher.properties.capability != 90) {
+        if (choice == .hopper) return refuse("SLUICE_ATTENTION is hopper, but this GPU is not one of NVIDIA's with compute capability 9.0; leave it unset", .{});
         return false;
     }
     compareAll(launcher) catch {
