@@ -45,7 +45,7 @@ async function pack(): Promise<void> {
   const library = libraryPath(hostTarget());
   copyInto(target, library);
   const kernels = join(dirname(library), "kernels");
-  if (existsSync(kernels)) copyInto(target, kernels);
+  if (existsSync(kernels)) copyInto(target, kernels, /\.(fatbin|hsaco)$/);
   else console.log("pack: no compiled kernels are there (bun run build makes them): the pack has the cpu device only");
   await compressBun(join(target, "bun.xz"), values.level);
   writeFileSync(join(target, "run"), runScript(commit()), { mode: 0o755 });
@@ -60,11 +60,11 @@ async function pack(): Promise<void> {
     throw new BuildError(`the pack has ${megabytes(bytes)}, the limit is ${megabytes(bytesMost)}; leave something out`);
 }
 
-/** A file or folder under the root, at the same place in the pack. */
-function copyInto(target: string, path: string): void {
+/** A file or folder under the root, at the same place in the pack; of a folder, files of these names. */
+function copyInto(target: string, path: string, wanted = /./): void {
   const to = join(target, relative(root, path));
   mkdirSync(dirname(to), { recursive: true });
-  cpSync(path, to, { recursive: true });
+  cpSync(path, to, { recursive: true, filter: (from) => from === path || wanted.test(from) });
 }
 
 /** Everything that the run-time dependencies need, themselves included; node_modules is flat. */

@@ -2,7 +2,7 @@
 // generation config. A model remembers what they were when it was loaded, because an export comes hours later: with a
 // tokenizer that was changed meanwhile the weights would mean something else.
 
-import { existsSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { ModelError } from "./errors.ts";
 import { fileError } from "./io/atomic.ts";
@@ -13,8 +13,9 @@ const isCompanion =
 /** Digests of the files by name. */
 export type Companions = ReadonlyMap<string, bigint | number>;
 
+/** None where there is no directory: a model of random weights was read from nowhere. */
 export function companionsOf(directory: string): Companions {
-  if (!existsSync(directory)) return new Map(); // a model that was made in memory
+  if (!existsSync(directory)) return new Map();
   const names = readdirSync(directory).filter((name) => isCompanion.test(name));
   return new Map(names.map((name) => [name, Bun.hash(read(join(directory, name)))]));
 }

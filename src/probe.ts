@@ -26,14 +26,18 @@ export interface ProbeSizes {
   tokens: number;
 }
 
-/** What a fit may count on: undefined where the device is no GPU and nothing is fitted. */
-export async function roomOf(engine: Engine, sizes: ProbeSizes): Promise<Room | undefined> {
+/**
+ * What a fit may count on: undefined where the device is no GPU and nothing is fitted. Rates are asked for by `simulates`
+ * alone: when the config leaves nothing open, no candidate is played and nothing needs measuring.
+ */
+export async function roomOf(engine: Engine, sizes: ProbeSizes, simulates: boolean): Promise<Room | undefined> {
   if (engine.device !== "cuda" && engine.device !== "hip") return undefined;
-  return { machine: await measuredMachine(engine, sizes), deviceBytes: engine.deviceBytesMax - marginBytes };
+  const machine = simulates ? await measuredMachine(engine, sizes) : machines["h200"]!;
+  return { machine, deviceBytes: engine.deviceBytesMax - marginOf(engine) };
 }
 
 /** Left free: the driver takes a little more in the course of a run, and a limit is a limit. */
-const marginBytes = 256 << 20;
+const marginOf = ({ deviceBytesMax }: Engine): number => Math.min(256 << 20, deviceBytesMax / 50);
 
 /** The machine's rates from the cache, or measured now and kept there. */
 export async function measuredMachine(engine: Engine, sizes: ProbeSizes): Promise<Machine> {

@@ -66,7 +66,11 @@ export class Trainer implements Disposable {
   /** Allocates everything a step needs, in the places the config says. MemoryError before anything is allocated. */
   static async open(model: Model, config: TrainerConfig, overrides: Partial<StepShape> = {}): Promise<Trainer> {
     const tokens = tokensMaxFor(config.microBatchTokens);
-    const room = await roomOf(model.engine, { config: model.config, dtype: model.dtype, tokens });
+    const room = await roomOf(
+      model.engine,
+      { config: model.config, dtype: model.dtype, tokens },
+      leavesOpen(config).size > 0,
+    );
     const shape = trainingShape(model, config, room, overrides);
     checkShape(shape);
     const tensors = model.blocks.flatMap((block) => block.tensors);
@@ -215,12 +219,13 @@ export function trainingShape(
   };
   if (!room) return shape;
   const sized = { ...shape, logitsChunk: logitsRowsFor(shape, room.deviceBytes), ...overrides };
-  const open = new Map<Choice, unknown>([
-    ["keep", window.keepBlocks],
-    ["residentBlocks", window.residentBlocks],
-    ["boundary", window.boundary],
-    ["slots", window.slots],
-    ["ring", window.ring],
-  ]);
-  return fit(sized, new Set([...open].flatMap(([choice, value]) => (value === "auto" ? choice : []))), room);
+  const open = leavesOpen(config);
+  return open.size > 0 ? fit(sized, open, room) : sized;
+}
+
+/** What a config says "auto" to. */
+function leavesOpen({ window }: TrainerConfig): ReadonlySet<Choice> {
+  const { keepBlocks: keep, residentBlocks, boundary, slots, ring } = window;
+  const said = { keep, residentBlocks, boundary, slots, ring };
+  return new Set((Object.keys(said) as Choice[]).filter((choice) => said[choice] === "auto"));
 }

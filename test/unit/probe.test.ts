@@ -55,5 +55,5 @@ test("rates are measured once, and again when what was kept is cut off", async (
 
 test("only a GPU has room to fit to", async () => {
   using engine = new Engine({ device: "cpu", workers: 1 });
-  expect(await roomOf(engine, sizes)).toBeUndefined();
+  expect(await roomOf(engine, sizes, true)).toBeUndefined();
 });
