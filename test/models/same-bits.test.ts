@@ -179,7 +179,7 @@ describe.skipIf(device !== "cpu")("a gradient rounded at once is the one that is
 });
 
 test("clipped by the norm before: the first step is as it is, the others are scaled", async () => {
-  const of = { model: "llama-tiny", dtype: "float32", passes: 1 } as const;
+  const of = { model: "llama-tiny", dtype: dtypes[0]!, passes: 1 } as const;
   const [never, before] = [
     await run({ ...of, maxGradNorm: null }, { stopAfter: 1 }),
     await run({ ...of, maxGradNorm: { value: 1e-3, mode: "previous" } }, { stopAfter: 1 }),

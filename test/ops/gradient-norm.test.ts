@@ -95,8 +95,9 @@ onHost((machine) => {
       const pairs = Array.from({ length: draw.from(1, 40) }, () => [draw.random.uniform() * 10, 0] as const);
       const args = { factor: output("float64", 2), sums: sumsOf(pairs), parts: pairs.length, maxNorm };
       const { factor } = await machine.run("clipFactor", args);
-      // torch.nn.utils.clip_grad_norm_: max_norm / (total_norm + 1e-6), clamped to 1. Both sums run in order: equal bits.
-      const norm = Math.sqrt(pairs.reduce((sum, [part]) => sum + part, 0));
+      // torch.nn.utils.clip_grad_norm_: max_norm / (total_norm + 1e-6), clamped to 1. Both sums run in order, over parts with
+      // as many digits as a float32: equal bits.
+      const norm = Math.sqrt(pairs.reduce((sum, [part]) => sum + Math.fround(part), 0));
       expect([...factor.values()]).toEqual([maxNorm === 0 ? 1 : Math.min(1, maxNorm / (norm + 1e-6)), norm]);
     }
   });

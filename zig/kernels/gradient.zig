@@ -115,16 +115,28 @@ pub const Gaps = struct {
     }
 };
 
-/// factor = min(1, max_norm / (norm + 1e-6)) and the norm, from `parts` sums added in order.
+/// factor = min(1, max_norm / (norm + 1e-6)) and the norm, from `parts` sums added in order. Where gradients accumulate, a block
+/// that slides is measured by the host and a resident one by the GPU, which add in another order: the last bits of a part
+/// say which, so they are rounded away.
 pub fn clipFactor(op: *const abi.ops.clip_factor, run: Run) !void {
     var sum: Sum = .{};
-    for (0..op.parts) |part| sum.add(@as(*const Sum, @ptrCast(@alignCast(op.sums.as(u8) + part * 64))).*);
+    for (0..op.parts) |part| {
+        const measured = @as(*const Sum, @ptrCast(@alignCast(op.sums.as(u8) + part * 64))).*;
+        sum.add(.{ .squares = rounded(measured.squares), .broken = measured.broken });
+    }
     const norm = @sqrt(sum.squares);
     const factor = op.factor.as(f64);
     factor[0] = if (op.max_norm == 0) 1 else @min(1, op.max_norm / (norm + 1e-6));
     factor[1] = norm;
     if (sum.broken == 0 and std.math.isFinite(norm)) return;
     return run.fail("the gradient norm is {}: {} gradient values are not finite", .{ norm, sum.broken });
+}
+
+/// To 24 significant bits, as a float32 has, with the range of a float64: two sums of the same terms agree but for one in 10^8.
+fn rounded(value: f64) f64 {
+    if (!std.math.isFinite(value)) return value;
+    const bits: u64 = @bitCast(value);
+    return @bitCast((bits + (1 << 28)) & ~@as(u64, (1 << 29) - 1));
 }
 
 const testing = std.testing;
