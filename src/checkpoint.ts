@@ -10,6 +10,7 @@ import { existsSync, mkdirSync, readFileSync, readdirSync, renameSync, rmSync, s
 import { rm } from "node:fs/promises";
 import { basename, join } from "node:path";
 import type { LoaderState } from "./data/loader.ts";
+import { formatValue } from "./format.ts";
 import { CancelledError, CheckpointError, SluiceError } from "./errors.ts";
 import {
   explainFileError,
@@ -141,8 +142,27 @@ export function readManifest(path: string): Manifest {
   const { digest, ...manifest } = value;
   if (digest !== digestOf(manifest)) throw new CheckpointError(`${file} is damaged (its digest does not match)`);
   if (manifest.format !== format)
-    throw new CheckpointError(`${file} has format ${manifest.format}, this version reads format ${format}`);
+    throw new CheckpointError(
+      `${file} has format ${formatValue(manifest.format)}, this version reads format ${format}`,
+    );
+  const problem = manifestProblem(manifest);
+  if (problem !== undefined)
+    throw new CheckpointError(`${file} has no good ${problem}; resume from another checkpoint`);
   return manifest as Manifest;
+}
+
+/** The key of a manifest that is not what `saveCheckpoint` writes. */
+function manifestProblem({ step, model, data, files }: Partial<Record<keyof Manifest, unknown>>): string | undefined {
+  const isFile = (file: unknown): boolean =>
+    isObject(file) &&
+    typeof file["name"] === "string" &&
+    Array.isArray(file["checksums"]) &&
+    file["checksums"].every((sum) => typeof sum === "string");
+  if (!Number.isSafeInteger(step) || (step as number) < 0) return "step";
+  if (typeof model !== "string") return "model";
+  if (!isObject(data)) return "data";
+  if (!Array.isArray(files) || !files.every(isFile)) return "files";
+  return undefined;
 }
 
 /** Paths of the checkpoints in a directory, newest first; a damaged one is found out when it is read. */

@@ -6,6 +6,20 @@
 /** Base of every error that tells the user what to change. */
 export class SluiceError extends Error {
   override name = "SluiceError";
+
+  constructor(message: string, options?: ErrorOptions) {
+    super(fitForTerminal(message), options);
+  }
+}
+
+const messageMax = 4000;
+
+/** Messages quote what they were given: without bytes that steer a terminal, and never a megabyte of it. */
+function fitForTerminal(message: string): string {
+  const short =
+    message.length > messageMax ? `${message.slice(0, messageMax - 1000)} ... ${message.slice(-1000)}` : message;
+  const control = /[^\P{Cc}\t\n]/gu; // all but tabs and new lines
+  return short.replace(control, (byte) => `\\x${byte.charCodeAt(0).toString(16).padStart(2, "0")}`);
 }
 
 /** A config value, flag or key is wrong; the message starts with its path, such as `optimizer.lr must be > 0 (was -0.1)`. */

@@ -1,5 +1,6 @@
 //! Turns the words that TypeScript recorded into commands, and refuses whatever does not fit: unknown ops, handles that
-//! are gone, ranges beyond their buffer, missing ranges, waits for the future. After this nothing is checked again.
+//! are gone, ranges beyond their buffer, missing ranges, waits for the future, files where memory is meant. After this
+//! nothing is checked again; that an op's sizes fit its ranges is the recorder's promise.
 //!
 //! A command is: op, stream, deadline, flags, number of waits, each wait as two words (low, high), then the fields of
 //! the op's struct in order: a range is handle, offset low and high, bytes low and high; u32, f32 and enums are one word,
@@ -19,6 +20,11 @@ const arguments_bytes_max = blk: {
 };
 
 pub const flag_notify = 1;
+
+/// As JavaScript counts.
+const ids_max = 1 << 53;
+/// Op, stream, deadline, flags and number of waits.
+const command_words_min = 5;
 
 pub const Command = struct {
     op: abi.Op,
@@ -64,6 +70,9 @@ fn refuse(comptime format: []const u8, arguments: anytype) error{Refused} {
 }
 
 pub fn plan(memory: *const memory_module.Memory, base: u64, count: u32, words: []const u32) error{ Refused, OutOfMemory }!Plan {
+    if (count == 0) return refuse("a plan without commands", .{});
+    if (base > ids_max) return refuse("command ids begin at {d}, the limit is {d}", .{ base, ids_max });
+    if (count > words.len / command_words_min) return refuse("plan of {d} commands has only {d} words", .{ count, words.len });
     var decoded: Plan = .{ .arena = .init(allocator), .commands = &.{} };
     errdefer decoded.deinit();
     decoded.commands = try decoded.arena.allocator().alloc(Command, count);
@@ -92,29 +101,35 @@ fn readCommand(memory: *const memory_module.Memory, reader: *Reader, id: u64, ar
             comptime var ranges: u5 = 0;
             inline for (@typeInfo(abi.Arguments(known)).@"struct".fields) |field| {
                 if (comptime abi.isRange(field.type)) {
-                    const range = try readRange(field.type.optional, memory, reader, id, @tagName(known) ++ "." ++ field.name, @as(u32, 1) << ranges, command);
+                    const wanted: Wanted = .{ .optional = field.type.optional, .file = comptime std.mem.eql(u8, field.name, "file") };
+                    const range = try readRange(wanted, memory, reader, id, @tagName(known) ++ "." ++ field.name, @as(u32, 1) << ranges, command);
                     ranges += 1;
                     @field(typed, field.name) = .{ .address = range.address, .bytes = range.bytes };
                 } else @field(typed, field.name) = try readScalar(field.type, reader);
             }
         },
     }
-    try checkLengths(command, id);
+    try checkLengths(memory, command, id);
 }
 
+/// What an op's field says of its range.
+const Wanted = struct { optional: bool, file: bool };
+
 /// One function for all ranges of all ops: a copy per field took the compiler two minutes.
-fn readRange(optional: bool, memory: *const memory_module.Memory, reader: *Reader, id: u64, what: []const u8, bit: u32, command: *Command) error{Refused}!abi.MaybeIn {
+fn readRange(wanted: Wanted, memory: *const memory_module.Memory, reader: *Reader, id: u64, what: []const u8, bit: u32, command: *Command) error{Refused}!abi.MaybeIn {
     const handle = try reader.word();
     const offset = try reader.double();
     const bytes = try reader.double();
     if (handle == 0 or bytes == 0) {
-        if (optional) return .{ .address = null, .bytes = 0 };
+        if (wanted.optional) return .{ .address = null, .bytes = 0 };
         return refuse("command {d}: {s} is missing", .{ id, what });
     }
     const buffer = memory.get(handle) orelse return refuse("command {d}: {s} names a buffer that is not there (handle {d})", .{ id, what, handle });
     if (offset > buffer.bytes or bytes > buffer.bytes - offset)
-        return refuse("command {d}: {s} takes bytes {d} to {d} of {s}, which has {d}", .{ id, what, offset, offset + bytes, buffer.label(), buffer.bytes });
-    if (buffer.place == .file) {
+        return refuse("command {d}: {s} takes bytes {d} to {d} of {s}, which has {d}", .{ id, what, offset, offset +| bytes, buffer.label(), buffer.bytes });
+    if (wanted.file != (buffer.place == .file))
+        return refuse("command {d}: {s} is {s}, which is {s}", .{ id, what, buffer.label(), if (wanted.file) "no file" else "a file" });
+    if (wanted.file) {
         if (command.stream != .disk) return refuse("command {d}: {s} is a file outside the disk stream", .{ id, what });
         command.file = .{ .descriptor = buffer.file, .offset = offset, .name = buffer.label() };
         return .{ .address = null, .bytes = bytes };
@@ -145,15 +160,20 @@ fn readEnum(comptime T: type, reader: *Reader) !T {
     return @enumFromInt(value);
 }
 
-/// Copies move as many bytes as they are given.
-fn checkLengths(command: *const Command, id: u64) !void {
+/// Copies move as many bytes as they are given, to another place; a checksum has its place, too.
+fn checkLengths(memory: *const memory_module.Memory, command: *const Command, id: u64) !void {
     switch (command.op) {
         inline .copy, .file_read, .file_write => |known| {
             const typed: *const abi.Arguments(known) = @ptrCast(@alignCast(&command.arguments));
             const fields = @typeInfo(abi.Arguments(known)).@"struct".fields;
-            const to = @field(typed, fields[0].name).bytes;
-            const from = @field(typed, fields[1].name).bytes;
-            if (to != from) return refuse("command {d}: {s} of {d} bytes to {d} bytes", .{ id, @tagName(known), from, to });
+            const to = @field(typed, fields[0].name);
+            const from = @field(typed, fields[1].name);
+            if (to.bytes != from.bytes) return refuse("command {d}: {s} of {d} bytes to {d} bytes", .{ id, @tagName(known), from.bytes, to.bytes });
+            if (known == .copy) {
+                const length = if (memory.digests) (to.bytes + memory_module.granule_bytes - 1) / memory_module.granule_bytes * 8 else to.bytes;
+                const distance = @max(@intFromPtr(to.address), @intFromPtr(from.address)) - @min(@intFromPtr(to.address), @intFromPtr(from.address));
+                if (distance != 0 and distance < length) return refuse("command {d}: a copy of {d} bytes to bytes that it reads", .{ id, to.bytes });
+            } else if (typed.checksum.bytes < 8) return refuse("command {d}: {s}.checksum has {d} bytes, it needs 8", .{ id, @tagName(known), typed.checksum.bytes });
         },
         else => {},
     }

@@ -38,6 +38,7 @@ export async function trainConfig(args: readonly string[], defaults: Partial<Tra
     const value = match[2] ?? following ?? (switches.has(match[1]!) ? "true" : undefined);
     if (value === undefined) throw new ConfigError(`--${match[1]} needs a value`);
     if (inline) at--;
+    if (match[1]!.split(".").includes("__proto__")) throw new ConfigError(`--${match[1]} is no key of the config`);
     if (match[1] === "config") mergeInto(config, await configFile(value));
     else setPath(config, match[1]!, plainValue(value), seen);
   }
@@ -80,11 +81,13 @@ function setPath(config: Record<string, unknown>, path: string, value: unknown, 
 
 function mergeInto(config: Record<string, unknown>, more: Record<string, unknown>): void {
   for (const [key, value] of Object.entries(more)) {
+    // What all objects have in common is no place for a config.
+    if (key === "__proto__") throw new ConfigError("__proto__ is no key of the config");
     const both = [config[key], value].every(
       (side) => typeof side === "object" && side !== null && !Array.isArray(side),
     );
     if (both) mergeInto(config[key] as Record<string, unknown>, value as Record<string, unknown>);
-    else if (!(key in config)) config[key] = copyOf(value);
+    else if (!Object.hasOwn(config, key)) config[key] = copyOf(value);
   }
 }
 

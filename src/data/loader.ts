@@ -9,6 +9,7 @@
 // epoch takes, pack.ts for the rows.
 
 import { DataError } from "../errors.ts";
+import { formatValue } from "../format.ts";
 import { Random } from "../random.ts";
 import type { Dataset } from "./dataset.ts";
 import { IGNORED } from "./encode.ts";
@@ -131,8 +132,8 @@ export class Loader {
   restore(state: LoaderState): void {
     checkState(state, this.state());
     this.#epoch = state.epoch;
-    this.#row = state.row;
     this.#rows = this.#packEpoch();
+    this.#row = Math.min(state.row, this.#rows.length); // behind its end the next epoch begins
   }
 
   #packEpoch(): number[][] {
@@ -144,16 +145,24 @@ export class Loader {
   }
 }
 
-/** Refuses a saved position that counts in other data than `now` does. */
+/** More times through the data than any run goes. */
+const epochsMax = 1e6;
+
+/** Refuses a saved position that counts in other data than `now` does, or that is none. */
 export function checkState(state: LoaderState, now: LoaderState): void {
   const changed = (["seed", "sequenceLength", "data"] as const).filter((key) => state[key] !== now[key]);
   if (changed.length > 0) {
-    const what = changed.map((key) => `${key} was ${state[key]} and is ${now[key]}`).join(", ");
+    const what = changed.map((key) => `${key} was ${formatWord(state[key])} and is ${now[key]}`).join(", ");
     throw new DataError(
-      `cannot continue at epoch ${state.epoch}, row ${state.row}: the order of the data has changed (${what}); ` +
+      `cannot continue at epoch ${formatWord(state.epoch)}, row ${formatWord(state.row)}: the order of the data has changed (${what}); ` +
         `restore the old settings and files, or start a new run`,
     );
   }
+  const { epoch, row, part = 0 } = state;
+  if (![epoch, row, part].every((at) => Number.isSafeInteger(at) && at >= 0) || epoch > epochsMax)
+    throw new DataError(
+      `cannot continue at epoch ${formatWord(epoch)}, row ${formatWord(row)}, part ${formatWord(part)}: that is no position; start a new run`,
+    );
 }
 
 /** Documents of a dataset or a part, by number. */
@@ -228,4 +237,9 @@ function layEndToEnd(documents: Document[], length: number): MicroBatch {
     starts[index + 1] = at;
   });
   return { tokens, targets, starts, positions };
+}
+
+/** A part of a saved position, which may be anything when somebody wrote it by hand. */
+function formatWord(value: unknown): string {
+  return typeof value === "string" ? value : formatValue(value);
 }

@@ -7,6 +7,7 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import type { Tokenizer as Engine } from "@huggingface/tokenizers";
 import { ModelError } from "../errors.ts";
+import { formatValue } from "../format.ts";
 import { explainFileError } from "../io/atomic.ts";
 
 /** Loaded with the first tokenizer: importing Sluice does not wait for it. */
@@ -55,7 +56,16 @@ export class Tokenizer {
 
   /** Ids of a text; with `special`, also the tokens that the model expects around a text, such as begin-of-text. */
   encode(text: string, { special }: { special: boolean }): number[] {
-    return this.#engine.encode(text, { add_special_tokens: special }).ids;
+    let ids: number[];
+    try {
+      ids = this.#engine.encode(text, { add_special_tokens: special }).ids;
+    } catch (cause) {
+      throw this.#unusable(`cannot encode ${formatValue(text)}`, cause);
+    }
+    // The library gives nothing for a symbol that the vocabulary lacks, and whatever stands there for one that it has.
+    for (const id of ids)
+      if (!Number.isInteger(id) || id < 0) throw this.#unusable(`has no token id for a part of ${formatValue(text)}`);
+    return ids;
   }
 
   /**
@@ -85,13 +95,24 @@ export class Tokenizer {
   decode(ids: Iterable<number>, { skipSpecial }: { skipSpecial: boolean }): string {
     const known = Array.from(ids).filter((id) => this.#engine.id_to_token(id) !== undefined);
     if (known.length === 0) return ""; // the library refuses an empty list
-    // The clean-up of spaces before punctuation is for WordPiece; here it would change the text.
-    return this.#engine.decode(known, { skip_special_tokens: skipSpecial, clean_up_tokenization_spaces: false });
+    try {
+      // The clean-up of spaces before punctuation is for WordPiece; here it would change the text.
+      return this.#engine.decode(known, { skip_special_tokens: skipSpecial, clean_up_tokenization_spaces: false });
+    } catch (cause) {
+      throw this.#unusable(`cannot decode ${formatValue(known)}`, cause);
+    }
   }
 
   [Bun.inspect.custom](): string {
     const special = Object.values(this.specialTokens).join(" ");
     return `Tokenizer(${this.vocabularySize} tokens${special ? `, ${special}` : ""})`;
+  }
+
+  #unusable(problem: string, cause?: unknown): ModelError {
+    const reason = cause instanceof Error ? ` (${cause.message})` : "";
+    return new ModelError(
+      `${join(this.directory, "tokenizer.json")}: ${problem}${reason}; copy the file from the original model again`,
+    );
   }
 
   #idOf(name: string): number | undefined {
@@ -113,6 +134,9 @@ export async function loadTokenizer(directory: string): Promise<Tokenizer> {
     throw new ModelError(
       `${join(directory, "tokenizer.json")}: has no "model"; copy the file from the original model again`,
     );
+  const wrong = vocabularyProblem(tokenizerJson);
+  if (wrong !== undefined)
+    throw new ModelError(`${join(directory, "tokenizer.json")}: ${wrong}; copy the file from the original model again`);
   const config = await readJson(directory, "tokenizer_config.json");
   const templatePath = join(directory, "chat_template.jinja");
   const template = existsSync(templatePath) ? await readText(templatePath) : templateOf(config);
@@ -125,6 +149,29 @@ export async function loadTokenizer(directory: string): Promise<Tokenizer> {
       `${join(directory, "tokenizer.json")}: cannot be used (${reason}); Sluice reads fast tokenizers`,
     );
   }
+}
+
+/** Ids index tables in memory; published vocabularies have a quarter of a million. */
+const idsMax = 2 ** 24;
+
+/** What is wrong with the ids, which the library believes as they are. */
+function vocabularyProblem({ model, added_tokens: added = [] }: Json): string | undefined {
+  const isId = (id: unknown): boolean => Number.isInteger(id) && (id as number) >= 0 && (id as number) < idsMax;
+  const { vocab } = model as Json;
+  if (Array.isArray(vocab)) {
+    const isPiece = (piece: unknown) =>
+      Array.isArray(piece) && typeof piece[0] === "string" && typeof piece[1] === "number";
+    const bad = vocab.find((piece) => !isPiece(piece));
+    if (bad !== undefined) return `its vocabulary holds ${formatValue(bad)}, which is no token with a score`;
+  } else if (vocab === null || typeof vocab !== "object") return "its model has no vocabulary";
+  else
+    for (const [token, id] of Object.entries(vocab))
+      if (!isId(id)) return `the id of ${formatValue(token)} is ${formatValue(id)}, not a whole number below ${idsMax}`;
+  if (!Array.isArray(added)) return "added_tokens is no list";
+  const badToken = (added as (Json | null)[]).find(
+    (token) => typeof token?.["content"] !== "string" || token["content"] === "" || !isId(token["id"]),
+  );
+  return badToken === undefined ? undefined : `added_tokens holds ${formatValue(badToken)}, which is no token`;
 }
 
 async function readJson(directory: string, name: string): Promise<Json> {

@@ -16,6 +16,7 @@ import type { StatusStream } from "../status.ts";
 import { explainFileError, writeFileAtomic } from "./atomic.ts";
 import { Connection, HubError, hubEndpoint, isOffline, readToken } from "./hub-connection.ts";
 import { downloadMissing, type RemoteFile, type Repository } from "./hub-download.ts";
+import { formatValue } from "../format.ts";
 import { isObject, parseJson } from "./json.ts";
 import { openModelTensors } from "./safetensors.ts";
 
@@ -183,5 +184,9 @@ async function shardNames(indexPath: string): Promise<string[]> {
     throw new ModelError(`${indexPath}: ${(cause as Error).message}`);
   }
   if (!isObject(index) || !isObject(index["weight_map"])) throw new ModelError(`${indexPath}: has no weight_map`);
-  return [...new Set(Object.values(index["weight_map"]).map(String))].sort();
+  return [
+    ...new Set(
+      Object.values(index["weight_map"]).map((shard) => (typeof shard === "string" ? shard : formatValue(shard))),
+    ),
+  ].sort();
 }

@@ -207,7 +207,11 @@ function refuseSwitches(fields: ConfigFields, architecture: Architecture): void 
     fields.fail("hidden_act", `${JSON.stringify(activation)} is not supported; supported: silu`);
   const names = fields.list("architectures");
   const wanted = architecture.causalModel;
-  if (names && names.length > 0 && !names.some((name) => String(name).toLowerCase() === wanted.toLowerCase()))
+  if (
+    names &&
+    names.length > 0 &&
+    !names.some((name) => typeof name === "string" && name.toLowerCase() === wanted.toLowerCase())
+  )
     fields.fail(
       "architectures",
       `is ${JSON.stringify(names)}; for model_type ${architecture.modelType} Sluice trains ${wanted}`,
@@ -257,7 +261,7 @@ function refuseUnreadKeys(fields: ConfigFields): void {
   for (const key of fields.unread()) {
     if (harmless.has(key) || key.startsWith("_")) continue; // transformers' private notes, such as _name_or_path
     const value = fields.source[key];
-    const off = offValues[key];
+    const off = Object.hasOwn(offValues, key) ? offValues[key] : undefined;
     if (off?.some((allowed) => JSON.stringify(allowed) === JSON.stringify(value))) continue;
     if (off) fields.fail(key, `is ${JSON.stringify(value)}, which Sluice does not support`);
     const near = closest(key, [...fields.readKeys(), ...harmless, ...Object.keys(offValues)]);

@@ -2,8 +2,17 @@
 // files and directories appear whole or not at all.
 
 import { describe, expect, test } from "bun:test";
-import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  realpathSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { join, resolve } from "node:path";
 import { SluiceError } from "../../src/errors.ts";
 import { explainFileError, publishDirectory, temporaryPath, writeFileAtomic } from "../../src/io/atomic.ts";
 import {
@@ -125,6 +134,37 @@ test("shards behind symbolic links, as the hub's cache keeps them", () => {
   using directory = temporaryDirectory();
   symlinkSync(join(fixtures, "qwen3-tiny/model.safetensors"), join(directory.path, "model.safetensors"));
   expect(openModelTensors(directory.path).tensors.size).toBe(46);
+});
+
+test("an index leads to links inside its directory, and into the blobs of the hub's cache, but nowhere else", () => {
+  using directory = temporaryDirectory();
+  const cache = join(directory.path, "models--a--b");
+  const snapshot = join(cache, "snapshots", "c");
+  const [layout] = layoutSafetensors([{ name: "w", dtype: "F32", shape: [2] }]).files;
+  const bytes = Buffer.concat([layout!.header, new Uint8Array(8)]);
+  for (const folder of [join(cache, "blobs"), snapshot, join(directory.path, "plain")])
+    mkdirSync(folder, { recursive: true });
+  for (const path of ["models--a--b/blobs/hash", "plain/real.safetensors", "outside.safetensors"])
+    writeFileSync(join(directory.path, path), bytes);
+  const open = (folder: string, target: string) => {
+    const link = join(folder, "w.safetensors");
+    rmSync(link, { force: true });
+    symlinkSync(target, link);
+    writeFileSync(join(folder, "model.safetensors.index.json"), JSON.stringify({ weight_map: { w: "w.safetensors" } }));
+    return openModelTensors(folder).files;
+  };
+  const plain = join(directory.path, "plain");
+  expect(open(snapshot, "../../blobs/hash")).toHaveLength(1);
+  expect(open(plain, "real.safetensors")).toHaveLength(1);
+  for (const [folder, target] of [
+    [plain, "../outside.safetensors"],
+    [plain, join(cache, "blobs/hash")],
+    [plain, "../models--a--b/blobs/hash"],
+    [snapshot, "../../../outside.safetensors"],
+  ] as const)
+    expect(() => open(folder, target)).toThrow(
+      `${join(folder, "w.safetensors")}: is a link to ${realpathSync(resolve(folder, target))}, outside of the model's directory; an index may not lead there`,
+    );
 });
 
 describe("atomic files", () => {
