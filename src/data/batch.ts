@@ -98,9 +98,9 @@ function* recordsOf(
   }
 }
 
-/** Stands for a line's number in a message from the middle of a file, where nobody has counted; no path contains it. */
+/** Stands for a line's number in a message from the middle of a file, where nobody has counted; U+FFFE is no character, so no path has it. */
 function byteMark(byte: number): string {
-  return `\0${byte}\0`;
+  return `\ufffe${byte}\ufffe`;
 }
 
 /** A message with the numbers of its lines; `count` finds the number of the line at a byte. */
@@ -108,7 +108,7 @@ export async function withLineNumber(
   message: string,
   count: (path: string, byte: number) => Promise<number>,
 ): Promise<string> {
-  const [mark, path, byte] = /^([^\0]*):\0(\d+)\0/.exec(message) ?? [];
+  const [mark, path, byte] = /^([^\ufffe]*):\ufffe(\d+)\ufffe/.exec(message) ?? [];
   if (mark === undefined) return message;
   return message.replaceAll(byteMark(Number(byte)), String(await count(path!, Number(byte))));
 }

@@ -14,8 +14,10 @@ import { readdir, stat } from "node:fs/promises";
 import { extname, join } from "node:path";
 import { DataError } from "../errors.ts";
 import { explainFileError } from "../io/atomic.ts";
+import { changedData } from "../io/file-stamps.ts";
 import { isHubPath, resolveDataset } from "../io/hub-datasets.ts";
 import { csvRecords } from "./csv.ts";
+import { parquetRecords } from "./parquet.ts";
 
 /** One line, row or element; `where` is its `file:line`. */
 export interface FileRecord {
@@ -201,8 +203,7 @@ export function readRange({ path, from, to, size, mtimeMs }: FileRange): { lines
       bytes = joinBytes([bytes, rest], bytes.length + rest.length);
     }
     const now = fstatSync(file);
-    if (now.size !== size || now.mtimeMs !== mtimeMs)
-      throw new DataError(`${path}: changed while it was being read; leave data files alone during a run`);
+    if (now.size !== size || now.mtimeMs !== mtimeMs) throw changedData(path);
     return { lines: begins ? bytes.subarray(start) : new Uint8Array(), start: before + start };
   } catch (cause) {
     if (cause instanceof DataError || !(cause as NodeJS.ErrnoException).code) throw cause;
@@ -289,26 +290,6 @@ function endOfString(text: string, at: number): number {
 
 function newlines(text: string): number {
   return text.split("\n").length - 1;
-}
-
-async function* parquetRecords(path: string): AsyncGenerator<FileRecord> {
-  const { asyncBufferFromFile, parquetMetadataAsync, parquetReadObjects } = await import("hyparquet");
-  const { compressors } = await import("hyparquet-compressors");
-  try {
-    const file = await asyncBufferFromFile(path);
-    const metadata = await parquetMetadataAsync(file);
-    let rowStart = 0;
-    for (const group of metadata.row_groups) {
-      const rowEnd = rowStart + Number(group.num_rows);
-      const rows = await parquetReadObjects({ file, metadata, compressors, rowStart, rowEnd });
-      for (const [index, row] of rows.entries())
-        yield { where: `${path}:row ${rowStart + index + 1}`, read: () => row };
-      rowStart = rowEnd;
-    }
-  } catch (error) {
-    if (error instanceof DataError || (error as NodeJS.ErrnoException).syscall) throw error;
-    throw new DataError(`${path}: cannot be read as Parquet (${(error as Error).message}); write the file again`);
-  }
 }
 
 /** A file that must be in memory as a whole: CSV and JSON arrays. */

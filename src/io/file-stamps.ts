@@ -25,9 +25,13 @@ export class FileStamps {
   /** The same for data: a `DataError` names the file. */
   checkData(): void {
     const changed = this.changed();
-    if (changed !== undefined)
-      throw new DataError(`${changed}: was changed while it was read; start again when nobody writes to it`);
+    if (changed !== undefined) throw changedData(changed);
   }
+}
+
+/** What a data file that did not stay what it was is refused with. */
+export function changedData(path: string): DataError {
+  return new DataError(`${path}: was changed while it was read; start again when nobody writes to it`);
 }
 
 function stampOf(path: string): string {

@@ -5,6 +5,7 @@ import { cpSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { trainConfig } from "../../src/cli/train.ts";
 import { checkState } from "../../src/data/loader.ts";
+import { readRecords } from "../../src/data/files.ts";
 import { loadTokenizer } from "../../src/data/tokenizer.ts";
 import { ConfigError, DataError, ModelError, NativeError, SluiceError } from "../../src/errors.ts";
 import { readDecoderConfig } from "../../src/models/config.ts";
@@ -152,3 +153,22 @@ describe("plans that the decoder let through", () => {
     await engine.play(plan);
   });
 });
+
+const endlessParquet =
+  "UEFSMRUEFZYBFX5MFQIVAAAAS5hHAAAAW3sicm9sZSI6InVzZXIiLCJjb250ZW50IjoiSMOpPyJ9LHsRISRhc3Npc3RhbnQiMiYA" +
+  "EGkuIn1dFQYVCBUMXKAEFQAVBBUQFQQVAAAAAwMCBAADFQQZLEgEcm9vdBUCABUMJQIYCG1lc3NhZ2VzJSYAFgQZHBkcJggcFQwZ" +
+  "JQAQGRgIbWVzc2FnZXMVAhYEFuQBFtABJqIBJggcNgAoR1t7InJvbGUiOiJ1c2VyIiwiY29udGVudCI6IkjDqT8ifSx7InJvbGUi" +
+  "OiJhc3Npc3RhbjUiLCJjb250ZW50IjoiSGkuIn1dGEdbeyJyb2xlIjoidXNlciIsImNvbnRlbnQiOiJIw6k/In0seyJyb2xlIjoi" +
+  "YXNzaXN0YW50IiwiY29udGVudCI6IkhpLiJ9XQAZLBUEFQAVAgAVBhUQFQIAAAAW5AEWBDbQAQAoCWh5cGFycXVldBkcHAAAAAkB" +
+  "AABQQVIx";
+
+test("a Parquet file whose reader never ends is given up", async () => {
+  using directory = temporaryDirectory();
+  const path = join(directory.path, "data.parquet");
+  // Found by the target parquet, seed 1908564313: a bit-packed run of a negative number of values.
+  writeFileSync(path, Buffer.from(endlessParquet, "base64"));
+  const reading = Array.fromAsync(readRecords(path));
+  await expect(reading).rejects.toThrow(
+    new DataError(`${path}: cannot be read as Parquet (takes longer than 5 s); write the file again`),
+  );
+}, 60_000);

@@ -275,7 +275,7 @@ describe("what goes wrong", () => {
     await stream.part(0);
     appendFileSync(path, '{"text": "more"}\n');
     await expect(stream.ended()).rejects.toThrow(
-      `${path}: changed while it was being read; leave data files alone during a run`,
+      `${path}: was changed while it was read; start again when nobody writes to it`,
     );
   });
 
@@ -343,7 +343,7 @@ describe("a run", () => {
     await Bun.write(data, conversations(20_000)); // seconds of work, of which the first steps need little
     const config = { ...run.config, streamAbove: 1, steps: 100_000 };
     const onStep = ({ step }: { step: number }) => void (step === 2 && appendFileSync(data, "\n"));
-    await expect(train(config, { onStep })).rejects.toThrow("data.jsonl: changed while it was being read;");
+    await expect(train(config, { onStep })).rejects.toThrow("data.jsonl: was changed while it was read;");
     const { steps } = readMetrics(config.output);
     const [checkpoint] = readdirSync(join(config.output, "checkpoints"));
     expect(checkpoint).toEndWith(String(steps.at(-1)!.step));

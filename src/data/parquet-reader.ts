@@ -1,0 +1,42 @@
+// The process that reads Parquet for parquet.ts: one file at a time, one row group at a time. It ends with its parent.
+
+import type { ParquetReply, ParquetRequest } from "./parquet.ts";
+
+let read: ((rowStart: number, rowEnd: number) => Promise<Record<string, unknown>[]>) | undefined;
+let rows: Record<string, unknown>[] = [];
+
+async function answer(request: ParquetRequest): Promise<ParquetReply> {
+  if ("path" in request) return await open(request.path);
+  if ("start" in request) {
+    rows = await read!(request.start, request.end);
+    return { count: rows.length };
+  }
+  return { rows: rows.slice(request.from, request.to) };
+}
+
+async function open(path: string): Promise<ParquetReply> {
+  const { asyncBufferFromFile, parquetMetadataAsync, parquetReadObjects } = await import("hyparquet");
+  const { compressors } = await import("hyparquet-compressors");
+  const file = await asyncBufferFromFile(path);
+  const metadata = await parquetMetadataAsync(file);
+  read = (rowStart, rowEnd) => parquetReadObjects({ file, metadata, compressors, rowStart, rowEnd });
+  rows = [];
+  const groups = metadata.row_groups.map((group) => Number(group.num_rows));
+  const wrong = groups.find((count) => !Number.isSafeInteger(count) || count < 0);
+  if (wrong !== undefined) throw new Error(`a row group of ${wrong} rows`);
+  // No more than what a file of this size can hold, whatever it says.
+  const bytesMax = 100 * file.byteLength;
+  const bytes = metadata.row_groups.map((group) => Math.min(bytesMax, Math.max(0, Number(group.total_byte_size) || 0)));
+  return { groups, bytes };
+}
+
+process.on("message", async (request: ParquetRequest) => {
+  try {
+    process.send!(await answer(request));
+  } catch (cause) {
+    const { message, code, syscall } = cause as NodeJS.ErrnoException;
+    process.send!({ error: { message, code, syscall } } satisfies ParquetReply);
+  }
+});
+process.on("disconnect", () => process.exit());
+process.on("SIGINT", () => {}); // Ctrl-C goes to the whole group; the parent decides what ends
