@@ -42,6 +42,16 @@ INLINE int block_warps() { return blockDim.x / warp_size; }
 INLINE void barrier() { __syncthreads(); }
 INLINE void warp_barrier() { __syncwarp(); }
 
+// ---- copies to shared memory ------------------------------------------------------------------------------------------
+
+INLINE u32 shared_address(const void* pointer) { return (u32)__cvta_generic_to_shared(pointer); }
+/** 16 bytes to shared memory while the thread goes on; both addresses are multiples of 16. */
+INLINE void copy_async(void* to, const void* from) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(to)), "l"(from) : "memory");
+}
+/** The thread's own copies are there; others see them after a barrier. */
+INLINE void copies_landed() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+
 // ---- shuffles ---------------------------------------------------------------------------------------------------------
 
 /** A 4- or 8-byte value of the lane `lane ^ mask`. */

@@ -11,39 +11,87 @@
 namespace sluice {
 
 constexpr int threads = 256;
-constexpr int unrolled = 4; // vectors of four that a thread loads before it uses the first
+#ifndef TUNE_NORM_UNROLLED // TEMPORARY: variants that /tmp/w-kernels-tune.sh measures
+#define TUNE_NORM_UNROLLED 4
+#define TUNE_NORM_BLOCKS 8
+#endif
+constexpr int unrolled = TUNE_NORM_UNROLLED; // vectors of four that a thread loads before it uses the first
+constexpr int blocks_at_once = TUNE_NORM_BLOCKS; // all blocks of the largest grid on 132 multiprocessors
 
 struct Sum {
   f64 squares, broken;
 };
 
-template <typename Element> INLINE Sum sum_of_thread(const SquaredNorm& a) {
+/** A thread's part of any array, a vector at a time. */
+template <typename Element> INLINE Sum sum_any(const SquaredNorm& a) {
   const typename Element::Stored* x = a.x.as<typename Element::Stored>();
-  const bool aligned = is_aligned(x, 4 * sizeof(typename Element::Stored));
   const u64 stride = (u64)block_count() * threads * 4;
+  Sum sum = {0, 0};
+#pragma unroll 1
+  for (u64 at = ((u64)block_index() * threads + thread_index()) * 4; at < a.count; at += stride)
+#pragma unroll 1
+    for (u64 place = at; place < at + 4 && place < a.count; place++) {
+      const f32 value = Element::read(x[place]);
+      sum.squares = multiply_add((f64)value, (f64)value, sum.squares);
+      sum.broken += (bits_of(value) & 0x7fffffff) >= 0x7f800000;
+    }
+  return sum;
+}
+
+/** The squares alone of a thread's part, in the same order, of an array that is aligned. */
+template <typename Element> INLINE f64 squares_of_thread(const SquaredNorm& a) {
+  const typename Element::Stored* x = a.x.as<typename Element::Stored>();
+  const u64 total = (u64)block_count() * threads; // one vector each is a round
+  const u64 own = (u64)block_index() * threads + thread_index();
+  const u64 vectors = a.count / 4;
   f64 squares = 0;
-  u64 broken = 0;
-  for (u64 at = ((u64)block_index() * threads + thread_index()) * 4; at < a.count; at += stride * unrolled) {
+#ifdef TUNE_NORM_BITS
+  u32 largest = 0;
+#endif
+  for (u64 at = own; at < vectors; at += total * unrolled) {
     Four x4[unrolled];
 #pragma unroll
     for (int k = 0; k < unrolled; k++) {
-      const u64 remaining = left(at + k * stride, a.count);
-      x4[k] = load4<Element>(x + at + k * stride, remaining < 4 ? (u32)remaining : 4, aligned);
+      const u64 vector = at + k * total;
+      x4[k] = load4_if<Element>(x + vector * 4, vector < vectors);
     }
 #pragma unroll
     for (int k = 0; k < unrolled; k++)
 #pragma unroll
       for (int i = 0; i < 4; i++) {
-        const f64 wide = x4[k].x[i];
+#ifdef TUNE_NORM_BITS // TEMPORARY: no conversion instruction
+        const u32 magnitude = bits_of(x4[k].x[i]) & 0x7fffffff;
+        largest = magnitude > largest ? magnitude : largest;
+        const f64 wide = __longlong_as_double((i64)((u64)magnitude << 29)) * 0x1p896;
+#else
+        const f64 wide = x4[k].x[i]; // the square of a zero that is not there changes no bit
+#endif
         squares = multiply_add(wide, wide, squares);
-        broken += (bits_of(x4[k].x[i]) & 0x7fffffff) >= 0x7f800000;
       }
   }
-  return {squares, (f64)broken};
+  if (a.count % 4 != 0 && vectors % total == own)
+#pragma unroll 1
+    for (u64 place = vectors * 4; place < a.count; place++) {
+      const f64 wide = Element::read(x[place]);
+      squares = multiply_add(wide, wide, squares);
+    }
+#ifdef TUNE_NORM_BITS
+  if (largest >= 0x7f800000) squares = __longlong_as_double(0x7ff0000000000000);
+#endif
+  return squares;
+}
+
+/** No sum of finite squares is infinite in float64, so values are looked at one by one only where a sum is not finite. */
+template <typename Element> INLINE Sum sum_of_thread(const SquaredNorm& a) {
+  if (is_aligned(a.x.address, 4 * sizeof(typename Element::Stored))) {
+    const f64 squares = squares_of_thread<Element>(a);
+    if (squares - squares == 0) return {squares, 0};
+  }
+  return sum_any<Element>(a);
 }
 
 /** Each block leaves its pair in the workspace. */
-KERNEL(threads, 4) squared_norm(const SquaredNorm a, void* workspace) {
+KERNEL(threads, blocks_at_once) squared_norm(const SquaredNorm a, void* workspace) {
   SHARED f64 squares[warps_max];
   SHARED f64 broken[warps_max];
   const Sum sum = a.dtype == float32 ? sum_of_thread<Float32>(a) : sum_of_thread<Bfloat16>(a);

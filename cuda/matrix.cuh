@@ -65,7 +65,6 @@ INLINE void clear(Accumulator& acc) {
 
 // ---- instructions ---------------------------------------------------------------------------------------------------
 
-INLINE u32 shared_address(const void* pointer) { return (u32)__cvta_generic_to_shared(pointer); }
 
 /** acc (16 × 8) += left · (b0, b1). */
 INLINE void mma(f32* acc, const u32* left, u32 b0, u32 b1) {
@@ -90,7 +89,6 @@ INLINE void load_matrices_transposed(u32* x, u32 at) {
 INLINE void copy_async(u16* to, const u16* from, bool present) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from), "r"(present ? 16 : 0) : "memory");
 }
-INLINE void copies_landed() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
 // ---- products -------------------------------------------------------------------------------------------------------
 

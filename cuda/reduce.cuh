@@ -53,6 +53,7 @@ INLINE void add_partials(f32* to, const f32* partials, u32 parts, u32 width, boo
   const u32 column = block_index() * partial_columns + place;
   f32 sum = 0;
   if (column < width)
+#pragma unroll 8
     for (u32 part = group; part < parts; part += groups) sum += partials[(u64)part * width + column];
   sums[group][place] = sum;
   barrier();

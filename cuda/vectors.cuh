@@ -61,6 +61,22 @@ template <typename Element> INLINE Four load4(const typename Element::Stored* fr
   return values;
 }
 
+/** Four values at an aligned address, or zeros. Several of these are loaded at once, which a choice of ways would prevent. */
+template <typename Element> INLINE Four load4_if(const typename Element::Stored* from, bool present) {
+  if constexpr (sizeof(typename Element::Stored) == 4) {
+    Words4 words = {{0, 0, 0, 0}};
+    if (present) words = *reinterpret_cast<const Words4*>(from);
+    return {{float_of(words.x[0]), float_of(words.x[1]), float_of(words.x[2]), float_of(words.x[3])}};
+  } else {
+    Words2 words = {{0, 0}};
+    if (present) words = *reinterpret_cast<const Words2*>(from);
+    Four values;
+#pragma unroll
+    for (int i = 0; i < 4; i++) values.x[i] = Element::read((u16)(words.x[i / 2] >> 16 * (i % 2)));
+    return values;
+  }
+}
+
 /** The first `count` (at most 4) values. */
 template <typename Element> INLINE void store4(typename Element::Stored* to, const Four& values, u32 count, bool aligned) {
   if (aligned && count >= 4) {

@@ -51,6 +51,12 @@ INLINE void warp_barrier() {
   __builtin_amdgcn_fence(__ATOMIC_ACQUIRE, "wavefront");
 }
 
+// ---- copies to shared memory ------------------------------------------------------------------------------------------
+
+/** 16 bytes; a wave waits for them. */
+INLINE void copy_async(void* to, const void* from) { __builtin_memcpy(__builtin_assume_aligned(to, 16), __builtin_assume_aligned(from, 16), 16); }
+INLINE void copies_landed() {}
+
 // ---- shuffles ---------------------------------------------------------------------------------------------------------
 
 template <typename T> INLINE T shuffle(T value, int lane) {

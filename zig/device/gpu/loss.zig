@@ -1,4 +1,5 @@
-//! Launches cross-entropy, `cuda/loss.cu`: a block per row, which keeps as much of the row on the chip as fits.
+//! Launches cross-entropy, `cuda/loss.cu`: blocks that go through the rows, and keep as much of a row on the
+//! chip as fits.
 
 const abi = @import("../../abi.zig");
 const shape = @import("shape.zig");
@@ -8,21 +9,22 @@ const Error = launcher_module.Error;
 
 // As in loss.cu.
 const threads_max = 1024;
-const kept = 4;
+const kept = 5;
 /// Shared memory that the kernel's own sums take, and some to spare.
 const shared_reserve = 1 << 10;
 
 pub fn crossEntropy(launcher: *Launcher, a: *const abi.ops.cross_entropy) Error!void {
     if (a.rows == 0) return;
-    const grid: [3]u32 = .{ a.rows, 1, 1 };
     const vectors = shape.divideUp(a.vocabulary, 8);
     if (!shape.wholeRows(a.vocabulary, .{a.logits})) {
-        return launcher.run("cross_entropy_any", grid, shape.block(launcher, vectors, threads_max / 2), 0, a, .{});
+        return launcher.run("cross_entropy_any", .{ a.rows, 1, 1 }, shape.block(launcher, vectors, threads_max / 2), 0, a, .{});
     }
     // Two smaller blocks share a multiprocessor where a row leaves room for two.
     const block = shape.block(launcher, vectors, if (a.vocabulary > 64 << 10) threads_max else threads_max / 2);
     const room = (launcher.properties.shared_bytes_max -| shared_reserve) / 16;
     const wanted = vectors -| kept * block;
     const shared: u32 = @intCast(@min(room, wanted));
-    return launcher.run("cross_entropy", grid, block, shared * 16, a, .{shared});
+    // As many blocks as can be at work, each of which reads its next row while it writes this one.
+    const blocks = @min(a.rows, launcher.properties.multiprocessors * (threads_max / block));
+    return launcher.run("cross_entropy", .{ blocks, 1, 1 }, block, shared * 16, a, .{shared});
 }

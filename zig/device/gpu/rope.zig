@@ -8,33 +8,40 @@ const Launcher = launcher_module.Launcher;
 const Error = launcher_module.Error;
 
 // As in rope.cu.
-const threads = 256;
+const threads = 256; // of the `_any` kernels
+const forward_threads = 256;
+const forward_heads = 2; // that a thread takes at a time
+const backward_threads = 256;
+const backward_heads = 2;
+const backward_blocks = 2; // that fit on a multiprocessor
 const fast_head_dim_max = 512;
 const head_dim_max = 1024;
 
 pub fn qkRopeForward(launcher: *Launcher, a: *const abi.ops.qk_rope_forward) Error!void {
     if (a.tokens == 0) return;
-    const groups = try headsOf(launcher, a);
-    if (isFast(a, .{ a.qk, a.qkv, a.q_weight, a.k_weight })) {
-        return launcher.run("qk_rope_forward", .{ try shape.blocks(launcher, groups, headsAtOnce(a)), 1, 1 }, threads, 0, a, .{});
+    const heads = try headsOf(launcher, a);
+    if (isFast(a, .{ a.qk, a.qkv, a.q_weight, a.k_weight, a.table })) {
+        const units = a.tokens * (shape.divideUp(a.heads, forward_heads) + shape.divideUp(a.kv_heads, forward_heads));
+        return launcher.run("qk_rope_forward", .{ try shape.blocks(launcher, units, headsAtOnce(a, forward_threads)), 1, 1 }, forward_threads, 0, a, .{});
     }
-    return launcher.run("qk_rope_forward_any", .{ try shape.blocks(launcher, groups, threads / launcher.properties.warp), 1, 1 }, threads, 0, a, .{});
+    return launcher.run("qk_rope_forward_any", .{ try shape.blocks(launcher, heads, threads / launcher.properties.warp), 1, 1 }, threads, 0, a, .{});
 }
 
-/// Blocks are divided between q and k in proportion to their heads. Three fit on a multiprocessor.
+/// Blocks are divided between q and k in proportion to their heads.
 pub fn qkRopeBackward(launcher: *Launcher, a: *const abi.ops.qk_rope_backward) Error!void {
     const warps = threads / launcher.properties.warp;
-    const fast = isFast(a, .{ a.d_qkv, a.qkv, a.q_weight, a.k_weight });
-    const at_once: u64 = if (fast) headsAtOnce(a) else warps;
-    const wanted = 3 * launcher.properties.multiprocessors;
+    const fast = isFast(a, .{ a.d_qkv, a.qkv, a.q_weight, a.k_weight, a.table });
+    const at_once: u64 = if (fast) headsAtOnce(a, backward_threads) else warps;
+    const taken: u32 = if (fast) backward_heads else 1;
+    const wanted = launcher.properties.multiprocessors * @as(u32, if (fast) backward_blocks else 3);
     const heads = a.heads + a.kv_heads;
-    const q_blocks = blocksFor(@as(u64, a.tokens) * a.heads, at_once, wanted * a.heads / heads);
-    const k_blocks = blocksFor(@as(u64, a.tokens) * a.kv_heads, at_once, wanted * a.kv_heads / heads);
+    const q_blocks = blocksFor(a.tokens * shape.divideUp(a.heads, taken), at_once, wanted * a.heads / heads);
+    const k_blocks = blocksFor(a.tokens * shape.divideUp(a.kv_heads, taken), at_once, wanted * a.kv_heads / heads);
     if (a.tokens > 0) {
         _ = try headsOf(launcher, a);
         const grid: [3]u32 = .{ q_blocks + k_blocks, 1, 1 };
         if (fast) {
-            try launcher.run("qk_rope_backward", grid, threads, 0, a, .{q_blocks});
+            try launcher.run("qk_rope_backward", grid, backward_threads, 0, a, .{q_blocks});
         } else {
             try launcher.run("qk_rope_backward_any", grid, threads, warps * a.head_dim * @sizeOf(f32), a, .{q_blocks});
         }
@@ -48,8 +55,8 @@ fn blocksFor(groups: u64, at_once: u64, wanted: u32) u32 {
     return @intCast(@min(@max(1, wanted), @max(1, shape.divideUp(groups, at_once))));
 }
 
-fn headsAtOnce(a: anytype) u32 {
-    return threads / (a.head_dim / 16);
+fn headsAtOnce(a: anytype, block: u32) u32 {
+    return block / (a.head_dim / 16);
 }
 
 /// All heads of all tokens; kernels count them in 32 bits.
