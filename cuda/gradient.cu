@@ -11,7 +11,7 @@
 namespace sluice {
 
 constexpr int threads = 256;
-#ifndef TUNE_NORM_UNROLLED // TEMPORARY: variants that /tmp/w-kernels-tune.sh measures
+#ifndef TUNE_NORM_UNROLLED // TEMPORARY: variants that w-kernels-tune.sh measures
 #define TUNE_NORM_UNROLLED 4
 #define TUNE_NORM_BLOCKS 8
 #endif

@@ -14,7 +14,7 @@
 namespace sluice {
 
 constexpr int threads_max = 1024;
-#ifndef TUNE_LOSS_KEPT // TEMPORARY: variants that /tmp/w-kernels-tune.sh measures
+#ifndef TUNE_LOSS_KEPT // TEMPORARY: variants that w-kernels-tune.sh measures
 #define TUNE_LOSS_KEPT 5
 #endif
 constexpr int kept = TUNE_LOSS_KEPT; // vectors per thread in registers

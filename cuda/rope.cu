@@ -16,7 +16,7 @@ namespace sluice {
 
 constexpr int threads = 256; // of the `_any` kernels
 constexpr int fast_head_dim_max = 512;
-#ifndef TUNE_ROPE_FORWARD_HEADS // TEMPORARY: variants that /tmp/w-kernels-tune.sh measures
+#ifndef TUNE_ROPE_FORWARD_HEADS // TEMPORARY: variants that w-kernels-tune.sh measures
 #define TUNE_ROPE_FORWARD_HEADS 2
 #define TUNE_ROPE_FORWARD_THREADS 256
 #define TUNE_ROPE_FORWARD_BLOCKS 3

@@ -86,6 +86,33 @@ onDevices((machine) => {
         );
       });
 
+    // A GPU's blocks go from row to row, and hold a part of the next while they write one.
+    trial(`cross-entropy of a row is the same among 300 others, ${dtype}`, async (draw) => {
+      const [few, rows, vocabulary] = [5, 300, 24_008];
+      const logits = draw.normal(dtype, few * vocabulary, 4).values();
+      const list = [7, ignored, vocabulary - 1, 0, 20_000];
+      const run = (count: number) => {
+        const tiled = new Float64Array(count * vocabulary);
+        for (let row = 0; row < count; row++)
+          tiled.set(logits.subarray((row % few) * vocabulary, ((row % few) + 1) * vocabulary), row * vocabulary);
+        const targets = tensor(
+          "int32",
+          Array.from({ length: count }, (_, row) => list[row % few]!),
+        );
+        const args = { logits: tensor(dtype, tiled), loss: output("float32", count), targets, rows: count, vocabulary };
+        return machine.run("crossEntropy", { ...args, scale: 1, gradient: 1, dtype });
+      };
+      const [alone, among] = [await run(few), await run(rows)];
+      for (const name of ["loss", "logits"] as const) {
+        const [one, all] = [alone[name].bytes, among[name].bytes];
+        for (let at = 0; at < all.length; at += one.length)
+          if (Buffer.compare(all.subarray(at, at + one.length), one) !== 0)
+            throw new Error(
+              `crossEntropy ${name}: rows ${(at / one.length) * few} to ${(at / one.length + 1) * few - 1} differ`,
+            );
+      }
+    });
+
     trial(`cross-entropy of logits far from zero, ${dtype}`, async () => {
       const [rows, vocabulary, list] = [3, 5, [0, 1, 2]];
       const logits = tensor(dtype, [1000, 999, 0, -1000, 1e30, -1e30, -1e30, 0, 1, 2, 80, 80, 80, 80, 80]);
