@@ -4,10 +4,11 @@
 // broken driver cannot take the doctor down. `root` is the file system to look at, for tests.
 
 import { existsSync, readFileSync, readdirSync, statfsSync } from "node:fs";
-import { availableParallelism, homedir, totalmem } from "node:os";
+import { availableParallelism, homedir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { SluiceError } from "./errors.ts";
 import { formatBytes } from "./format.ts";
+import { hostMemory } from "./host-memory.ts";
 import { native } from "./native/library.ts";
 
 export interface Finding {
@@ -136,12 +137,11 @@ function cores(root: string): Finding {
 }
 
 function memory(root: string): Finding {
-  const free = Number(/MemAvailable:\s*(\d+) kB/.exec(text(join(root, "proc/meminfo")))?.[1] ?? NaN) * 1024;
-  const limit = Number(text(join(root, "sys/fs/cgroup/memory.max")));
+  const { total, available, limit } = hostMemory(root);
   const parts = [
-    `${formatBytes(totalmem())} in all`,
-    Number.isFinite(free) ? `${formatBytes(free)} available` : "",
-    limit > 0 ? `this container may use ${formatBytes(limit)}` : "",
+    `${formatBytes(total)} in all`,
+    available === undefined ? "" : `${formatBytes(available)} available`,
+    limit === undefined ? "" : `this container may use ${formatBytes(limit)}`,
   ];
   return { what: "memory", value: parts.filter(Boolean).join(", "), state: "ok" };
 }

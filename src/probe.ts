@@ -33,7 +33,7 @@ export interface ProbeSizes {
 export async function roomOf(engine: Engine, sizes: ProbeSizes, simulates: boolean): Promise<Room | undefined> {
   if (engine.device !== "cuda" && engine.device !== "hip") return undefined;
   const machine = simulates ? await measuredMachine(engine, sizes) : machines["h200"]!;
-  return { machine, deviceBytes: engine.deviceBytesMax - marginOf(engine) };
+  return { machine, deviceBytes: engine.deviceBytesMax - marginOf(engine), hostBytes: engine.limits().host };
 }
 
 /** Left free: the driver takes a little more in the course of a run, and a limit is a limit. */

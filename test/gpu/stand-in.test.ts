@@ -165,6 +165,35 @@ describe("what a machine may lack is named", () => {
       } catch (error) { console.log(error.name + ": " + error.message); }`;
     expect(await script(body)).toMatch(/^MemoryError: deviceMemory: the run needs /);
   });
+  test("memory to train: the least that a config can be fitted to is checked before the weights are read", async () => {
+    const body = (options: string, needed: string) => `
+      const { parseConfig } = await import("./src/config.ts");
+      const { checkLeast } = await import("./src/trainer.ts");
+      const { memoryBill, deviceBytesOf } = await import("./src/memory.ts");
+      const { Trainer } = await import("./src/trainer.ts");
+      const config = await parseConfig({ model: "m", data: "d", output: "o", device: "hip", steps: 1, sequenceLength: 512, batchSize: 4 });
+      const directory = ${JSON.stringify(join(fixtures, "qwen3-tiny"))};
+      const held = [];
+      const check = (model, engine) => {
+        try { checkLeast(model, config, engine); } finally { held.push(Object.values(engine.held()), engine.deviceInfo().bufferBytes); }
+      };
+      try {
+        using model = await load(directory, { device: "hip", check, ${options} });
+        const { bufferBytes } = model.engine.deviceInfo();
+        using trainer = await Trainer.open(model, config);
+        console.log(model.engine.deviceInfo().bufferBytes - bufferBytes - (${needed}));
+      } catch (error) { console.log(error.name + ": " + error.message + " " + JSON.stringify(held)); }`;
+    const least = await script(body(`deviceMemory: ${112 << 20}`, "0"));
+    expect(least).toMatch(
+      /^MemoryError: deviceMemory: the run needs [\d.]+ MiB on the device, [\d.]+ MiB of it for context, kernels and libraries; the limit is 112\.0 MiB; the largest parts are .*; reduce microBatchTokens \(2048\), or raise deviceMemory \[\[0,0,0,0\],0\]$/,
+    );
+    const whole = await script(body("", "0"), { STAND_IN_MEMORY: String(112 << 20) });
+    expect(whole).toMatch(
+      /^MemoryError: the run needs .*; it has 112\.0 MiB; .*, or free memory that others use, or take a larger GPU /,
+    );
+    // With room enough the bill is, byte for byte, what the driver's pieces come to.
+    expect(await script(body("", "deviceBytesOf(trainer.bill)"))).toBe("0");
+  });
 });
 
 describe("what may go wrong on the way", () => {
