@@ -84,12 +84,10 @@ function onGpu(device: "cuda" | "hip"): void {
       copy(plan, "download", found[index]![1]!.range(), parts[index]!.range(), [small]);
     }
     await engine.play(plan);
-    const value = (bits: number): number => new Float32Array(Uint32Array.of(bits << 16).buffer)[0]!;
+    const values = (buffer: NativeBuffer): Float32Array =>
+      new Float32Array(Uint32Array.from(new Uint16Array(buffer.window()), (bits) => bits << 16).buffer);
     for (const [one, other] of found) {
-      const [a, b] = [one!, other!].map((buffer) => [...new Uint16Array(buffer.window())].map(value)) as [
-        number[],
-        number[],
-      ];
+      const [a, b] = [values(one!), values(other!)];
       const scale = Math.sqrt(b.reduce((sum, each) => sum + each * each, 0) / b.length);
       const worst = a.reduce(
         (most, each, at) => Math.max(most, Math.abs(each - b[at]!) / (scale + Math.abs(b[at]!))),

@@ -80,6 +80,7 @@ const failureToOpen = (environment: Record<string, string>, options = "device: '
 
 describe("suites that a GPU has to pass", () => {
   test("the device", () => expectPass(["test/gpu/device.test.ts"]));
+  test("Ctrl-C at any time", () => expectPass(["test/gpu/interrupt.test.ts"]));
   test("the ops", () =>
     expectPass(
       ["adamw", "copies", "norm", "rope", "rows", "swiglu", "gradient-norm"].map((name) => `test/ops/${name}.test.ts`),
