@@ -93,6 +93,31 @@ describe("suites that a GPU has to pass", () => {
     expectPass(["test/models/same-bits.test.ts"], "qwen3-tiny bfloat16, maxGradNorm 1, gradientAccumulation 2"));
 });
 
+describe("sluice doctor", () => {
+  const doctor = async (environment: Record<string, string> = {}) => {
+    const { output } = await run(["src/cli.ts", "doctor", "--json"], environment);
+    const found = JSON.parse(output) as { what: string; value: string; state: string; remedy?: string }[];
+    return found.filter(({ what }) => what === 'device "hip"' || what === "measured before");
+  };
+  test("tells what the GPU is and has, and what was measured on it", async () => {
+    const [device, measured] = await doctor({ SLUICE_CACHE: join(files.path, "doctor's cache") });
+    expect(device).toMatchObject({ state: "ok" });
+    expect(device!.value).toMatch(
+      /^works: Stand-in GPU; 600\.0 MiB in all, [\d.]+ MiB free, [\d.]+ MiB taken before the first buffer; driver \d+; \d+ multiprocessors; 2 files of kernels; matrix library found$/,
+    );
+    expect(measured!.value).toMatch(/^rates for 0 kinds of model, algorithms of 0 matrix products \(/);
+  });
+  test("says what keeps a GPU from working, in the engine's words", async () => {
+    const [device] = await doctor({ STAND_IN_FAIL: "no-kernels" });
+    expect(device).toMatchObject({
+      state: "note",
+      value: expect.stringMatching(/^none of the compiled kernels is for /),
+    });
+    const [library] = await doctor({ SLUICE_LIBHIPBLASLT: "libm.so.6" });
+    expect(library!.value).toStartWith("libm.so.6 has no function hipblasLtCreate");
+  });
+});
+
 describe("what a machine may lack is named", () => {
   test("a driver", async () => {
     expect(await failureToOpen({ SLUICE_LIBHIP: join(files.path, "no-such.so") })).toMatch(
