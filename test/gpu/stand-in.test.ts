@@ -5,7 +5,7 @@
 // The environment of a process says what the stand-in does, so each case is a process of its own.
 
 import { beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { mkdirSync, writeFileSync } from "node:fs";
+import { mkdirSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { buildStandIn, root } from "../../scripts/native.ts";
 import { fixtures, temporaryDirectory } from "../support/models.ts";
@@ -275,6 +275,32 @@ describe("what may go wrong on the way", () => {
     );
     expect(second).toBe("the GPU's context broke in an earlier plan; close the engine and open it again");
     expect(third).toBe("done");
+  });
+
+  test("a product over its residual is tuned on as many rows as there is room for, and on none where there is too little", async () => {
+    for (const [room, chosen] of [
+      [5, 1],
+      [1, 0],
+    ] as const) {
+      const cache = join(files.path, `cache of ${room} MiB`);
+      const output = await script(
+        `const first = new Engine({ device: "hip", workers: 1 });
+        const { overheadBytes } = first.deviceInfo();
+        first.close();
+        const [tokens, inputs, outputs] = [4096, 8, 2048]; // 16 MiB of results
+        const bytes = [tokens * inputs, inputs * outputs, tokens * outputs].map((values) => values * 2);
+        const deviceBytesMax = overheadBytes + ${room + 17} * 2 ** 20; // the buffers take 16 and a little
+        using engine = new Engine({ device: "hip", workers: 1, deviceBytesMax });
+        const [x, weight, y] = bytes.map((each, index) => engine.buffer("device", each, String(index)));
+        const plan = new Plan({ step: 0, phase: "load" });
+        plan.record("compute", "linearForward", { y: y.range(), x: x.range(), weight: weight.range(), bias: null, residual: y.range(), tokens, inputs, outputs, dtype: "bfloat16" });
+        await engine.play(plan);
+        console.log(Math.round((engine.limits().device - engine.deviceInfo().bufferBytes) / 2 ** 20));`,
+        { SLUICE_CACHE: cache },
+      );
+      expect(output).toBe(String(room + 1));
+      expect(readdirSync(cache).filter((name) => name.startsWith("gemm-"))).toHaveLength(chosen);
+    }
   });
 
   test("a shape that the matrix library refuses is computed by the plain kernel", async () => {

@@ -36,6 +36,8 @@ const long_run = 8;
 /// No further guess is tried after so many milliseconds. At 16,384 tokens all of an 8B model's products stay below; at 131,072
 /// the largest one, 40 ms a run, gets six or more guesses. A model has about a dozen products.
 const tuning_max = 500;
+/// Where memory is short, fewer tokens than the product has are timed, but not so few that another algorithm is best for them.
+const tuned_tokens_min = 1024;
 const warm_size = 256;
 /// Products whose descriptors are kept; more than any run has, unless every micro-batch has another length.
 const prepared_max = 2048;
@@ -131,6 +133,11 @@ const Shape = struct {
 
     fn isFloat32(shape: Shape) bool {
         return shape.kind == .weight;
+    }
+
+    fn resultBytes(shape: Shape) u64 {
+        const of = shape.dimensions();
+        return of.m * of.n * @as(u64, if (shape.isFloat32()) 4 else 2);
     }
 
     /// Shapes of one class share an algorithm: four classes between a power of two and the next.
@@ -352,14 +359,20 @@ pub const Blas = struct {
     }
 
     /// Times the guesses on the command's own buffers: whatever they write is overwritten by the run that counts. Where the
-    /// result goes over an input, they write into memory taken for the moment; null when there is none, or nothing runs.
+    /// result goes over an input, they write into memory taken for the moment, and compute no more tokens than there is
+    /// room for; null when that is too little, or nothing runs.
     fn fastest(blas: *Blas, launcher: *Launcher, prepared: *const Prepared, shape: Shape, operands: Operands, guesses: []const [algorithm_bytes_max]u8) ?[algorithm_bytes_max]u8 {
-        const dimensions = shape.dimensions();
-        var d = operands.d;
         const in_place = operands.beta != 0 and operands.c == operands.d;
-        const bytes = dimensions.m * dimensions.n * @as(u64, if (shape.isFloat32()) 4 else 2);
-        if (in_place) d = blas.device.allocate(bytes) orelse return null;
-        defer if (in_place) blas.device.release(d, bytes);
+        var part = shape;
+        const d = if (!in_place) operands.d else while (true) {
+            if (blas.device.allocate(part.resultBytes())) |found| break found;
+            part.tokens /= 2;
+            if (part.resultBytes() == shape.resultBytes() or part.tokens < tuned_tokens_min) return null;
+        };
+        defer if (in_place) blas.device.release(d, part.resultBytes());
+        var described: ?Prepared = if (part.tokens == shape.tokens) null else blas.describe(part) orelse return null;
+        defer if (described) |*own| blas.destroy(own);
+        const timed_as = if (described) |*own| own else prepared;
         var best: ?[algorithm_bytes_max]u8 = null;
         var best_time: f32 = std.math.inf(f32);
         var spent: f32 = 0;
@@ -367,7 +380,7 @@ pub const Blas = struct {
             if (best != null and spent >= tuning_max) break;
             var times: [warm_runs + timed_runs]f32 = undefined;
             const ran = for (&times, 1..) |*time, runs| {
-                time.* = blas.timed(prepared, shape, operands, d, algorithm, launcher.stream) orelse break 0;
+                time.* = blas.timed(timed_as, part, operands, d, algorithm, launcher.stream) orelse break 0;
                 spent += time.*;
                 if (runs == warm_runs and (time.* >= long_run or time.* > hopeless * best_time)) break runs;
             } else times.len;
