@@ -50,11 +50,12 @@ function randomText(random: Random): string {
 }
 
 function expectSame({ library, words }: ReturnType<typeof both>, text: string): void {
-  for (const special of [false, true])
-    expect([text, words!.encode(text, { special })]).toEqual([
-      text,
-      library.encode(text, { add_special_tokens: special }).ids,
-    ]);
+  for (const special of [false, true]) {
+    const ids = words!.encode(text, { special });
+    const expected = library.encode(text, { add_special_tokens: special }).ids;
+    // `expect` takes longer than encoding does.
+    if (!Bun.deepEquals(ids, expected)) expect([text, ids]).toEqual([text, expected]);
+  }
 }
 
 for (const kind of ["qwen", "llama3"]) {
@@ -64,7 +65,7 @@ for (const kind of ["qwen", "llama3"]) {
 
     test("random texts", () => {
       const random = new Random(7);
-      for (let i = 0; i < 3000; i++) expectSame(pair, randomText(random));
+      for (let i = 0; i < 1000; i++) expectSame(pair, randomText(random));
     });
 
     test("the fixture's texts, twice", async () => {
@@ -79,7 +80,7 @@ for (const kind of ["qwen", "llama3"]) {
       const word = (i: number) => ` ${i.toString(26).replace(/\d/g, (digit) => "qrstuvwxyz"[Number(digit)]!)}`;
       const few = both(files, { wordsMax: 64 });
       const random = new Random(9);
-      for (let i = 0; i < 1000; i++) expectSame(few, word(random.below(200)) + word(random.below(20)));
+      for (let i = 0; i < 500; i++) expectSame(few, word(random.below(200)) + word(random.below(20)));
     });
   });
 }
@@ -105,7 +106,7 @@ test("several cuts, and what lies between the words of a pattern", async () => {
   ]) {
     json["pre_tokenizer"].pretokenizers = steps;
     const pair = both({ json, config });
-    for (let i = 0; i < 500; i++) expectSame(pair, randomText(random));
+    for (let i = 0; i < 200; i++) expectSame(pair, randomText(random));
   }
 });
 
