@@ -30,6 +30,7 @@ Steps of a model with random weights, one after the other for each batch size:
   --shape NAME              ${shapeNames.join(", ")}
   --batch ROWS,...          rows of one step                              [4]
   --steps N                 steps to measure                              [4]
+  --warmup N                steps before them; long steps need one        [2]
   --resident-only           forward and backward alone, everything on the device
   --trace FILE              commands of three steps, for Perfetto or chrome://tracing (several batch sizes: FILE.ROWS)
 ${shapeHelp}
@@ -44,6 +45,7 @@ const options = {
   shape: { type: "string" },
   batch: { type: "string", default: "4" },
   steps: { type: "string", default: "4" },
+  warmup: { type: "string", default: "2" },
   "resident-only": { type: "boolean", default: false },
   trace: { type: "string" },
   device: { type: "string", default: "cpu" },
@@ -132,7 +134,12 @@ async function benchSteps(engine: Engine, values: Values, batches: readonly numb
     values.dtype === undefined ? defaultDtype(device) : one(values, "dtype", ["float32", "bfloat16"] as const);
   const problem = dtypeProblem(device, dtype);
   if (problem) throw new ConfigError(problem);
-  const settings = { shape, steps: whole(values, "steps", 1), residentOnly: values["resident-only"] };
+  const settings = {
+    shape,
+    steps: whole(values, "steps", 1),
+    warmUp: whole(values, "warmup", 0),
+    residentOnly: values["resident-only"],
+  };
   const configs = batches.map((rows) => trainerConfigOf(values, config, rows));
   const model = await randomModel(engine, shape, dtype);
   const rates: StepRate[] = [];

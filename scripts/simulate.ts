@@ -11,7 +11,7 @@ import { stepFlops } from "../src/flops.ts";
 import { formatBytes, formatCount } from "../src/format.ts";
 import { machineNamed, machines, type Machine } from "../src/machines.ts";
 import { run } from "../src/main.ts";
-import { checkBill, checkShape, memoryBill, printBill } from "../src/memory.ts";
+import { checkBill, checkShape, devicePieceBytes, memoryBill, printBill } from "../src/memory.ts";
 import { describeKeep } from "../src/models/decoder.ts";
 import { parameterBlocks, parameterCount } from "../src/models/parameters.ts";
 import { fullBatch, publishedModel, publishedModels, rehearse, rehearsedSettings } from "../src/rehearsal.ts";
@@ -86,7 +86,13 @@ export function predict(args: string[], machine = machineNamed(parse(args).machi
   const shape = trainingShape(described, config, { machine, deviceBytes });
   checkShape(shape);
   const bill = memoryBill(shape);
-  checkBill(bill, deviceBytes);
+  checkBill(shape, {
+    device: deviceBytes,
+    overhead: machine.deviceOverhead,
+    capped: deviceMemoryOf(values) !== undefined,
+    pieceBytes: devicePieceBytes,
+    host: Infinity,
+  });
   const random = new Random(0);
   const batch = fullBatch(model, config, () => random.uniform());
   const recorder = rehearse(shape);

@@ -1,12 +1,18 @@
 // `bun run test:gpu [bun test's own options]`: everything that a GPU has to pass, on each kind that this machine has: the device,
-// all ops against float64, parity with Hugging Face, and the same bits whatever the window does. Without a GPU
-// it says why and ends with 0. The same suites run in every `bun run test` on a stand-in for AMD's libraries (test/gpu/stand-in).
+// runs that are interrupted, all ops against float64, parity with Hugging Face, and the same bits whatever the window does.
+// Without a GPU it says why and ends with 0. The same suites run in every `bun run test` on a stand-in for AMD's libraries (test/gpu/stand-in).
 
 import { NativeError } from "../src/errors.ts";
 import { Engine } from "../src/native/runtime.ts";
 import { root } from "./native.ts";
 
-const suites = ["test/gpu/device.test.ts", "test/ops", "test/models/parity.test.ts", "test/models/same-bits.test.ts"];
+const suites = [
+  "test/gpu/device.test.ts",
+  "test/gpu/interrupt.test.ts",
+  "test/ops",
+  "test/models/parity.test.ts",
+  "test/models/same-bits.test.ts",
+];
 
 /** The GPU's name, or why there is none. */
 function find(device: "cuda" | "hip"): { name: string } | { reason: string } {

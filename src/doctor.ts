@@ -1,14 +1,18 @@
 // What this machine has of what Sluice can use: Bun, packages, the native library, drivers and GPUs, memory, cores, disks.
 //
-// Nothing is loaded but our own library: drivers are looked for by file name and GPUs in the kernel's own lists, so that a
-// broken driver cannot take the doctor down. `root` is the file system to look at, for tests.
+// Drivers are looked for by file name and GPUs in the kernel's own lists. What is found is tried, in a process of its own: an
+// engine is opened on it, which needs everything that a run needs, and a driver that crashes or hangs takes nobody down.
+// `root` is the file system to look at, for tests; on a made-up one nothing is tried.
 
 import { existsSync, readFileSync, readdirSync, statfsSync } from "node:fs";
-import { availableParallelism, homedir, totalmem } from "node:os";
+import { availableParallelism, homedir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { SluiceError } from "./errors.ts";
 import { formatBytes } from "./format.ts";
-import { native } from "./native/library.ts";
+import { hostMemory } from "./host-memory.ts";
+import type { DeviceKind } from "./native/abi.gen.ts";
+import { cacheDirectory, kernelFiles, native } from "./native/library.ts";
+import type { DeviceInfo } from "./native/runtime.ts";
 
 export interface Finding {
   what: string;
@@ -21,7 +25,8 @@ export interface Finding {
 
 /** Everything found, in the order in which it matters. */
 export function examine({ root = "/" } = {}): Finding[] {
-  return [bun(), packages(), library(), ...gpus(root), cores(root), memory(root), lockedMemory(root), ...disks()];
+  const about = [bun(), packages(), library(), ...gpus(root), ...(root === "/" ? tried() : [])];
+  return [...about, cores(root), memory(root), lockedMemory(root), ...disks()];
 }
 
 const packageRoot = join(import.meta.dir, "..");
@@ -67,7 +72,10 @@ function library(): Finding {
 
 interface Vendor {
   name: string;
+  device: DeviceKind & ("cuda" | "hip");
   library: RegExp;
+  /** Names the library in place of the loader. */
+  variable: string;
   remedy: string;
   /** The cards that the kernel driver knows. */
   cards(root: string): string[];
@@ -76,7 +84,9 @@ interface Vendor {
 const vendors: Vendor[] = [
   {
     name: "NVIDIA",
+    device: "cuda",
     library: /^libcuda\.so(\.1)?$/,
+    variable: "SLUICE_LIBCUDA",
     remedy: "install NVIDIA's driver, or start the container with --gpus all",
     cards: (root) =>
       listed(join(root, "proc/driver/nvidia/gpus")).map(
@@ -85,7 +95,9 @@ const vendors: Vendor[] = [
   },
   {
     name: "AMD",
+    device: "hip",
     library: /^libamdhip64\.so(\.\d+)?$/,
+    variable: "SLUICE_LIBHIP",
     remedy: "install ROCm's HIP runtime (package hip-runtime-amd), or start the container with --device /dev/kfd",
     cards: (root) => {
       const nodes = join(root, "sys/class/kfd/kfd/topology/nodes");
@@ -103,12 +115,16 @@ function gpus(root: string): Finding[] {
   return [{ what: "GPU", value: "none found; steps are computed by the cpu device", state: "note" }];
 }
 
-function gpusOf({ name, library, remedy, cards }: Vendor, root: string): Finding[] {
-  const drivers = libraryFolders(root).flatMap((folder) =>
+const driversOf = ({ library }: Vendor, root: string): string[] =>
+  libraryFolders(root).flatMap((folder) =>
     listed(folder)
       .filter((file) => library.test(file))
       .map((file) => join(folder, file)),
   );
+
+function gpusOf(vendor: Vendor, root: string): Finding[] {
+  const { name, remedy, cards } = vendor;
+  const drivers = driversOf(vendor, root);
   const models = cards(root);
   const what = `${name} GPU`;
   const value = models.join(", ");
@@ -118,6 +134,81 @@ function gpusOf({ name, library, remedy, cards }: Vendor, root: string): Finding
   if (drivers.length > 0)
     return [{ what, value: `none visible, though ${drivers[0]} is there`, state: "note", remedy }];
   return [];
+}
+
+/** What opening an engine says of every GPU whose driver is there, and what runs have measured before. */
+function tried(): Finding[] {
+  const there = vendors.filter(
+    (vendor) => process.env[vendor.variable] !== undefined || driversOf(vendor, "/").length > 0,
+  );
+  return there.length === 0 ? [] : [...there.map(tryDevice), measured()];
+}
+
+/** An engine takes a second or two to open; a minute means that the driver hangs. */
+const openingMs = 60_000;
+
+function tryDevice({ device }: Vendor): Finding {
+  const what = `device "${device}"`;
+  const runtime = JSON.stringify(join(import.meta.dir, "native/runtime.ts"));
+  const body = `import { Engine } from ${runtime};
+    try { using engine = new Engine({ device: "${device}", workers: 1 }); console.log(JSON.stringify({ info: engine.deviceInfo() })); }
+    catch (error) { console.log(JSON.stringify({ problem: error.message })); }`;
+  const child = Bun.spawnSync([process.execPath, "-e", body], {
+    stdin: "ignore",
+    stderr: "pipe",
+    timeout: openingMs,
+    killSignal: "SIGKILL",
+  });
+  const answer = answerIn(child.stdout.toString());
+  if (answer === undefined) {
+    const how = child.exitedDueToTimeout
+      ? `did not open within ${openingMs / 1000} s`
+      : `ended the process that opened it`;
+    const value = `${how} (${child.signalCode ?? `exit code ${child.exitCode}`})`;
+    return { what, value, state: "note", remedy: "check the driver: nvidia-smi or rocminfo should answer" };
+  }
+  if (answer.info === undefined) return { what, value: answer.problem ?? "", state: "note" };
+  const { name, totalBytes, freeBytes, overheadBytes, capability, multiprocessors, driverVersion } = answer.info;
+  const version = `${Math.floor(driverVersion / 1000)}.${Math.floor((driverVersion % 1000) / 10)}`;
+  const parts = [
+    `works: ${name}`,
+    `${formatBytes(totalBytes)} in all, ${formatBytes(freeBytes)} free, ${formatBytes(overheadBytes)} taken before the first buffer`,
+    device === "cuda"
+      ? `driver for CUDA ${version}, compute capability ${capability.toFixed(1)}`
+      : `driver ${driverVersion}`,
+    `${multiprocessors} multiprocessors`,
+    `${kernelFiles(device === "cuda" ? "cuda" : "hip").length} files of kernels`,
+    "matrix library found",
+  ];
+  return { what, value: parts.join("; "), state: "ok" };
+}
+
+function answerIn(output: string): { info?: DeviceInfo; problem?: string } | undefined {
+  try {
+    return JSON.parse(output) as { info?: DeviceInfo; problem?: string };
+  } catch {
+    return undefined; // it ended before it could say anything
+  }
+}
+
+/** Rates of machines (probe.ts), and the algorithms of matrix products. */
+function measured(): Finding {
+  const what = "measured before";
+  const folder = cacheDirectory();
+  if (folder === "")
+    return {
+      what,
+      value: "nowhere to keep it",
+      state: "note",
+      remedy: "name a folder that can be written in SLUICE_CACHE",
+    };
+  const files = listed(folder);
+  const machines = files.filter((name) => /^machine-.*\.json$/.test(name)).length;
+  const products = files
+    .filter((name) => /^gemm-.*\.txt$/.test(name))
+    .reduce((sum, name) => sum + text(join(folder, name)).split("\n").filter(Boolean).length, 0);
+  const value = `rates for ${machines} ${machines === 1 ? "kind" : "kinds"} of model, algorithms of ${products} matrix products (${folder})`;
+  return { what, value, state: "ok" };
 }
 
 /** Where the loader would look, near enough. */
@@ -136,12 +227,11 @@ function cores(root: string): Finding {
 }
 
 function memory(root: string): Finding {
-  const free = Number(/MemAvailable:\s*(\d+) kB/.exec(text(join(root, "proc/meminfo")))?.[1] ?? NaN) * 1024;
-  const limit = Number(text(join(root, "sys/fs/cgroup/memory.max")));
+  const { total, available, limit } = hostMemory(root);
   const parts = [
-    `${formatBytes(totalmem())} in all`,
-    Number.isFinite(free) ? `${formatBytes(free)} available` : "",
-    limit > 0 ? `this container may use ${formatBytes(limit)}` : "",
+    `${formatBytes(total)} in all`,
+    available === undefined ? "" : `${formatBytes(available)} available`,
+    limit === undefined ? "" : `this container may use ${formatBytes(limit)}`,
   ];
   return { what: "memory", value: parts.filter(Boolean).join(", "), state: "ok" };
 }

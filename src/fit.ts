@@ -9,8 +9,16 @@
 // for the rates, `memory.ts` for the bytes.
 
 import { costOf, type Machine } from "./machines.ts";
-import { bytesIn, decoderBlocks, keptBytes, memoryBill, type BillLine, type StepShape } from "./memory.ts";
-import { alignBytes, keepLevels, type KeepLevel } from "./models/decoder.ts";
+import {
+  bytesIn,
+  decoderBlocks,
+  deviceBytesOf,
+  devicePieceBytes,
+  keptBytes,
+  memoryBill,
+  type StepShape,
+} from "./memory.ts";
+import { keepLevels, type KeepLevel } from "./models/decoder.ts";
 import { fullBatch, rehearse, rehearsedSettings } from "./rehearsal.ts";
 import { simulate } from "./simulate.ts";
 import { recordStep } from "./step.ts";
@@ -20,6 +28,8 @@ export interface Room {
   machine: Machine;
   /** Device bytes left for buffers: the limit less what context, kernels and libraries take. */
   deviceBytes: number;
+  /** Host bytes, pinned ones included; without it, as many as are wanted. */
+  hostBytes?: number;
 }
 
 /** What the config leaves to the fit. */
@@ -46,38 +56,54 @@ export function logitsRowsFor(shape: StepShape, deviceBytes: number): number {
 
 // ---- fit ------------------------------------------------------------------------------------------------------------
 
-/** The shape with everything that is open chosen for the least time per step; unchanged when not even that fits. */
-export function fit(shape: StepShape, open: ReadonlySet<Choice>, { machine, deviceBytes }: Room): StepShape {
+/** The shape with everything that is open chosen so that the device holds the least. */
+export const leastShape = (shape: StepShape, open: ReadonlySet<Choice>): StepShape => ({
+  ...shape,
+  ...(open.has("keep") ? { keep: [] } : {}),
+  ...(open.has("residentBlocks") ? { residentBlocks: 0 } : {}),
+  ...(open.has("boundary") ? { boundary: "pinned" as const } : {}),
+  ...(open.has("slots") ? { slots: 2 } : {}),
+  ...(open.has("ring") ? { ring: shape.clips === "exact" ? shape.config.layers : shortRings[0] } : {}),
+});
+
+/** The shape with everything that is open chosen for the least time per step; `leastShape` when not even that fits. */
+export function fit(shape: StepShape, open: ReadonlySet<Choice>, room: Room): StepShape {
+  const { machine, deviceBytes, hostBytes = Infinity } = room;
   const saved = new Map(keepLevels.map((level) => [level, keptSeconds(shape, level, machine)]));
-  /** What is left of the device goes into kept activations. Undefined when the rest alone is too large. */
+  const hostOf = (candidate: StepShape): number => {
+    const bill = memoryBill(candidate);
+    return bytesIn(bill, "pinned") + bytesIn(bill, "host");
+  };
+  /** What is left of the device goes into kept activations. Undefined when the rest alone is too large, here or on the host. */
   const filled = (candidate: StepShape): StepShape | undefined => {
     const left = deviceBytes - deviceBytesOf(memoryBill(candidate));
-    if (left < 0) return undefined;
-    return open.has("keep") ? { ...candidate, keep: fillKeep(candidate, left, saved) } : candidate;
+    if (left < 0 || hostOf(candidate) > hostBytes) return undefined;
+    if (!open.has("keep") || left < devicePieceBytes) return candidate;
+    return { ...candidate, keep: fillKeep(candidate, left - devicePieceBytes, saved) };
   };
-  const smallest: StepShape = {
-    ...shape,
-    ...(open.has("keep") ? { keep: [] } : {}),
-    ...(open.has("residentBlocks") ? { residentBlocks: 0 } : {}),
-    ...(open.has("boundary") ? { boundary: "device" as const } : {}),
-    ...(open.has("slots") ? { slots: 2 } : {}),
-    ...(open.has("ring") ? { ring: shape.config.layers } : {}),
+  const least = leastShape(shape, open);
+  const freeRing = open.has("ring") && shape.clips !== "exact";
+  /** A ring with a slot for every block, unless the host has no room for it. */
+  const withRing = (candidate: StepShape): StepShape => {
+    if (!freeRing) return candidate;
+    const long = { ...candidate, ring: shape.config.layers };
+    return hostOf(long) <= hostBytes ? long : candidate;
   };
   const clock = new Clock(shape, machine);
   let best: StepShape | undefined;
   for (const boundary of open.has("boundary") ? (["device", "pinned"] as const) : [shape.boundary]) {
-    const resident = (residentBlocks: number) => filled({ ...smallest, boundary, residentBlocks });
+    const resident = (residentBlocks: number) => filled(withRing({ ...least, boundary, residentBlocks }));
     const found = open.has("residentBlocks")
       ? bestResident(resident, shape.config.layers, clock)
-      : filled({ ...smallest, boundary });
+      : filled(withRing({ ...least, boundary }));
     if (found && (!best || clock.seconds(found) < clock.seconds(best) * better)) best = found;
   }
-  if (!best) return { ...smallest, ...(open.has("boundary") ? { boundary: "pinned" as const } : {}) };
+  if (!best) return least;
   if (open.has("slots")) {
     const three = filled({ ...best, slots: 3, ...(open.has("keep") ? { keep: [] } : {}) });
     if (three && clock.seconds(three) < clock.seconds(best) * better) best = three;
   }
-  return open.has("ring") && shape.clips !== "exact" ? shortestRing(best, clock) : best;
+  return freeRing ? shortestRing(best, clock) : best;
 }
 
 /** What must be gained for a choice that costs something. */
@@ -107,10 +133,12 @@ function bestResident(
   return candidate(at);
 }
 
+const shortRings = [4, 8, 12, 16] as const;
+
 /** Pinned memory is dear: the shortest ring that is as good as one with a slot for every block. */
 function shortestRing(shape: StepShape, clock: Clock): StepShape {
   const streaming = shape.config.layers - shape.residentBlocks;
-  for (const ring of [4, 8, 12, 16])
+  for (const ring of shortRings)
     if (ring < streaming && clock.seconds({ ...shape, ring }) * better <= clock.seconds(shape))
       return { ...shape, ring };
   return shape;
@@ -202,14 +230,4 @@ function batchOf({ config, tokensMax, microBatches, passes, positions }: StepSha
     gradientAccumulation: passes,
   };
   return fullBatch(config, sizes, () => 0.5);
-}
-
-const pieceBytes = 2 << 20;
-/** What a bill takes of the device, whose allocator hands out pieces of 2 MiB. */
-export function deviceBytesOf(bill: readonly BillLine[]): number {
-  const rounding = bill.reduce(
-    (sum, { place, bytes }) => sum + (place === "device" ? Math.ceil(bytes / pieceBytes) * pieceBytes - bytes : 0),
-    0,
-  );
-  return alignBytes(bytesIn(bill, "device") + rounding);
 }

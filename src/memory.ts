@@ -229,19 +229,79 @@ export function bytesIn(bill: readonly BillLine[], place: Place): number {
   return bill.reduce((sum, line) => sum + (line.place === place ? line.bytes : 0), 0);
 }
 
-/** Throws a MemoryError that says what to reduce when the device's share is above the limit. */
-export function checkBill(bill: readonly BillLine[], deviceBytesMax: number): void {
-  const needed = bytesIn(bill, "device");
-  if (needed <= deviceBytesMax) return;
-  const largest = summarizeBill(bill.filter((line) => line.place === "device"))
-    .sort((a, b) => b.bytes - a.bytes)
-    .slice(0, 3)
-    .map((line) => `${line.purpose} ${formatBytes(line.bytes)}`);
-  throw new MemoryError(
-    `deviceMemory: the run needs ${formatBytes(needed)} on the device, the limit is ${formatBytes(deviceBytesMax)}; the largest parts are ` +
-      `${largest.join(", ")}; reduce microBatchTokens, window.slots, window.keepBlocks or window.residentBlocks`,
-  );
+/** What a run may take, in bytes. */
+export interface Limits {
+  /** For buffers on the device; a GPU's context, kernels and libraries are `overhead`, and not part of it. */
+  device: number;
+  overhead: number;
+  /** Whether `deviceMemory` makes the limit, or the device does. */
+  capped: boolean;
+  /** How the device hands memory out; undefined where every byte counts by itself. */
+  pieceBytes: number | undefined;
+  /** For everything on the host; the cpu device's buffers are there, too. */
+  host: number;
 }
+
+/** The pieces in which a GPU's driver hands out memory. */
+export const devicePieceBytes = 2 << 20;
+
+/** What a bill really takes of a GPU (`rounded` in zig/device/gpu/gpu.zig). */
+export function deviceBytesOf(bill: readonly BillLine[], pieceBytes = devicePieceBytes): number {
+  const rounded = (bytes: number): number => {
+    const unit = bytes < pieceBytes / 2 ? 512 : pieceBytes;
+    return Math.ceil(bytes / unit) * unit;
+  };
+  return bill.reduce((total, { place, bytes }) => total + (place === "device" ? rounded(bytes) : 0), 0);
+}
+
+/** Throws a MemoryError that says what to change when a shape's bill is above the limits, of the device or of the host. */
+export function checkBill(shape: StepShape, { device, overhead, capped, pieceBytes, host }: Limits): void {
+  const bill = memoryBill(shape);
+  const onDevice = pieceBytes === undefined ? bytesIn(bill, "device") : deviceBytesOf(bill, pieceBytes);
+  const largest = (places: readonly Place[]): string =>
+    summarizeBill(bill.filter(({ place }) => places.includes(place)))
+      .sort((a, b) => b.bytes - a.bytes)
+      .slice(0, 3)
+      .map(({ purpose, bytes }) => `${purpose} ${formatBytes(bytes)}`)
+      .join(", ");
+  if (onDevice > device) {
+    const beside = overhead > 0 ? `, ${formatBytes(overhead)} of it for context, kernels and libraries` : "";
+    throw new MemoryError(
+      `${capped ? "deviceMemory: " : ""}the run needs ${formatBytes(onDevice + overhead)} on the device${beside}; ` +
+        `${capped ? "the limit is" : "it has"} ${formatBytes(device + overhead)}; the largest parts are ${largest(["device"])}; ` +
+        `${deviceRemedies(shape)}, or ${capped ? "raise deviceMemory" : "free memory that others use, or take a larger GPU"}`,
+    );
+  }
+  const places: Place[] = pieceBytes === undefined ? ["device", "pinned", "host"] : ["pinned", "host"];
+  const onHost = places.reduce((total, place) => total + bytesIn(bill, place), 0);
+  if (onHost > host)
+    throw new MemoryError(
+      `the run needs ${formatBytes(onHost)} of the host's memory, which has ${formatBytes(host)} for it; the largest parts are ` +
+        `${largest(places)}; ${hostRemedies(shape)}`,
+    );
+}
+
+function deviceRemedies(shape: StepShape): string {
+  if (!shape.training) return "give it fewer or shorter rows at once";
+  const window = [
+    shape.residentBlocks > 0 && `window.residentBlocks (${shape.residentBlocks})`,
+    shape.keep.some((level) => level !== "recompute") && "window.keepBlocks",
+    shape.slots > 2 && `window.slots (${shape.slots})`,
+  ];
+  const names = [...window, tokensOf(shape)].filter((name) => name !== false);
+  return `reduce ${names.join(", ")}${shape.boundary === "device" ? `, set window.boundary to "pinned"` : ""}`;
+}
+
+function hostRemedies(shape: StepShape): string {
+  if (!shape.training) return "give it fewer or shorter rows at once";
+  const ring = shape.clips === "exact" ? "" : ` and window.ring (${shape.ring})`;
+  const boundary = shape.boundary === "pinned" ? `, set window.boundary to "device"` : "";
+  return `reduce ${tokensOf(shape)}${ring}${boundary}, keep more blocks on the device (window.residentBlocks), or take a smaller model`;
+}
+
+/** A micro-batch has at least one row: where it has no more, only shorter rows help. */
+const tokensOf = ({ tokensMax, positions }: StepShape): string =>
+  tokensMax >= 2 * positions ? `microBatchTokens (${tokensMax})` : `sequenceLength (${positions})`;
 
 /** The bill as a table: a line per purpose, with totals. */
 export function printBill(bill: readonly BillLine[], parameters: number): string {

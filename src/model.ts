@@ -36,6 +36,8 @@ export interface LoadOptions {
   deviceMemory?: number;
   /** Reads this file instead of the directory's config.json. */
   configPath?: string;
+  /** Looks at model and engine before memory is taken and weights are read; what it throws, `load` throws. */
+  check?: (model: Pick<Model, "config" | "blocks" | "dtype">, engine: Engine) => void;
 }
 
 /** How data is read for a model; "assistant" unless `loss` says what is learned. */
@@ -53,6 +55,7 @@ export async function load(directory: string, options: LoadOptions = {}): Promis
     ...(options.deviceMemory === undefined ? {} : { deviceBytesMax: options.deviceMemory }),
   });
   try {
+    options.check?.({ config: opened.config, blocks: opened.blocks, dtype }, engine);
     const model = new Model(directory, opened.config, opened.blocks, engine, dtype);
     const targets = opened.blocks.flatMap((block) =>
       block.tensors.map(({ name, offset, count }) => ({

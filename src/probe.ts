@@ -18,6 +18,7 @@ import type { Dtype, OpName, Ops } from "./native/abi.gen.ts";
 import { cacheDirectory } from "./native/library.ts";
 import type { Buffer, Engine } from "./native/runtime.ts";
 import { Plan, type Range } from "./plan.ts";
+import { Random } from "./random.ts";
 
 /** What the probe measures at: the model's widths, and how many tokens pass a block at once. */
 export interface ProbeSizes {
@@ -33,7 +34,7 @@ export interface ProbeSizes {
 export async function roomOf(engine: Engine, sizes: ProbeSizes, simulates: boolean): Promise<Room | undefined> {
   if (engine.device !== "cuda" && engine.device !== "hip") return undefined;
   const machine = simulates ? await measuredMachine(engine, sizes) : machines["h200"]!;
-  return { machine, deviceBytes: engine.deviceBytesMax - marginOf(engine) };
+  return { machine, deviceBytes: engine.deviceBytesMax - marginOf(engine), hostBytes: engine.limits().host };
 }
 
 /** Left free: the driver takes a little more in the course of a run, and a limit is a limit. */
@@ -50,7 +51,7 @@ export async function measuredMachine(engine: Engine, sizes: ProbeSizes): Promis
 }
 
 /** Of the format below; a change of what is measured changes the number. */
-const format = 1;
+const format = 2;
 
 function cachePath(engine: Engine, { config, dtype }: ProbeSizes): string | undefined {
   const directory = cacheDirectory();
@@ -74,7 +75,7 @@ function nameOf(engine: Engine): string {
   return engine.device === "cpu" ? `CPU device, ${host}` : `${engine.deviceInfo().name}, ${host}`;
 }
 
-/** Measures; about two seconds on a GPU. */
+/** Measures; about seven seconds on a GPU. */
 export async function measureMachine(engine: Engine, sizes: ProbeSizes): Promise<Machine> {
   using probe = new Probe(engine, sizes);
   const isCpu = engine.device === "cpu";
@@ -110,6 +111,15 @@ export async function measureMachine(engine: Engine, sizes: ProbeSizes): Promise
 }
 
 const runs = 4;
+/**
+ * A card that has just been idle is faster than one that computes all the time: it lowers its clock as it nears its power
+ * limit, within some tenths of a second. So what keeps it busy in a step is repeated for so many seconds, and the last two
+ * thirds count.
+ */
+const sustainedSeconds = 0.6;
+const repeatsMax = 3000;
+/** Of random values, repeated; no multiple of a row, so that rows differ. */
+const patternBytes = (1 << 20) + 64 * 13;
 
 /** Measurements of one kind after the other; each fastest of a few runs. */
 class Probe implements Disposable {
@@ -144,6 +154,28 @@ class Probe implements Disposable {
     return buffer.range();
   }
 
+  /**
+   * A device buffer of random values between -1 and 1: a matrix unit that multiplies zeros takes less power, and so keeps a
+   * higher clock, than a step ever sees.
+   */
+  async #random(elements: number): Promise<Range> {
+    const { dtype } = this.#sizes;
+    const to = this.#buffer("device", elements * bytesOf(dtype));
+    const pattern = this.#engine.buffer("pinned", Math.min(to.bytes, patternBytes), "probe values");
+    const random = new Random(3);
+    const values = new Float32Array(pattern.bytes / bytesOf(dtype)).map(() => 2 * random.uniform() - 1);
+    if (dtype === "float32") new Float32Array(pattern.window()).set(values);
+    else new Uint16Array(pattern.window()).set(new Uint32Array(values.buffer).map((bits) => bits >>> 16));
+    await this.#play((plan) => {
+      for (let offset = 0; offset < to.bytes; offset += pattern.bytes) {
+        const bytes = Math.min(pattern.bytes, to.bytes - offset);
+        plan.record("upload", "copy", { to: to.slice(offset, bytes), from: pattern.range(0, bytes) });
+      }
+    });
+    pattern.free();
+    return to;
+  }
+
   /** Seconds of each command of a plan, in the order of recording. */
   async #play(record: (plan: Plan) => void): Promise<{ start: number; end: number }[]> {
     const plan = new Plan({ step: 0, phase: "load" });
@@ -165,6 +197,19 @@ class Probe implements Disposable {
     return best;
   }
 
+  /** Seconds of some commands of compute one after the other, when nothing else has run for a while. */
+  async #sustained(record: (plan: Plan) => void): Promise<number> {
+    await this.#play(record); // loads kernels, and chooses algorithms
+    const once = spanOf(await this.#play(record));
+    const repeats = Math.max(3, Math.min(repeatsMax, Math.ceil((sustainedSeconds * this.#scale) / once)));
+    const spans = await this.#play((plan) => {
+      for (let repeat = 0; repeat < repeats; repeat++) record(plan);
+    });
+    const each = spans.length / repeats;
+    const skipped = Math.ceil(repeats / 3);
+    return spanOf(spans.slice(skipped * each)) / (repeats - skipped);
+  }
+
   /** TFLOP/s over a layer's matrix products, forward and backward, weighted as a step has them. */
   async gemm(): Promise<number> {
     const { config, dtype } = this.#sizes;
@@ -179,23 +224,18 @@ class Probe implements Disposable {
     ];
     let [work, seconds] = [0, 0];
     for (const { inputs, outputs } of products) {
-      const [x, y] = [this.#buffer("device", tokens * inputs * e), this.#buffer("device", tokens * outputs * e)];
-      const [weight, dWeight] = [
-        this.#buffer("device", outputs * inputs * e),
-        this.#buffer("device", outputs * inputs * e),
-      ];
+      const [x, weight] = [await this.#random(tokens * inputs), await this.#random(outputs * inputs)];
+      const [y, dx, dWeight] = [tokens * outputs, tokens * inputs, outputs * inputs].map((values) =>
+        this.#buffer("device", values * e),
+      ) as [Range, Range, Range];
       const linear = { tokens, inputs, outputs, dtype };
-      seconds += await this.#fastest("compute", "linearForward", {
-        ...linear,
-        y,
-        x,
-        weight,
-        bias: null,
-        residual: null,
-      });
-      seconds += await this.#fastest("compute", "linearBackwardInput", { ...linear, dx: x, dy: y, weight });
+      const forward = { ...linear, y, x, weight, bias: null, residual: null };
       const toWeight = { ...linear, dWeight, dBias: null, dy: y, x, accumulate: 0, gradientDtype: dtype };
-      seconds += await this.#fastest("compute", "linearBackwardWeight", toWeight);
+      seconds += await this.#sustained((plan) => {
+        plan.record("compute", "linearForward", forward);
+        plan.record("compute", "linearBackwardInput", { ...linear, dx, dy: y, weight });
+        plan.record("compute", "linearBackwardWeight", toWeight);
+      });
       work += 6 * tokens * inputs * outputs;
       this.free();
     }
@@ -216,16 +256,24 @@ class Probe implements Disposable {
     for (const length of [1024, 4096, 16_384].map((tokens) => Math.max(16, Math.floor(tokens * this.#scale)))) {
       const documents = Math.max(1, Math.floor(this.#tokens() / length));
       const tokens = documents * length;
-      const values = (width: number): Range => this.#buffer("device", tokens * width * e);
-      const [qkv, dQkv] = [values((heads + 2 * kvHeads) * headDim), values((heads + 2 * kvHeads) * headDim)];
-      const [qk, out, dOut] = [values((heads + kvHeads) * headDim), values(heads * headDim), values(heads * headDim)];
+      const all = (heads + 2 * kvHeads) * headDim;
+      const [dQkv, out] = [all, heads * headDim].map((width) => this.#buffer("device", tokens * width * e)) as [
+        Range,
+        Range,
+      ];
+      const qkv = await this.#random(tokens * all);
+      const qk = await this.#random(tokens * (heads + kvHeads) * headDim);
+      const dOut = await this.#random(tokens * heads * headDim);
       const [lse, delta] = [this.#buffer("device", heads * tokens * 4), this.#buffer("device", heads * tokens * 4)];
       const starts = await this.#starts(documents, length);
       const shape = { tokens, heads, kvHeads, headDim, documents, window: 0, scale: headDim ** -0.5, dtype };
       const work = (documents * causalPairs(length, 0) * heads * headDim) / 1e12;
       const common = { out, lse, qk, qkv, starts, ...shape };
-      found.forward.push([length, (4 * work) / (await this.#fastest("compute", "attentionForward", common))]);
-      const backward = await this.#fastest("compute", "attentionBackward", { dQkv, delta, dOut, ...common });
+      const forward = await this.#sustained((plan) => void plan.record("compute", "attentionForward", common));
+      const backward = await this.#sustained(
+        (plan) => void plan.record("compute", "attentionBackward", { dQkv, delta, dOut, ...common }),
+      );
+      found.forward.push([length, (4 * work) / forward]);
       found.backward.push([length, (10 * work) / backward]);
       this.free();
     }

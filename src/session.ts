@@ -71,7 +71,7 @@ export class Session implements Disposable {
     this.model = model;
     this.shape = shape;
     this.bill = memoryBill(shape);
-    checkBill(this.bill, model.engine.deviceBytesMax);
+    checkBill(shape, model.engine.limits());
     try {
       this.buffers = Buffers.make(this.bill, (line) => model.state.get(line.name) ?? this.#make(line));
     } catch (error) {

@@ -41,7 +41,7 @@ import { RunLock } from "./run-lock.ts";
 import { factsOf, readMetrics, writeFacts, type RunFacts } from "./run-folder.ts";
 import { StatusLine } from "./status.ts";
 import { TensorBoardLog } from "./tensorboard.ts";
-import { Trainer, type StepResult } from "./trainer.ts";
+import { checkLeast, Trainer, type StepResult } from "./trainer.ts";
 
 /** What a finished run has to say. */
 export interface TrainSummary {
@@ -77,6 +77,7 @@ async function trainAlone(config: Config, callbacks: Callbacks): Promise<TrainSu
     dtype: config.dtype,
     workers: config.workers,
     ...(config.deviceMemory === undefined ? {} : { deviceMemory: config.deviceMemory }),
+    check: (found, engine) => checkLeast(found, config, engine),
   });
   const { sequenceLength, maxBadLines, workers } = config;
   const lossOn = { sequenceLength, maxBadLines, workers, loss: config.chat.loss };

@@ -7,11 +7,12 @@ import { saveCheckpoint } from "./checkpoint.ts";
 import { clippingOf, type Config } from "./config.ts";
 import type { LoaderState, StepBatch } from "./data/loader.ts";
 import { ConfigError } from "./errors.ts";
-import { fit, logitsRowsFor, type Choice, type Room } from "./fit.ts";
+import { fit, leastShape, logitsRowsFor, type Choice, type Room } from "./fit.ts";
 import { formatPlaces } from "./format.ts";
 import type { Machine } from "./machines.ts";
-import { checkBill, checkShape, isResident, keepLast, memoryBill, type BillLine, type StepShape } from "./memory.ts";
+import { checkBill, checkShape, isResident, keepLast, type BillLine, type StepShape } from "./memory.ts";
 import type { Model } from "./model.ts";
+import type { Engine } from "./native/runtime.ts";
 import type { Plan } from "./plan.ts";
 import { roomOf } from "./probe.ts";
 import { Session, chunkParametersDefault, logitsChunkFor, microBatchesFor, tokensMaxFor } from "./session.ts";
@@ -65,6 +66,7 @@ export class Trainer implements Disposable {
 
   /** Allocates everything a step needs, in the places the config says. MemoryError before anything is allocated. */
   static async open(model: Model, config: TrainerConfig, overrides: Partial<StepShape> = {}): Promise<Trainer> {
+    checkLeast(model, config, model.engine, overrides);
     const tokens = tokensMaxFor(config.microBatchTokens);
     const room = await roomOf(
       model.engine,
@@ -75,7 +77,7 @@ export class Trainer implements Disposable {
     checkShape(shape);
     const tensors = model.blocks.flatMap((block) => block.tensors);
     const decays = weightDecays(config.optimizer, tensors);
-    checkBill(memoryBill(shape), model.engine.deviceBytesMax);
+    checkBill(shape, model.engine.limits());
     await model.setResident((layer) => isResident(shape, layer));
     const session = new Session(model, shape, decays);
     await session.prepare();
@@ -175,6 +177,24 @@ export class Trainer implements Disposable {
 }
 
 /**
+ * Throws a MemoryError when even the least that a config can be fitted to does not fit the engine: before weights are read,
+ * rates are measured, or anything is allocated.
+ */
+export function checkLeast(
+  model: Pick<Model, "config" | "blocks" | "dtype">,
+  config: TrainerConfig,
+  engine: Engine,
+  overrides: Partial<StepShape> = {},
+): void {
+  const limits = engine.limits();
+  const gpu = limits.pieceBytes !== undefined;
+  const shape = openShape(model, config, gpu ? limits.device : undefined, overrides);
+  checkShape(shape);
+  // What the host must hold depends on what the device can, so it is checked when both are known.
+  checkBill(gpu ? leastShape(shape, leavesOpen(config)) : shape, gpu ? { ...limits, host: Infinity } : limits);
+}
+
+/**
  * The config resolved against the model. What it leaves open is fitted to the room a GPU has; without one (on the cpu
  * device, where device memory is host memory) it takes the simplest value.
  */
@@ -184,13 +204,25 @@ export function trainingShape(
   room?: Room,
   overrides: Partial<StepShape> = {},
 ): StepShape {
+  const shape = openShape(model, config, room?.deviceBytes, overrides);
+  const open = leavesOpen(config);
+  return room && open.size > 0 ? fit(shape, open, room) : shape;
+}
+
+/** The same before anything is fitted. */
+function openShape(
+  model: Pick<Model, "config" | "blocks" | "dtype">,
+  config: TrainerConfig,
+  deviceBytes: number | undefined,
+  overrides: Partial<StepShape>,
+): StepShape {
   const { layers, maxPositions } = model.config;
   const { window, sequenceLength } = config;
   const count = (value: number | "all" | "auto", auto = 0): number =>
     value === "all" ? layers : value === "auto" ? auto : value;
   if (sequenceLength > maxPositions)
     throw new ConfigError(
-      `sequenceLength must be at most ${maxPositions}, the model's max_position_embeddings (was ${sequenceLength})`,
+      `sequenceLength (${sequenceLength}) is longer than the model's ${maxPositions} positions; use at most ${maxPositions}`,
     );
   if (count(window.keepBlocks) > layers)
     throw new ConfigError(
@@ -217,10 +249,7 @@ export function trainingShape(
     chunkParameters: chunkParametersDefault,
     ...overrides,
   };
-  if (!room) return shape;
-  const sized = { ...shape, logitsChunk: logitsRowsFor(shape, room.deviceBytes), ...overrides };
-  const open = leavesOpen(config);
-  return open.size > 0 ? fit(sized, open, room) : sized;
+  return deviceBytes === undefined ? shape : { ...shape, logitsChunk: logitsRowsFor(shape, deviceBytes), ...overrides };
 }
 
 /** What a config says "auto" to. */

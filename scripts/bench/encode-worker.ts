@@ -1,18 +1,30 @@
-// A worker that does nothing but encode: what the tokenizer takes by itself, for measure-data.ts to compare with.
+// A worker that does nothing but encode, for measure-data.ts to compare with: the tokenizer library by itself, as it comes, or
+// Sluice's own way to ask it (src/data/tokenizer.ts), which remembers words.
 
+import { join } from "node:path";
+import { Tokenizer as Library } from "@huggingface/tokenizers";
 import { loadTokenizer, type Tokenizer } from "../../src/data/tokenizer.ts";
 
 declare const self: Worker;
 
-let tokenizer: Tokenizer;
+/** Who encodes. */
+export type Encoding = "library" | "own";
+
+let library: Library;
+let own: Tokenizer;
 
 self.addEventListener(
   "message",
-  async ({ data }: MessageEvent<"stop" | { directory: string } | { texts: string[] }>) => {
+  async ({ data }: MessageEvent<"stop" | { directory: string } | { texts: string[]; by: Encoding }>) => {
     if (data === "stop") return process.exit();
     let tokens = 0;
-    if ("directory" in data) tokenizer = await loadTokenizer(data.directory);
-    else for (const text of data.texts) tokens += tokenizer.encode(text, { special: false }).length;
+    if ("directory" in data) {
+      const read = (name: string) => Bun.file(join(data.directory, name)).json();
+      library = new Library(await read("tokenizer.json"), await read("tokenizer_config.json"));
+      own = await loadTokenizer(data.directory);
+    } else if (data.by === "library")
+      for (const text of data.texts) tokens += library.encode(text, { add_special_tokens: false }).ids.length;
+    else for (const text of data.texts) tokens += own.encode(text, { special: false }).length;
     self.postMessage(tokens, []);
   },
 );

@@ -3,9 +3,10 @@
 // step's time is what passes between two measured losses. Several batch sizes share one engine and one set of weights.
 
 import { ConfigError } from "../../src/errors.ts";
-import { deviceBytesOf, predictedSeconds } from "../../src/fit.ts";
+import { predictedSeconds } from "../../src/fit.ts";
 import { stepFlops } from "../../src/flops.ts";
 import type { Machine } from "../../src/machines.ts";
+import { deviceBytesOf } from "../../src/memory.ts";
 import { Model } from "../../src/model.ts";
 import type { DecoderConfig } from "../../src/models/config.ts";
 import { describeKeep } from "../../src/models/decoder.ts";
@@ -81,12 +82,15 @@ export interface StepRate {
 export interface StepBenchOptions {
   shape: string;
   steps: number;
+  /** Steps before the first one that counts; steps that take long need only one. */
+  warmUp: number;
   residentOnly: boolean;
   /** Keep the commands of the last steps, with their times. */
   trace: boolean;
 }
 
-const warmUpSteps = 2;
+/** A step that takes longer than this many seconds is long: it warms up in one, and none is run that is not measured. */
+const longSeconds = 10;
 /** Short steps are measured in groups that last at least this long. */
 const sampleSeconds = 0.25;
 
@@ -107,7 +111,7 @@ export function machineOf(model: Model, { microBatchTokens }: TrainerConfig): Pr
 export async function measureStep(
   model: Model,
   config: TrainerConfig,
-  { shape: name, steps, residentOnly, trace }: StepBenchOptions,
+  { shape: name, steps, warmUp, residentOnly, trace }: StepBenchOptions,
 ): Promise<StepRate & { events: TraceEvent[] }> {
   const { engine, dtype } = model;
   const begun = performance.now();
@@ -116,12 +120,12 @@ export async function measureStep(
   using trainer = await Trainer.open(model, alone, { updates: !residentOnly });
   const random = new Random(2);
   const batch = fullBatch(model.config, config, () => random.uniform());
-  for (let step = 0; step < warmUpSteps; step++) await trainer.step(batch);
+  const warm = await warmUpSteps(trainer, batch, warmUp);
   const setupSeconds = (performance.now() - begun) / 1000;
 
   const before = engine.busy();
   const start = performance.now();
-  const { samples, loss } = await timeSteps(trainer, batch, steps);
+  const { samples, loss } = await timeSteps(trainer, batch, steps, warm);
   await trainer.drain();
   const elapsed = (performance.now() - start) / 1000;
   const after = engine.busy();
@@ -177,36 +181,51 @@ function withoutUpdates(config: TrainerConfig): TrainerConfig {
   return { ...config, maxGradNorm: null, window };
 }
 
-/** Seconds per step of each sample: from one measured loss to another, with the next step always in flight. */
+type Batch = Parameters<Trainer["submit"]>[0];
+
+/** Seconds of the last of at most `count` steps; undefined when there was none. */
+async function warmUpSteps(trainer: Trainer, batch: Batch, count: number): Promise<number | undefined> {
+  let seconds: number | undefined;
+  for (let step = 0; step < count && !(seconds! > longSeconds); step++) {
+    const start = performance.now();
+    await trainer.step(batch);
+    seconds = (performance.now() - start) / 1000;
+  }
+  return seconds;
+}
+
+/**
+ * Seconds per step of each sample: from one measured loss to another, with the next step already in flight. Where steps are
+ * long, or nothing warmed up, the first sample starts with its step, and no step is run that is not measured.
+ */
 async function timeSteps(
   trainer: Trainer,
-  batch: Parameters<Trainer["submit"]>[0],
-  steps: number,
+  batch: Batch,
+  samples: number,
+  warm: number | undefined,
 ): Promise<{ samples: number[]; loss: number }> {
-  const first = performance.now();
-  const { loss } = await trainer.step(batch); // waits for its own end, so it takes a little longer than those that overlap
-  const group = Math.max(1, Math.ceil(sampleSeconds / ((performance.now() - first) / 1000)));
-  let inFlight = (await trainer.submit(batch)).result;
-  await inFlight;
+  const short = warm !== undefined && warm <= longSeconds;
+  const group = short ? Math.max(1, Math.ceil(sampleSeconds / warm)) : 1;
+  const found: number[] = [];
+  if (short) await (await trainer.submit(batch)).result;
   let last = performance.now();
-  const samples: number[] = [];
-  inFlight = (await trainer.submit(batch)).result;
-  for (let sample = 0; sample < steps; sample++) {
-    for (let step = 0; step < group; step++) {
-      const next = trainer.submit(batch);
-      await inFlight;
-      inFlight = (await next).result;
-    }
+  let inFlight = (await trainer.submit(batch)).result;
+  let loss = NaN;
+  for (let left = samples * group; left > 0; left--) {
+    const next = short || left > 1 ? trainer.submit(batch) : undefined;
+    ({ loss } = await inFlight);
+    if (next) inFlight = (await next).result;
+    if ((left - 1) % group > 0) continue;
     const now = performance.now();
-    samples.push((now - last) / 1000 / group);
+    found.push((now - last) / 1000 / group);
     last = now;
   }
   await inFlight;
-  return { samples, loss };
+  return { samples: found, loss };
 }
 
 /** Three more steps on the device's own clock; their commands as trace events. */
-async function traced(trainer: Trainer, batch: Parameters<Trainer["submit"]>[0]): Promise<TraceEvent[]> {
+async function traced(trainer: Trainer, batch: Batch): Promise<TraceEvent[]> {
   const { engine } = trainer.model;
   const gpu = isGpu(engine.device);
   if (gpu) engine.trace(true);

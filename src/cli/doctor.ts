@@ -6,7 +6,8 @@ import type { Command } from "./command.ts";
 const help = `sluice doctor [--json]
 
 Looks at Bun, packages, the native library, drivers and GPUs, cores, memory and disks. The exit code
-is 1 when something is missing without which Sluice does not work. No driver is loaded.`;
+is 1 when something is missing without which Sluice does not work. A GPU that is there is opened, in
+a process of its own, as a run would open it.`;
 
 const marks = { ok: "ok", note: "note", missing: "MISSING" };
 

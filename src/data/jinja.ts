@@ -14,7 +14,8 @@ import { createContext, Script } from "node:vm";
 import { assert } from "../errors.ts";
 
 /** The library, loaded at the first template: importing Sluice does not wait for it. */
-const library = () => require("@huggingface/jinja") as typeof import("@huggingface/jinja");
+let loaded: typeof import("@huggingface/jinja") | undefined;
+const library = () => (loaded ??= require("@huggingface/jinja") as typeof import("@huggingface/jinja"));
 
 /** A template's syntax tree. */
 export type Template = ReturnType<ReturnType<typeof library>["parse"]>;

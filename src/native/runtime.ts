@@ -9,6 +9,8 @@ import { CancelledError, MemoryError, NativeError, StepError, assert } from "../
 import { accesses, describeLabel, Range, type BufferLike, type Event, type Plan } from "../plan.ts";
 import { deviceKinds, places, type DeviceKind, type Place } from "./abi.gen.ts";
 import { formatBytes, formatPlaces } from "../format.ts";
+import { usableHostBytes } from "../host-memory.ts";
+import type { Limits } from "../memory.ts";
 import { cacheDirectory, kernelFiles, native, windowInto, type Native } from "./library.ts";
 
 /** A named range of native memory, or an open file. Zeroed when made. */
@@ -145,6 +147,17 @@ export class Engine implements Disposable {
       multiprocessors: multiprocessors!,
       driverVersion: version!,
     };
+  }
+
+  /** What buffers may take in all, those that are there included. A GPU may have less than the limit: others use it, too. */
+  limits(): Limits {
+    const host = usableHostBytes();
+    if (!isGpu(this.device))
+      return { device: this.deviceBytesMax, overhead: 0, capped: true, pieceBytes: undefined, host };
+    const { freeBytes, bufferBytes, overheadBytes: overhead, allocationBytes: pieceBytes } = this.deviceInfo();
+    const there = freeBytes + bufferBytes;
+    const device = Math.min(this.deviceBytesMax, there);
+    return { device, overhead, capped: device < there, pieceBytes, host };
   }
 
   // ---- memory -------------------------------------------------------------------------------------------------------

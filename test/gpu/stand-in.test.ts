@@ -5,7 +5,7 @@
 // The environment of a process says what the stand-in does, so each case is a process of its own.
 
 import { beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { mkdirSync, writeFileSync } from "node:fs";
+import { mkdirSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { buildStandIn, root } from "../../scripts/native.ts";
 import { fixtures, temporaryDirectory } from "../support/models.ts";
@@ -80,6 +80,7 @@ const failureToOpen = (environment: Record<string, string>, options = "device: '
 
 describe("suites that a GPU has to pass", () => {
   test("the device", () => expectPass(["test/gpu/device.test.ts"]));
+  test("Ctrl-C at any time", () => expectPass(["test/gpu/interrupt.test.ts"]));
   test("the ops", () =>
     expectPass(
       ["adamw", "copies", "norm", "rope", "rows", "swiglu", "gradient-norm"].map((name) => `test/ops/${name}.test.ts`),
@@ -90,6 +91,31 @@ describe("suites that a GPU has to pass", () => {
   test("parity with Hugging Face", () => expectPass(["test/models/parity.test.ts"], "qwen[23]-tiny on hip"));
   test("the same bits", () =>
     expectPass(["test/models/same-bits.test.ts"], "qwen3-tiny bfloat16, maxGradNorm 1, gradientAccumulation 2"));
+});
+
+describe("sluice doctor", () => {
+  const doctor = async (environment: Record<string, string> = {}) => {
+    const { output } = await run(["src/cli.ts", "doctor", "--json"], environment);
+    const found = JSON.parse(output) as { what: string; value: string; state: string; remedy?: string }[];
+    return found.filter(({ what }) => what === 'device "hip"' || what === "measured before");
+  };
+  test("tells what the GPU is and has, and what was measured on it", async () => {
+    const [device, measured] = await doctor({ SLUICE_CACHE: join(files.path, "doctor's cache") });
+    expect(device).toMatchObject({ state: "ok" });
+    expect(device!.value).toMatch(
+      /^works: Stand-in GPU; 600\.0 MiB in all, [\d.]+ MiB free, [\d.]+ MiB taken before the first buffer; driver \d+; \d+ multiprocessors; 2 files of kernels; matrix library found$/,
+    );
+    expect(measured!.value).toMatch(/^rates for 0 kinds of model, algorithms of 0 matrix products \(/);
+  });
+  test("says what keeps a GPU from working, in the engine's words", async () => {
+    const [device] = await doctor({ STAND_IN_FAIL: "no-kernels" });
+    expect(device).toMatchObject({
+      state: "note",
+      value: expect.stringMatching(/^none of the compiled kernels is for /),
+    });
+    const [library] = await doctor({ SLUICE_LIBHIPBLASLT: "libm.so.6" });
+    expect(library!.value).toStartWith("libm.so.6 has no function hipblasLtCreate");
+  });
 });
 
 describe("what a machine may lack is named", () => {
@@ -165,6 +191,35 @@ describe("what a machine may lack is named", () => {
       } catch (error) { console.log(error.name + ": " + error.message); }`;
     expect(await script(body)).toMatch(/^MemoryError: deviceMemory: the run needs /);
   });
+  test("memory to train: the least that a config can be fitted to is checked before the weights are read", async () => {
+    const body = (options: string, needed: string) => `
+      const { parseConfig } = await import("./src/config.ts");
+      const { checkLeast } = await import("./src/trainer.ts");
+      const { memoryBill, deviceBytesOf } = await import("./src/memory.ts");
+      const { Trainer } = await import("./src/trainer.ts");
+      const config = await parseConfig({ model: "m", data: "d", output: "o", device: "hip", steps: 1, sequenceLength: 512, batchSize: 4 });
+      const directory = ${JSON.stringify(join(fixtures, "qwen3-tiny"))};
+      const held = [];
+      const check = (model, engine) => {
+        try { checkLeast(model, config, engine); } finally { held.push(Object.values(engine.held()), engine.deviceInfo().bufferBytes); }
+      };
+      try {
+        using model = await load(directory, { device: "hip", check, ${options} });
+        const { bufferBytes } = model.engine.deviceInfo();
+        using trainer = await Trainer.open(model, config);
+        console.log(model.engine.deviceInfo().bufferBytes - bufferBytes - (${needed}));
+      } catch (error) { console.log(error.name + ": " + error.message + " " + JSON.stringify(held)); }`;
+    const least = await script(body(`deviceMemory: ${112 << 20}`, "0"));
+    expect(least).toMatch(
+      /^MemoryError: deviceMemory: the run needs [\d.]+ MiB on the device, [\d.]+ MiB of it for context, kernels and libraries; the limit is 112\.0 MiB; the largest parts are .*; reduce microBatchTokens \(2048\), or raise deviceMemory \[\[0,0,0,0\],0\]$/,
+    );
+    const whole = await script(body("", "0"), { STAND_IN_MEMORY: String(112 << 20) });
+    expect(whole).toMatch(
+      /^MemoryError: the run needs .*; it has 112\.0 MiB; .*, or free memory that others use, or take a larger GPU /,
+    );
+    // With room enough the bill is, byte for byte, what the driver's pieces come to.
+    expect(await script(body("", "deviceBytesOf(trainer.bill)"))).toBe("0");
+  });
 });
 
 describe("what may go wrong on the way", () => {
@@ -220,6 +275,32 @@ describe("what may go wrong on the way", () => {
     );
     expect(second).toBe("the GPU's context broke in an earlier plan; close the engine and open it again");
     expect(third).toBe("done");
+  });
+
+  test("a product over its residual is tuned on as many rows as there is room for, and on none where there is too little", async () => {
+    for (const [room, chosen] of [
+      [5, 1],
+      [1, 0],
+    ] as const) {
+      const cache = join(files.path, `cache of ${room} MiB`);
+      const output = await script(
+        `const first = new Engine({ device: "hip", workers: 1 });
+        const { overheadBytes } = first.deviceInfo();
+        first.close();
+        const [tokens, inputs, outputs] = [4096, 8, 2048]; // 16 MiB of results
+        const bytes = [tokens * inputs, inputs * outputs, tokens * outputs].map((values) => values * 2);
+        const deviceBytesMax = overheadBytes + ${room + 17} * 2 ** 20; // the buffers take 16 and a little
+        using engine = new Engine({ device: "hip", workers: 1, deviceBytesMax });
+        const [x, weight, y] = bytes.map((each, index) => engine.buffer("device", each, String(index)));
+        const plan = new Plan({ step: 0, phase: "load" });
+        plan.record("compute", "linearForward", { y: y.range(), x: x.range(), weight: weight.range(), bias: null, residual: y.range(), tokens, inputs, outputs, dtype: "bfloat16" });
+        await engine.play(plan);
+        console.log(Math.round((engine.limits().device - engine.deviceInfo().bufferBytes) / 2 ** 20));`,
+        { SLUICE_CACHE: cache },
+      );
+      expect(output).toBe(String(room + 1));
+      expect(readdirSync(cache).filter((name) => name.startsWith("gemm-"))).toHaveLength(chosen);
+    }
   });
 
   test("a shape that the matrix library refuses is computed by the plain kernel", async () => {

@@ -4,7 +4,7 @@
 import { expect } from "bun:test";
 import type { Adamw, Dtype } from "../../src/native/abi.gen.ts";
 import { f32, fma32 } from "../support/float32.ts";
-import { onHost, trial } from "../support/ops.ts";
+import { onDevices, onHost, trial, type Machine } from "../support/ops.ts";
 import { joinValues, splitValues, type SplitMaster } from "../support/split-master.ts";
 import { tensor, type Draw, type Tensor } from "../support/tensors.ts";
 import { expectEqualBits } from "../support/tolerance.ts";
@@ -76,8 +76,10 @@ function stateOf(draw: Draw, count: number): State {
 
 const factorOf = (factor: number): Tensor => tensor("float64", [factor, 2.7]);
 
-onHost((machine) => {
-  const dtypes: Dtype[] = ["float32", "bfloat16"];
+const dtypes: Dtype[] = ["float32", "bfloat16"];
+
+/** Whole blocks: where they lie on the device, the device updates them, and no bit may tell. */
+function dense(machine: Machine): void {
   const chosen: Settings[] = [
     usual,
     { ...usual, step: 1, weightDecay: 0 },
@@ -119,7 +121,46 @@ onHost((machine) => {
         });
         expectState(found, adamw(state, gradient.values(), 0.5, usual));
       });
+  }
 
+  trial("200 steps stay close to float64 AdamW", async (draw) => {
+    const count = 65;
+    const weights = new Float32Array(draw.normal("float32", count, 0.02).values());
+    const zeros = () => new Float32Array(count);
+    let state = tensorsOf({ master: splitValues(weights), m: zeros(), v: zeros() });
+    const [w, m, v] = [Float64Array.from(weights), new Float64Array(count), new Float64Array(count)];
+    const { learningRate, beta1, beta2, epsilon, weightDecay } = usual;
+    for (let step = 1; step <= 200; step++) {
+      const gradient = draw.normal("bfloat16", count, 0.01);
+      state = await machine.run("adamw", {
+        ...state,
+        gradient,
+        factor: factorOf(1),
+        count,
+        gradientDtype: "bfloat16",
+        ...usual,
+        step,
+      });
+      for (const [i, g] of gradient.values().entries()) {
+        // Loshchilov & Hutter, algorithm 2, decay decoupled as in torch.
+        m[i] = beta1 * m[i]! + (1 - beta1) * g;
+        v[i] = beta2 * v[i]! + (1 - beta2) * g * g;
+        const [mHat, vHat] = [m[i]! / (1 - beta1 ** step), v[i]! / (1 - beta2 ** step)];
+        w[i] = w[i]! * (1 - learningRate * weightDecay) - (learningRate * mHat) / (Math.sqrt(vHat) + epsilon);
+      }
+    }
+    const found = joinValues({ hi: new Uint16Array(state.hi.bytes.buffer), lo: new Int16Array(state.lo.bytes.buffer) });
+    // 200 roundings of weights around 0.05 to 2⁻²⁹: against a walk of 0.05, six digits are left.
+    for (const [i, weight] of found.entries()) expect(Math.abs(weight - w[i]!)).toBeLessThan(5e-7);
+  });
+}
+
+onHost(dense);
+onDevices(dense);
+
+/** Rows of the embedding, which stays on the host. */
+onHost((machine) => {
+  for (const gradientDtype of dtypes) {
     for (const [vocabulary, width, distinct] of [
       [1, 1, 1],
       [40, 17, 1],
@@ -193,37 +234,6 @@ onHost((machine) => {
     expect(await machine.failure("adamwRows", { ...state, tokens, gradient, ...common })).toBe(
       "step 1 update: adamwRows on host failed: adamw_rows: row 10 of 10 (buffers arena)",
     );
-  });
-
-  trial("200 steps stay close to float64 AdamW", async (draw) => {
-    const count = 65;
-    const weights = new Float32Array(draw.normal("float32", count, 0.02).values());
-    const zeros = () => new Float32Array(count);
-    let state = tensorsOf({ master: splitValues(weights), m: zeros(), v: zeros() });
-    const [w, m, v] = [Float64Array.from(weights), new Float64Array(count), new Float64Array(count)];
-    const { learningRate, beta1, beta2, epsilon, weightDecay } = usual;
-    for (let step = 1; step <= 200; step++) {
-      const gradient = draw.normal("bfloat16", count, 0.01);
-      state = await machine.run("adamw", {
-        ...state,
-        gradient,
-        factor: factorOf(1),
-        count,
-        gradientDtype: "bfloat16",
-        ...usual,
-        step,
-      });
-      for (const [i, g] of gradient.values().entries()) {
-        // Loshchilov & Hutter, algorithm 2, decay decoupled as in torch.
-        m[i] = beta1 * m[i]! + (1 - beta1) * g;
-        v[i] = beta2 * v[i]! + (1 - beta2) * g * g;
-        const [mHat, vHat] = [m[i]! / (1 - beta1 ** step), v[i]! / (1 - beta2 ** step)];
-        w[i] = w[i]! * (1 - learningRate * weightDecay) - (learningRate * mHat) / (Math.sqrt(vHat) + epsilon);
-      }
-    }
-    const found = joinValues({ hi: new Uint16Array(state.hi.bytes.buffer), lo: new Int16Array(state.lo.bytes.buffer) });
-    // 200 roundings of weights around 0.05 to 2⁻²⁹: against a walk of 0.05, six digits are left.
-    for (const [i, weight] of found.entries()) expect(Math.abs(weight - w[i]!)).toBeLessThan(5e-7);
   });
 });
 

@@ -3,9 +3,9 @@
 
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { evenTokens } from "../../src/config.ts";
-import { deviceBytesOf, fit, logitsRowsFor, predictedSeconds, type Choice, type Room } from "../../src/fit.ts";
+import { fit, logitsRowsFor, predictedSeconds, type Choice, type Room } from "../../src/fit.ts";
 import { machineNamed } from "../../src/machines.ts";
-import { memoryBill, type StepShape } from "../../src/memory.ts";
+import { bytesIn, deviceBytesOf, memoryBill, type StepShape } from "../../src/memory.ts";
 import { keepLevels } from "../../src/models/decoder.ts";
 import { checkPlans } from "../../src/plan-check.ts";
 import { Random } from "../../src/random.ts";
@@ -54,6 +54,18 @@ describe("qwen3-8b on an H200 is predicted to meet issue 3's table", () => {
       expect(deviceBytesOf(memoryBill(shape))).toBeLessThanOrEqual(room.deviceBytes);
       expect(predictedSeconds(shape, machine)).toBeLessThan(seconds);
     }
+  });
+
+  test.each([
+    ["90,112 tokens under 24 GiB", 90_112, small],
+    ["196,608 tokens with the whole card", 196_608, whole],
+    ["327,680 tokens with the whole card", 327_680, whole],
+  ])("one document of %s stays within 121 GiB of the host", (_, tokens, room) => {
+    const hostBytes = 121 * 2 ** 30;
+    const shape = fitted(1, tokens, { ...room, hostBytes });
+    const bill = memoryBill(shape);
+    expect(deviceBytesOf(bill)).toBeLessThanOrEqual(room.deviceBytes);
+    expect(bytesIn(bill, "pinned") + bytesIn(bill, "host")).toBeLessThanOrEqual(hostBytes);
   });
 
   test("with the whole card exact clipping costs at most a tenth", () => {

@@ -80,9 +80,9 @@ test("device memory: the bill is enough, one byte less says what is largest and 
   const deviceMemory = JSON.parse(lines(join(output, "metrics.jsonl"))[1]!).deviceBytes;
   await train({ ...recipe, output, steps: 1, deviceMemory });
   expect(await failure({ deviceMemory: deviceMemory - 1 })).toBe(
-    "deviceMemory: the run needs 1.3 MiB on the device, the limit is 1.3 MiB; the largest parts are " +
+    "deviceMemory: the run needs 1.3 MiB on the device; the limit is 1.3 MiB; the largest parts are " +
       "gradient accumulators 477.3 KiB, window slots 381.0 KiB, workspace 289.1 KiB; " +
-      "reduce microBatchTokens, window.slots, window.keepBlocks or window.residentBlocks",
+      "reduce sequenceLength (32), or raise deviceMemory",
   );
 });
 

@@ -8,8 +8,8 @@
 //! Inputs are bfloat16, sums float32; weight gradients come out in float32, or rounded where one product is the whole gradient.
 //!
 //! A library knows many algorithms for a product and guesses the best one badly enough that it pays to measure: on first
-//! use the first `candidates_max` guesses are timed, and the fastest one is kept for the process and on disk, per GPU and
-//! library version. The choice depends on the shape (token counts in classes, because packing makes every micro-batch a
+//! use the first `candidates_max` guesses are timed, fewer where a product takes so long that timing would be felt, and the
+//! fastest one is kept for the process and on disk, per GPU and library version. The choice depends on the shape (token counts in classes, because packing makes every micro-batch a
 //! little different) and on alignment up to 16 bytes, never on where a buffer lies or on whether the product is added to what is there,
 //! so that options that only move buffers change no bits. Algorithms that add up in no fixed order are not asked for.
 
@@ -27,8 +27,17 @@ const allocator = std.heap.c_allocator;
 
 pub const workspace_bytes: u64 = 32 << 20;
 const candidates_max = 16;
-const warm_runs = 3;
+/// The first run of a guess also loads its kernel; one that is this much slower than the best in its second run is out.
+const warm_runs = 2;
+const hopeless = 1.3;
 const timed_runs = 5;
+/// A product that takes longer, milliseconds, is timed once: its time varies by less than guesses differ.
+const long_run = 8;
+/// No further guess is tried after so many milliseconds. At 16,384 tokens all of an 8B model's products stay below; at 131,072
+/// the largest one, 40 ms a run, gets six or more guesses. A model has about a dozen products.
+const tuning_max = 500;
+/// Where memory is short, fewer tokens than the product has are timed, but not so few that another algorithm is best for them.
+const tuned_tokens_min = 1024;
 const warm_size = 256;
 /// Products whose descriptors are kept; more than any run has, unless every micro-batch has another length.
 const prepared_max = 2048;
@@ -124,6 +133,11 @@ const Shape = struct {
 
     fn isFloat32(shape: Shape) bool {
         return shape.kind == .weight;
+    }
+
+    fn resultBytes(shape: Shape) u64 {
+        const of = shape.dimensions();
+        return of.m * of.n * @as(u64, if (shape.isFloat32()) 4 else 2);
     }
 
     /// Shapes of one class share an algorithm: four classes between a power of two and the next.
@@ -345,33 +359,51 @@ pub const Blas = struct {
     }
 
     /// Times the guesses on the command's own buffers: whatever they write is overwritten by the run that counts. Where the
-    /// result goes over an input, they write into memory taken for the moment; null when there is none, or nothing runs.
+    /// result goes over an input, they write into memory taken for the moment, and compute no more tokens than there is
+    /// room for; null when that is too little, or nothing runs.
     fn fastest(blas: *Blas, launcher: *Launcher, prepared: *const Prepared, shape: Shape, operands: Operands, guesses: []const [algorithm_bytes_max]u8) ?[algorithm_bytes_max]u8 {
-        const dimensions = shape.dimensions();
-        var d = operands.d;
         const in_place = operands.beta != 0 and operands.c == operands.d;
-        const bytes = dimensions.m * dimensions.n * @as(u64, if (shape.isFloat32()) 4 else 2);
-        if (in_place) d = blas.device.allocate(bytes) orelse return null;
-        defer if (in_place) blas.device.release(d, bytes);
-        const calls = &blas.table.calls;
+        var part = shape;
+        const d = if (!in_place) operands.d else while (true) {
+            if (blas.device.allocate(part.resultBytes())) |found| break found;
+            part.tokens /= 2;
+            if (part.resultBytes() == shape.resultBytes() or part.tokens < tuned_tokens_min) return null;
+        };
+        defer if (in_place) blas.device.release(d, part.resultBytes());
+        var described: ?Prepared = if (part.tokens == shape.tokens) null else blas.describe(part) orelse return null;
+        defer if (described) |*own| blas.destroy(own);
+        const timed_as = if (described) |*own| own else prepared;
         var best: ?[algorithm_bytes_max]u8 = null;
         var best_time: f32 = std.math.inf(f32);
+        var spent: f32 = 0;
         for (guesses) |*algorithm| {
-            var times: [timed_runs]f32 = undefined;
-            const failed = for (0..warm_runs + timed_runs) |run| {
-                _ = calls.event_record(blas.start, launcher.stream);
-                if (blas.multiply(prepared, shape, operands, d, algorithm, launcher.stream) != 0) break true;
-                _ = calls.event_record(blas.end, launcher.stream);
-                if (calls.event_synchronize(blas.end) != 0) break true;
-                if (run >= warm_runs and calls.event_elapsed(&times[run - warm_runs], blas.start, blas.end) != 0) break true;
-            } else false;
-            if (failed) continue;
-            std.mem.sort(f32, &times, {}, std.sort.asc(f32));
-            if (times[timed_runs / 2] >= best_time) continue;
-            best_time = times[timed_runs / 2];
+            if (best != null and spent >= tuning_max) break;
+            var times: [warm_runs + timed_runs]f32 = undefined;
+            const ran = for (&times, 1..) |*time, runs| {
+                time.* = blas.timed(timed_as, part, operands, d, algorithm, launcher.stream) orelse break 0;
+                spent += time.*;
+                if (runs == warm_runs and (time.* >= long_run or time.* > hopeless * best_time)) break runs;
+            } else times.len;
+            if (ran == 0) continue;
+            const measured = if (ran == times.len) times[warm_runs..] else times[ran - 1 .. ran];
+            std.mem.sort(f32, measured, {}, std.sort.asc(f32));
+            const median = measured[measured.len / 2];
+            if (median >= best_time) continue;
+            best_time = median;
             best = algorithm.*;
         }
         return best;
+    }
+
+    /// Milliseconds of one run; null when it failed.
+    fn timed(blas: *Blas, prepared: *const Prepared, shape: Shape, operands: Operands, d: driver.Address, algorithm: *const [algorithm_bytes_max]u8, stream: driver.Stream) ?f32 {
+        const calls = &blas.table.calls;
+        _ = calls.event_record(blas.start, stream);
+        if (blas.multiply(prepared, shape, operands, d, algorithm, stream) != 0) return null;
+        _ = calls.event_record(blas.end, stream);
+        if (calls.event_synchronize(blas.end) != 0) return null;
+        var milliseconds: f32 = 0;
+        return if (calls.event_elapsed(&milliseconds, blas.start, blas.end) == 0) milliseconds else null;
     }
 };
 
