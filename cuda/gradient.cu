@@ -11,12 +11,8 @@
 namespace sluice {
 
 constexpr int threads = 256;
-#ifndef TUNE_NORM_UNROLLED // TEMPORARY: variants that w-kernels-tune.sh measures
-#define TUNE_NORM_UNROLLED 4
-#define TUNE_NORM_BLOCKS 8
-#endif
-constexpr int unrolled = TUNE_NORM_UNROLLED; // vectors of four that a thread loads before it uses the first
-constexpr int blocks_at_once = TUNE_NORM_BLOCKS; // all blocks of the largest grid on 132 multiprocessors
+constexpr int unrolled = 4; // vectors of four that a thread loads before it uses the first
+constexpr int blocks_at_once = 8; // all blocks of the largest grid on 132 multiprocessors
 
 struct Sum {
   f64 squares, broken;
@@ -45,9 +41,6 @@ template <typename Element> INLINE f64 squares_of_thread(const SquaredNorm& a) {
   const u64 own = (u64)block_index() * threads + thread_index();
   const u64 vectors = a.count / 4;
   f64 squares = 0;
-#ifdef TUNE_NORM_BITS
-  u32 largest = 0;
-#endif
   for (u64 at = own; at < vectors; at += total * unrolled) {
     Four x4[unrolled];
 #pragma unroll
@@ -59,13 +52,7 @@ template <typename Element> INLINE f64 squares_of_thread(const SquaredNorm& a) {
     for (int k = 0; k < unrolled; k++)
 #pragma unroll
       for (int i = 0; i < 4; i++) {
-#ifdef TUNE_NORM_BITS // TEMPORARY: no conversion instruction
-        const u32 magnitude = bits_of(x4[k].x[i]) & 0x7fffffff;
-        largest = magnitude > largest ? magnitude : largest;
-        const f64 wide = __longlong_as_double((i64)((u64)magnitude << 29)) * 0x1p896;
-#else
         const f64 wide = x4[k].x[i]; // the square of a zero that is not there changes no bit
-#endif
         squares = multiply_add(wide, wide, squares);
       }
   }
@@ -75,9 +62,6 @@ template <typename Element> INLINE f64 squares_of_thread(const SquaredNorm& a) {
       const f64 wide = Element::read(x[place]);
       squares = multiply_add(wide, wide, squares);
     }
-#ifdef TUNE_NORM_BITS
-  if (largest >= 0x7f800000) squares = __longlong_as_double(0x7ff0000000000000);
-#endif
   return squares;
 }
 

@@ -14,10 +14,7 @@
 namespace sluice {
 
 constexpr int threads_max = 1024;
-#ifndef TUNE_LOSS_KEPT // TEMPORARY: variants that w-kernels-tune.sh measures
-#define TUNE_LOSS_KEPT 5
-#endif
-constexpr int kept = TUNE_LOSS_KEPT; // vectors per thread in registers
+constexpr int kept = 5; // vectors per thread in registers
 constexpr int batch = 4; // of the vectors that do not fit, those that are loaded before the first is used
 constexpr f32 lowest = -3.4028235e38f;
 constexpr f32 log2_e = 1.44269504f;

@@ -3,8 +3,8 @@
 // norm and rotation nothing is rounded. The CPU's `zig/kernels/rope.zig` says the same in plain loops.
 //
 // A thread holds eight values of a head's first half and their eight partners, so D/16 neighbouring lanes hold a head and
-// sum its squares with shuffles. It takes several heads of a token at a time: angles and weights are read once for all, and the heads'
-// loads are under way together. That needs D to be a power of two, 16 at least; the `_any` kernels give any other head to a
+// sum its squares with shuffles. Forward takes four heads of a token at a time: angles and weights are read once for all, and the heads'
+// loads are under way together; backward, with twice the loads of a head, is as fast with one. That needs D to be a power of two, 16 at least; the `_any` kernels give any other head to a
 // whole warp, pair by pair.
 //
 // Floors at T = 16384 with 32 + 8 heads of 128, 4 TB/s: forward 2 + 2 B per value, 84 us; backward 4 + 2 B, 126 us. What holds
@@ -16,24 +16,12 @@ namespace sluice {
 
 constexpr int threads = 256; // of the `_any` kernels
 constexpr int fast_head_dim_max = 512;
-#ifndef TUNE_ROPE_FORWARD_HEADS // TEMPORARY: variants that w-kernels-tune.sh measures
-#define TUNE_ROPE_FORWARD_HEADS 2
-#define TUNE_ROPE_FORWARD_THREADS 256
-#define TUNE_ROPE_FORWARD_BLOCKS 3
-#endif
-#ifndef TUNE_ROPE_BACKWARD_HEADS
-#define TUNE_ROPE_BACKWARD_HEADS 2
-#define TUNE_ROPE_BACKWARD_THREADS 256
-#define TUNE_ROPE_BACKWARD_BLOCKS 2
-#define TUNE_ROPE_BACKWARD_AHEAD 0
-#endif
-constexpr int forward_threads = TUNE_ROPE_FORWARD_THREADS;
-constexpr int forward_heads = TUNE_ROPE_FORWARD_HEADS; // that a thread takes at a time
-constexpr int forward_blocks = TUNE_ROPE_FORWARD_BLOCKS;
-constexpr int backward_threads = TUNE_ROPE_BACKWARD_THREADS;
-constexpr int backward_heads = TUNE_ROPE_BACKWARD_HEADS;
-constexpr int backward_blocks = TUNE_ROPE_BACKWARD_BLOCKS;
-constexpr bool backward_ahead = TUNE_ROPE_BACKWARD_AHEAD;
+constexpr int forward_threads = 128;
+constexpr int forward_heads = 4; // that a thread takes at a time
+constexpr int forward_blocks = 5;
+constexpr int backward_threads = 256;
+constexpr int backward_heads = 1;
+constexpr int backward_blocks = 3;
 
 /** Eight cosines and eight sines of one position. */
 struct Angles {
@@ -255,15 +243,12 @@ KERNEL(backward_threads, backward_blocks) qk_rope_backward(const QkRopeBackward 
 
   const u32 rounds = (a.tokens * units + step - 1 - share.block * at_once) / step; // of the block's first lanes
   i32 position = position_of(walk);
-  Heads ahead;
-  if (backward_ahead && rounds > 0) ahead = fetch(walk);
   for (u32 round = 0; round < rounds; round++) {
-    Heads heads = backward_ahead ? ahead : fetch(walk);
+    Heads heads = fetch(walk);
     const Angles angles = load_angles(a.table.as<f32>() + (u64)position * head_dim, half, at);
     const Walk here = walk;
     walk.next();
     position = position_of(walk); // the angles wait for this
-    if (backward_ahead) ahead = fetch(walk);
     const u32 present = here.token < a.tokens ? share.heads - here.unit * taken : 0;
 #pragma unroll
     for (u32 k = 0; k < taken; k++) {

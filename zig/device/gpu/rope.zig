@@ -9,11 +9,11 @@ const Error = launcher_module.Error;
 
 // As in rope.cu.
 const threads = 256; // of the `_any` kernels
-const forward_threads = 256;
-const forward_heads = 2; // that a thread takes at a time
+const forward_threads = 128;
+const forward_heads = 4; // that a thread takes at a time
 const backward_threads = 256;
-const backward_heads = 2;
-const backward_blocks = 2; // that fit on a multiprocessor
+const backward_heads = 1;
+const backward_blocks = 3; // that fit on a multiprocessor
 const fast_head_dim_max = 512;
 const head_dim_max = 1024;
 
