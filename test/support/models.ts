@@ -1,6 +1,7 @@
 // Model directories for tests: copies of the fixtures to break, and safetensors files written by hand, so that a file
 // can be wrong in ways our own writer refuses.
 
+import { onTestFinished } from "bun:test";
 import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -11,6 +12,13 @@ export const fixtures = join(import.meta.dir, "../fixtures/models");
 export function temporaryDirectory(): { path: string } & Disposable {
   const path = mkdtempSync(join(tmpdir(), "sluice-test-"));
   return { path, [Symbol.dispose]: () => rmSync(path, { recursive: true, force: true }) };
+}
+
+/** A directory that is removed when the test that is running ends. */
+export function testDirectory(): string {
+  const { path, [Symbol.dispose]: remove } = temporaryDirectory();
+  onTestFinished(remove);
+  return path;
 }
 
 /** A copy of a fixture's config and weights. */

@@ -2,12 +2,12 @@
 // bad-model.test.ts and tokenizer.test.ts. A message names the place and the value, and says what to write instead.
 
 import { describe, expect, test } from "bun:test";
-import { mkdirSync, mkdtempSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { parseConfig } from "../../src/config.ts";
 import { loadDataset } from "../../src/data/dataset.ts";
 import { loadTokenizer } from "../../src/data/tokenizer.ts";
+import { testDirectory } from "../support/models.ts";
 
 const minimal = { model: "models/tiny", data: "chat.jsonl", output: "runs/one" };
 
@@ -234,14 +234,14 @@ describe("data", async () => {
 
   for (const [content, message] of files) {
     test(message, async () => {
-      const path = join(mkdtempSync(join(tmpdir(), "sluice-bad-")), "data.jsonl");
+      const path = join(testDirectory(), "data.jsonl");
       await Bun.write(path, content);
       expect(await failure(path)).toMatchObject({ name: "DataError", message: message.replace("FILE", path) });
     });
   }
 
   test("a file that is missing, and a directory", async () => {
-    const directory = mkdtempSync(join(tmpdir(), "sluice-bad-"));
+    const directory = testDirectory();
     const path = join(directory, "no.jsonl");
     expect(await failure(path)).toMatchObject({
       name: "DataError",
@@ -255,7 +255,7 @@ describe("data", async () => {
   });
 
   test("conversations for a model without a chat template", async () => {
-    const path = join(mkdtempSync(join(tmpdir(), "sluice-bad-")), "data.jsonl");
+    const path = join(testDirectory(), "data.jsonl");
     await Bun.write(path, `{"messages": [${user}, {"role": "assistant", "content": "x"}]}`);
     const plain = Object.assign(Object.create(tokenizer), { chatTemplate: undefined });
     const error = await loadDataset(path, plain, { sequenceLength: 8, loss: "all" }).catch((caught: Error) => caught);

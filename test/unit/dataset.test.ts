@@ -1,17 +1,16 @@
 import { describe, expect, test } from "bun:test";
-import { mkdtempSync } from "node:fs";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { ChatLoss } from "../../src/data/chat.ts";
 import { loadDataset, type Dataset } from "../../src/data/dataset.ts";
 import { IGNORED } from "../../src/data/encode.ts";
 import { loadTokenizer } from "../../src/data/tokenizer.ts";
+import { testDirectory } from "../support/models.ts";
 
 const tokenizer = await loadTokenizer(join(import.meta.dir, "../fixtures/tokenizer-qwen"));
 const llama = await loadTokenizer(join(import.meta.dir, "../fixtures/tokenizer-llama3"));
 
 async function load(lines: unknown[], sequenceLength = 1000, from = tokenizer, loss: ChatLoss = "assistant") {
-  const path = join(mkdtempSync(join(tmpdir(), "sluice-data-")), "data.jsonl");
+  const path = join(testDirectory(), "data.jsonl");
   await Bun.write(path, lines.map((line) => JSON.stringify(line)).join("\n"));
   return loadDataset(path, from, { sequenceLength, loss });
 }
@@ -99,7 +98,7 @@ describe("maxBadLines", () => {
     '{"text": "b"}',
   ];
   async function attempt(maxBadLines: number | string, content = lines) {
-    const path = join(mkdtempSync(join(tmpdir(), "sluice-data-")), "data.jsonl");
+    const path = join(testDirectory(), "data.jsonl");
     await Bun.write(path, content.join("\n"));
     const outcome = await loadDataset(path, tokenizer, { sequenceLength: 9, loss: "assistant", maxBadLines }).catch(
       (caught: Error) => caught,
@@ -192,7 +191,7 @@ test("the digest follows the tokens", async () => {
 });
 
 test("files longer than a read chunk, several files, blank lines, a byte order mark, a missing last newline", async () => {
-  const directory = mkdtempSync(join(tmpdir(), "sluice-data-"));
+  const directory = testDirectory();
   const [one, two] = [join(directory, "one.jsonl"), join(directory, "two.jsonl")];
   const lines = Array.from({ length: 3000 }, (_, i) => JSON.stringify({ text: `line ${i} ${"x".repeat(i % 300)} é` }));
   await Bun.write(one, `\ufeff${lines.slice(0, 2000).join("\r\n")}\r\n\n`);

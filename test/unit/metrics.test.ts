@@ -1,8 +1,8 @@
 import { expect, test } from "bun:test";
-import { appendFileSync, mkdtempSync, readFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { appendFileSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { MetricsLog, type StepMetrics } from "../../src/metrics.ts";
+import { testDirectory } from "../support/models.ts";
 
 const metrics = (step: number): StepMetrics => ({
   step,
@@ -41,7 +41,7 @@ function run(directory: string, from: number, to: number): void {
 }
 
 test("both files, with numbers that read back to the same bits", () => {
-  const directory = join(mkdtempSync(join(tmpdir(), "sluice-metrics-")), "new", "run");
+  const directory = join(testDirectory(), "new", "run");
   run(directory, 0, 2);
   const { records, csv } = files(directory);
   expect(records).toEqual([
@@ -54,7 +54,7 @@ test("both files, with numbers that read back to the same bits", () => {
 });
 
 test("a resumed run drops what was written past its step", () => {
-  const directory = mkdtempSync(join(tmpdir(), "sluice-metrics-"));
+  const directory = testDirectory();
   run(directory, 0, 4);
   {
     using log = new MetricsLog(directory, 4);
@@ -73,7 +73,7 @@ test("a resumed run drops what was written past its step", () => {
 });
 
 test("half a line is dropped even if its step is kept", () => {
-  const directory = mkdtempSync(join(tmpdir(), "sluice-metrics-"));
+  const directory = testDirectory();
   run(directory, 0, 2);
   appendFileSync(join(directory, "loss.csv"), "3,0.2");
   run(directory, 3, 4);
@@ -85,7 +85,7 @@ test("half a line is dropped even if its step is kept", () => {
 });
 
 test("a new run starts anew", () => {
-  const directory = mkdtempSync(join(tmpdir(), "sluice-metrics-"));
+  const directory = testDirectory();
   {
     using log = new MetricsLog(directory, 0);
     log.evaluation({ step: 0, loss: 1, perplexity: 2, validTokens: 3 });

@@ -1,8 +1,8 @@
 import { describe, expect, test } from "bun:test";
-import { cpSync, mkdtempSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { cpSync } from "node:fs";
 import { join } from "node:path";
 import { loadTokenizer } from "../../src/data/tokenizer.ts";
+import { testDirectory } from "../support/models.ts";
 
 const fixtures = join(import.meta.dir, "../fixtures");
 
@@ -60,7 +60,7 @@ test("special tokens by name", async () => {
 });
 
 test("older directories: the template in tokenizer_config.json, tokens as objects, no list of added tokens", async () => {
-  const directory = mkdtempSync(join(tmpdir(), "sluice-tokenizer-"));
+  const directory = testDirectory();
   cpSync(join(fixtures, "tokenizer-spm"), directory, { recursive: true });
   await Bun.file(join(directory, "chat_template.jinja")).delete();
   const templates = [
@@ -130,7 +130,7 @@ describe("a directory that is not whole", async () => {
   ];
   for (const { name, files, message } of table) {
     test(name, async () => {
-      const directory = mkdtempSync(join(tmpdir(), "sluice-tokenizer-"));
+      const directory = testDirectory();
       cpSync(join(fixtures, "tokenizer-spm"), directory, { recursive: true });
       for (const [file, content] of Object.entries(files)) {
         if (content === missing) await Bun.file(join(directory, file)).delete();
