@@ -8,10 +8,10 @@ import { copyCompanions } from "./companions.ts";
 import { CancelledError, ModelError, SluiceError } from "./errors.ts";
 import { fileError, replaceDirectory, temporaryPath } from "./io/atomic.ts";
 import { layoutSafetensors } from "./io/safetensors.ts";
+import { Staging } from "./io/staging.ts";
 import { writeTensors } from "./io/tensors.ts";
 import type { Model } from "./model.ts";
-import type { Buffer } from "./native/runtime.ts";
-import { Plan, Resource, type Range } from "./plan.ts";
+import { Plan } from "./plan.ts";
 
 /** How `exportModel` writes. */
 export interface ExportOptions {
@@ -84,12 +84,15 @@ async function writeWeights(
   for (const file of layout.files) {
     using joined = new Joined(model, Math.max(...file.tensors.map(({ offset, bytes }) => offset + bytes)));
     const resident = file.tensors.filter(({ name }) => half(name, "hi").buffer.place === "device");
-    using copies = new Copies(model, Math.max(0, ...resident.map(({ bytes }) => bytes / 2)));
+    using staging = new Staging(
+      model.engine,
+      resident.flatMap(({ bytes }) => [bytes / 2, bytes / 2]),
+    );
     const plan = new Plan(label);
     for (const { name, offset, bytes } of file.tensors) {
-      const [hi, lo] = [copies.onHost(plan, half(name, "hi"), 0), copies.onHost(plan, half(name, "lo"), 1)];
-      const args = { to: joined.range(offset, bytes), hi, lo, count: bytes / 4 };
-      plan.record("host", "joinWeights", args, { reads: copies.resources });
+      const [hi, lo] = [staging.onHost(plan, half(name, "hi")), staging.onHost(plan, half(name, "lo"))];
+      const args = { to: joined.range(offset, bytes), hi: hi.range, lo: lo.range, count: bytes / 4 };
+      plan.record("host", "joinWeights", args, { reads: [...hi.reads, ...lo.reads] });
     }
     await model.engine.play(plan);
     const byName = new Map(file.tensors.map((tensor) => [tensor.name, tensor]));
@@ -100,30 +103,6 @@ async function writeWeights(
       (name) => joined.range(byName.get(name)!.offset, byName.get(name)!.bytes),
       label,
     );
-  }
-}
-
-/** Host memory for the two halves of a tensor that lies on the device; none where none does. */
-class Copies implements Disposable {
-  readonly resources: Resource[] = [];
-  #buffers: Buffer[] = [];
-
-  constructor(model: Model, bytes: number) {
-    if (bytes === 0) return;
-    this.resources = [new Resource(), new Resource()];
-    this.#buffers = [0, 1].map((index) => model.engine.buffer("pinned", bytes, `export staging ${index}`));
-  }
-
-  /** The half itself, or its copy, which is made first. */
-  onHost(plan: Plan, half: Range, which: 0 | 1): Range {
-    if (half.buffer.place !== "device") return half;
-    const to = this.#buffers[which]!.range(0, half.bytes);
-    plan.record("download", "copy", { to, from: half }, { writes: [this.resources[which]!] });
-    return to;
-  }
-
-  [Symbol.dispose](): void {
-    for (const buffer of this.#buffers) buffer.free();
   }
 }
 

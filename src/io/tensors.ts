@@ -4,8 +4,9 @@
 import { join } from "node:path";
 import { CheckpointError, ModelError, NativeError, StepError } from "../errors.ts";
 import type { Buffer, Engine } from "../native/runtime.ts";
-import { Plan, Resource, type Label, type Range } from "../plan.ts";
+import { Plan, type Label, type Range } from "../plan.ts";
 import { elementBytes, type FileLayout, type ModelTensors } from "./safetensors.ts";
+import { Staging } from "./staging.ts";
 
 const stagingBytes = 32 << 20;
 
@@ -20,10 +21,7 @@ export interface SplitTarget {
 /** Reads tensors of a model directory (bf16, fp16 or fp32) into split masters. ModelError when a file gives out. */
 export async function loadTensors(engine: Engine, model: ModelTensors, targets: readonly SplitTarget[]): Promise<void> {
   using scope = new Scope(engine);
-  const staging = [0, 1].map((index) => ({
-    range: scope.buffer("pinned", stagingBytes, `load staging ${index}`).range(),
-    resource: new Resource(),
-  }));
+  using staging = new Staging(engine, [stagingBytes, stagingBytes]);
   const checksum = scope.buffer("host", 64, "load checksum").range(0, 8);
   const files = new Map<string, Buffer>();
   try {
@@ -32,7 +30,6 @@ export async function loadTensors(engine: Engine, model: ModelTensors, targets: 
     throw cause instanceof NativeError ? new ModelError(`${model.directory}: ${cause.message}`) : cause;
   }
   const plan = new Plan({ step: 0, phase: "load" });
-  let next = 0;
   for (const { name, hi, lo, count } of targets) {
     const tensor = model.tensors.get(name)!;
     const file = files.get(tensor.file)!;
@@ -40,8 +37,7 @@ export async function loadTensors(engine: Engine, model: ModelTensors, targets: 
     const dtype = ({ BF16: "bfloat16", F16: "float16", F32: "float32" } as const)[tensor.dtype];
     for (let first = 0; first < count; first += stagingBytes / bytes) {
       const piece = Math.min(stagingBytes / bytes, count - first);
-      const { range, resource } = staging[next++ % 2]!;
-      const from = range.slice(0, piece * bytes);
+      const { range: from, resource } = staging.take(piece * bytes);
       const source = file.range(tensor.offset + first * bytes, piece * bytes);
       plan.record("disk", "fileRead", { to: from, file: source, checksum }, { writes: [resource] });
       const split = {
@@ -89,7 +85,7 @@ export async function writeTensors(
   using scope = new Scope(engine);
   const plan = new Plan(label);
   const sums = scope.sums(files);
-  const staged = stagingFor(scope, files, source);
+  using staging = stagingFor(engine, files, source);
   for (const [index, { name, header, fileBytes, tensors }] of files.entries()) {
     const file = scope.file(join(directory, name), "write", fileBytes);
     const head = scope.buffer("host", header.length, `header of ${name}`);
@@ -102,12 +98,8 @@ export async function writeTensors(
     for (const [position, tensor] of tensors.entries()) {
       const target = file.range(tensor.offset, tensor.bytes);
       const checksum = sums.at(index, position + 1);
-      const from = source(tensor.name);
-      if (from.buffer.place === "device") {
-        const { range, resource } = staged(tensor.bytes);
-        plan.record("download", "copy", { to: range, from }, { writes: [resource] });
-        plan.record("disk", "fileWrite", { file: target, from: range, checksum }, { reads: [resource] });
-      } else plan.record("disk", "fileWrite", { file: target, from, checksum });
+      const { range: from, reads } = staging.onHost(plan, source(tensor.name));
+      plan.record("disk", "fileWrite", { file: target, from, checksum }, { reads });
     }
     plan.record("disk", "fileSync", { file: file.range() });
   }
@@ -129,7 +121,7 @@ export async function readTensors(
   using scope = new Scope(engine);
   const plan = new Plan({ step: 0, phase: "load" });
   const sums = scope.sums(files);
-  const staged = stagingFor(scope, files, target);
+  using staging = stagingFor(engine, files, target);
   for (const [index, { name, header, tensors, fileBytes }] of files.entries()) {
     const file = opened(scope, join(directory, name), fileBytes);
     const head = scope.buffer("host", header.length, `header of ${name}`).range();
@@ -139,7 +131,7 @@ export async function readTensors(
       const checksum = sums.at(index, position + 1);
       const to = target(tensor.name);
       if (to.buffer.place === "device") {
-        const { range, resource } = staged(tensor.bytes);
+        const { range, resource } = staging.take(tensor.bytes);
         plan.record("disk", "fileRead", { to: range, file: from, checksum }, { writes: [resource] });
         plan.record("upload", "copy", { to, from: range }, { reads: [resource] });
       } else plan.record("disk", "fileRead", { to, file: from, checksum });
@@ -160,30 +152,13 @@ export async function readTensors(
       }
 }
 
-interface Staged {
-  range: Range;
-  resource: Resource;
-}
-
-/** Two buffers in turn, large enough for every tensor that lies on the device; none are made when none does. */
-function stagingFor(
-  scope: Scope,
-  files: readonly FileLayout[],
-  where: (tensor: string) => Range,
-): (bytes: number) => Staged {
-  const onDevice = files.flatMap(({ tensors }) =>
+/** Through which every tensor passes that lies on the device. */
+function stagingFor(engine: Engine, files: readonly FileLayout[], where: (tensor: string) => Range): Staging {
+  const tensors = files.flatMap((file) => file.tensors);
+  return new Staging(
+    engine,
     tensors.filter(({ name }) => where(name).buffer.place === "device").map(({ bytes }) => bytes),
   );
-  const bytesMax = Math.max(0, ...onDevice);
-  const slots = Array.from({ length: Math.min(2, onDevice.length) }, (_, index) => ({
-    range: scope.buffer("pinned", bytesMax, `staging ${index}`).range(),
-    resource: new Resource(),
-  }));
-  let next = 0;
-  return (bytes) => {
-    const { range, resource } = slots[next++ % slots.length]!;
-    return { range: range.slice(0, bytes), resource };
-  };
 }
 
 function opened(scope: Scope, path: string, bytes: number): Buffer {

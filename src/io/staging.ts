@@ -1,0 +1,42 @@
+// Pinned memory through which bytes pass between a file, the host and the device: two buffers in turn, so that one fills
+// while the other one empties.
+
+import type { Buffer, Engine } from "../native/runtime.ts";
+import { Resource, type Plan, type Range } from "../plan.ts";
+
+/** A place in pinned memory; who fills it writes the resource, who empties it reads it. */
+interface Staged {
+  range: Range;
+  resource: Resource;
+}
+
+export class Staging implements Disposable {
+  #buffers: Buffer[];
+  #places: Staged[];
+  #next = 0;
+
+  /** For pieces of so many bytes; without a piece there is no memory. */
+  constructor(engine: Engine, pieces: readonly number[]) {
+    const bytesMax = Math.max(0, ...pieces);
+    this.#buffers = pieces.slice(0, 2).map((_, index) => engine.buffer("pinned", bytesMax, `staging ${index}`));
+    this.#places = this.#buffers.map((buffer) => ({ range: buffer.range(), resource: new Resource() }));
+  }
+
+  /** The place for the next piece. */
+  take(bytes: number): Staged {
+    const { range, resource } = this.#places[this.#next++ % this.#places.length]!;
+    return { range: range.slice(0, bytes), resource };
+  }
+
+  /** Bytes of the device as a copy, all others where they are; commands that read them read `reads`. */
+  onHost(plan: Plan, from: Range): { range: Range; reads: Resource[] } {
+    if (from.buffer.place !== "device") return { range: from, reads: [] };
+    const { range, resource } = this.take(from.bytes);
+    plan.record("download", "copy", { to: range, from }, { writes: [resource] });
+    return { range, reads: [resource] };
+  }
+
+  [Symbol.dispose](): void {
+    for (const buffer of this.#buffers) buffer.free();
+  }
+}
