@@ -53,3 +53,8 @@ export function formatValue(value: unknown): string {
   const json = JSON.stringify(value) ?? typeof value;
   return json.length > 60 ? `${json.slice(0, 57)}...` : json;
 }
+
+/** What should be a word and may be anything, when somebody wrote the file by hand. */
+export function formatWord(value: unknown): string {
+  return typeof value === "string" ? value : formatValue(value);
+}

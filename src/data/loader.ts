@@ -9,7 +9,7 @@
 // epoch takes, pack.ts for the rows.
 
 import { DataError } from "../errors.ts";
-import { formatValue } from "../format.ts";
+import { formatWord } from "../format.ts";
 import { Random } from "../random.ts";
 import type { Dataset } from "./dataset.ts";
 import { IGNORED } from "./encode.ts";
@@ -237,9 +237,4 @@ function layEndToEnd(documents: Document[], length: number): MicroBatch {
     starts[index + 1] = at;
   });
   return { tokens, targets, starts, positions };
-}
-
-/** A part of a saved position, which may be anything when somebody wrote it by hand. */
-function formatWord(value: unknown): string {
-  return typeof value === "string" ? value : formatValue(value);
 }

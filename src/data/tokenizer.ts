@@ -67,11 +67,12 @@ export class Tokenizer {
       if (known) return known;
       ids = this.#engine.encode(text, { add_special_tokens: special }).ids;
     } catch (cause) {
-      throw this.#unusable(`cannot encode ${formatValue(text)}`, cause);
+      throw unusable(this.directory, `cannot encode ${formatValue(text)}`, cause);
     }
     // The library gives nothing for a symbol that the vocabulary lacks, and whatever stands there for one that it has.
     for (const id of ids)
-      if (!Number.isInteger(id) || id < 0) throw this.#unusable(`has no token id for a part of ${formatValue(text)}`);
+      if (!Number.isInteger(id) || id < 0)
+        throw unusable(this.directory, `has no token id for a part of ${formatValue(text)}`);
     return ids;
   }
 
@@ -106,20 +107,13 @@ export class Tokenizer {
       // The clean-up of spaces before punctuation is for WordPiece; here it would change the text.
       return this.#engine.decode(known, { skip_special_tokens: skipSpecial, clean_up_tokenization_spaces: false });
     } catch (cause) {
-      throw this.#unusable(`cannot decode ${formatValue(known)}`, cause);
+      throw unusable(this.directory, `cannot decode ${formatValue(known)}`, cause);
     }
   }
 
   [Bun.inspect.custom](): string {
     const special = Object.values(this.specialTokens).join(" ");
     return `Tokenizer(${this.vocabularySize} tokens${special ? `, ${special}` : ""})`;
-  }
-
-  #unusable(problem: string, cause?: unknown): ModelError {
-    const reason = cause instanceof Error ? ` (${cause.message})` : "";
-    return new ModelError(
-      `${join(this.directory, "tokenizer.json")}: ${problem}${reason}; copy the file from the original model again`,
-    );
   }
 
   #idOf(name: string): number | undefined {
@@ -138,12 +132,9 @@ export class Tokenizer {
 export async function loadTokenizer(directory: string): Promise<Tokenizer> {
   const tokenizerJson = await readJson(directory, "tokenizer.json");
   if (tokenizerJson["model"] === null || typeof tokenizerJson["model"] !== "object")
-    throw new ModelError(
-      `${join(directory, "tokenizer.json")}: has no "model"; copy the file from the original model again`,
-    );
+    throw unusable(directory, `has no "model"`);
   const wrong = vocabularyProblem(tokenizerJson);
-  if (wrong !== undefined)
-    throw new ModelError(`${join(directory, "tokenizer.json")}: ${wrong}; copy the file from the original model again`);
+  if (wrong !== undefined) throw unusable(directory, wrong);
   const config = await readJson(directory, "tokenizer_config.json");
   const templatePath = join(directory, "chat_template.jinja");
   const template = existsSync(templatePath) ? await readText(templatePath) : templateOf(config);
@@ -156,6 +147,12 @@ export async function loadTokenizer(directory: string): Promise<Tokenizer> {
       `${join(directory, "tokenizer.json")}: cannot be used (${reason}); Sluice reads fast tokenizers`,
     );
   }
+}
+
+function unusable(directory: string, problem: string, cause?: unknown): ModelError {
+  const reason = cause instanceof Error ? ` (${cause.message})` : "";
+  const path = join(directory, "tokenizer.json");
+  return new ModelError(`${path}: ${problem}${reason}; copy the file from the original model again`);
 }
 
 /** Ids index tables in memory; published vocabularies have a quarter of a million. */

@@ -13,10 +13,10 @@ import { dirname, join } from "node:path";
 import { ModelError } from "../errors.ts";
 import { readDecoderConfig } from "../models/config.ts";
 import type { StatusStream } from "../status.ts";
+import { formatWord } from "../format.ts";
 import { explainFileError, writeFileAtomic } from "./atomic.ts";
 import { Connection, HubError, hubEndpoint, isOffline, readToken } from "./hub-connection.ts";
 import { downloadMissing, type RemoteFile, type Repository } from "./hub-download.ts";
-import { formatValue } from "../format.ts";
 import { isObject, parseJson } from "./json.ts";
 import { openModelTensors } from "./safetensors.ts";
 
@@ -184,9 +184,5 @@ async function shardNames(indexPath: string): Promise<string[]> {
     throw new ModelError(`${indexPath}: ${(cause as Error).message}`);
   }
   if (!isObject(index) || !isObject(index["weight_map"])) throw new ModelError(`${indexPath}: has no weight_map`);
-  return [
-    ...new Set(
-      Object.values(index["weight_map"]).map((shard) => (typeof shard === "string" ? shard : formatValue(shard))),
-    ),
-  ].sort();
+  return [...new Set(Object.values(index["weight_map"]).map(formatWord))].sort();
 }
