@@ -128,7 +128,8 @@ function results({ facts, steps, evaluations }: RunRecord): [string, string][] {
     const tokens = steps.reduce((sum, step) => sum + step.tokens, 0);
     shown.push(["loss of the last step", last.loss.toFixed(4)]);
     shown.push(["tokens/s, mean", formatCount(tokens / seconds)]);
-    if (facts) shown.push(["tokens/s, predicted", formatCount(facts.predictedTokensPerSecond)]);
+    if (facts?.predictedTokensPerSecond)
+      shown.push(["tokens/s, predicted", formatCount(facts.predictedTokensPerSecond)]);
     shown.push(["time in steps", formatDuration(seconds)]);
     shown.push(["device memory", formatBytes(last.deviceBytes)]);
   }

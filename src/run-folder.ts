@@ -25,8 +25,11 @@ export interface RunFacts {
   seconds: number | null;
   /** Length of the whole run, in steps. */
   steps: number;
-  /** What the simulator says for full rows, at rates that were measured of this GPU, or of two CPU cores somewhere. */
-  predictedTokensPerSecond: number;
+  /**
+   * What the simulator says for full rows, at rates that were measured of this GPU, or of two CPU cores somewhere; null on a
+   * GPU that was not measured, because the config left nothing to fit.
+   */
+  predictedTokensPerSecond: number | null;
   model: { type: string; parameters: number; weightBytes: number };
   data: { samples: number; tokens: number; validTokens: number; truncated: number; dropped: number };
   /** One line per purpose and place. */

@@ -16,8 +16,8 @@ export interface StatusOptions {
   steps: number;
   /** Steps between lines when the output is not a terminal. */
   every: number;
-  /** What full rows should reach here; the line says how much of it there is. */
-  predictedTokensPerSecond?: number;
+  /** What full rows should reach here; the line says how much of it there is, or nothing when nobody knows. */
+  predictedTokensPerSecond?: number | null;
   stream?: StatusStream;
 }
 
@@ -64,7 +64,12 @@ export class StatusLine {
 }
 
 /** The line of one step, without colour. */
-export function statusText(metrics: StepMetrics, steps: number, secondsLeft: number, predicted?: number): string {
+export function statusText(
+  metrics: StepMetrics,
+  steps: number,
+  secondsLeft: number,
+  predicted?: number | null,
+): string {
   const width = String(steps).length;
   return [
     `step ${String(metrics.step).padStart(width)}/${steps}`,

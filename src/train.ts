@@ -89,10 +89,10 @@ async function trainAlone(config: Config, callbacks: Callbacks): Promise<TrainSu
   const steps = await stepCount(config, loader);
   const trainer = await Trainer.open(model, config);
   announce(model, trainer, data, config, steps);
-  const machine = trainer.machine ?? thisMachine(config.workers).machine;
+  const machine = trainer.machine ?? (config.device === "cpu" ? thisMachine(config.workers).machine : undefined);
   const facts = factsOf({
     steps,
-    predictedTokensPerSecond: predictedTokensPerSecond(trainer.shape, machine),
+    predictedTokensPerSecond: machine ? predictedTokensPerSecond(trainer.shape, machine) : null,
     model: aboutModel(model, config),
     data: data.report,
     bill: trainer.bill,

@@ -68,11 +68,8 @@ export class Trainer implements Disposable {
   static async open(model: Model, config: TrainerConfig, overrides: Partial<StepShape> = {}): Promise<Trainer> {
     checkLeast(model, config, model.engine, overrides);
     const tokens = tokensMaxFor(config.microBatchTokens);
-    const room = await roomOf(
-      model.engine,
-      { config: model.config, dtype: model.dtype, tokens },
-      leavesOpen(config).size > 0,
-    );
+    const fits = leavesOpen(config).size > 0;
+    const room = await roomOf(model.engine, { config: model.config, dtype: model.dtype, tokens }, fits);
     const shape = trainingShape(model, config, room, overrides);
     checkShape(shape);
     const tensors = model.blocks.flatMap((block) => block.tensors);
@@ -81,7 +78,7 @@ export class Trainer implements Disposable {
     await model.setResident((layer) => isResident(shape, layer));
     const session = new Session(model, shape, decays);
     await session.prepare();
-    return new Trainer(model, config, session, room?.machine);
+    return new Trainer(model, config, session, fits ? room?.machine : undefined);
   }
 
   /** Every buffer of a step by name, place and bytes, the model's own included. */
