@@ -6,19 +6,13 @@ import { afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from
 import { CancelledError, MemoryError, NativeError, StepError } from "../../src/errors.ts";
 import { Engine, type Buffer as NativeBuffer } from "../../src/native/runtime.ts";
 import { Plan, type Event, type Range } from "../../src/plan.ts";
-import { whyMissing } from "../support/ops.ts";
+import { onGpus } from "../support/ops.ts";
 import { Draw } from "../support/tensors.ts";
 
 setDefaultTimeout(30_000);
 const seed = Number(process.env["SLUICE_TEST_SEED"] ?? 5);
-const only = process.env["SLUICE_TEST_DEVICE"];
 
-for (const device of ["cuda", "hip"] as const) {
-  if (only !== undefined && only !== device) continue;
-  const reason = whyMissing(device);
-  if (reason !== undefined) test.skip(`${device} (${reason})`, () => {});
-  else describe(device, () => onGpu(device));
-}
+onGpus(onGpu);
 
 function onGpu(device: "cuda" | "hip"): void {
   let engine: Engine;

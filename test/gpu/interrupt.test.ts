@@ -3,7 +3,7 @@
 // card, and the run after it must go on from the newest checkpoint. And a run that the card is too small for must say so with
 // code 1 before it takes anything. Runs on each GPU (`bun run test:gpu`), and everywhere on the stand-in (stand-in.test.ts).
 
-import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { listCheckpoints, readManifest } from "../../src/checkpoint.ts";
@@ -12,18 +12,12 @@ import { Engine } from "../../src/native/runtime.ts";
 import { Random } from "../../src/random.ts";
 import { ended, filesIn, lines, makeRecipe, namesIn, root, type Ended, type Run } from "../support/crash.ts";
 import { temporaryDirectory } from "../support/models.ts";
-import { whyMissing } from "../support/ops.ts";
+import { onGpus } from "../support/ops.ts";
 
 setDefaultTimeout(60_000);
 const seed = Number(process.env["SLUICE_TEST_SEED"] ?? 11);
-const only = process.env["SLUICE_TEST_DEVICE"];
 
-for (const device of ["cuda", "hip"] as const) {
-  if (only !== undefined && only !== device) continue;
-  const reason = whyMissing(device);
-  if (reason !== undefined) test.skip(`${device} (${reason})`, () => {});
-  else describe(device, () => onGpu(device));
-}
+onGpus(onGpu);
 
 /** When the interrupt is sent: as soon as `reached`, and `after` milliseconds more. */
 interface Moment {

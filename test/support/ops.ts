@@ -42,11 +42,23 @@ const devices = all.filter(({ device }) => only === undefined || device === only
 /** Tests of ops that a device computes, once per device. */
 export function onDevices(body: (machine: Machine) => void): void {
   for (const device of devices) {
-    const reason = device.optional ? whyMissing(device.device) : undefined;
-    // One line for the file: thousands of skipped tests would hide the one that fails.
-    if (reason !== undefined) test.skip(`${device.device} (${reason})`, () => {});
-    else describe(device.device, () => onMachine(new Machine(device, "compute"), body));
+    const tests = () => onMachine(new Machine(device, "compute"), body);
+    if (device.optional) describeIfThere(device.device, tests);
+    else describe(device.device, tests);
   }
+}
+
+/** Tests of what only a GPU does, once per kind of GPU. */
+export function onGpus(body: (device: "cuda" | "hip") => void): void {
+  for (const device of ["cuda", "hip"] as const)
+    if (only === undefined || only === device) describeIfThere(device, () => body(device));
+}
+
+/** One line for the file where the hardware is missing: thousands of skipped tests would hide the one that fails. */
+function describeIfThere(device: DeviceKind, tests: () => void): void {
+  const reason = whyMissing(device);
+  if (reason !== undefined) test.skip(`${device} (${reason})`, () => {});
+  else describe(device, tests);
 }
 
 /** Tests of ops that the host's worker pool computes, whatever the device is. */
