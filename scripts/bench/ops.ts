@@ -4,16 +4,13 @@
 //
 // FLOPs are those the mathematics needs (causal attention: half of the scores), bytes those an op must read and write.
 
-import type { Dtype } from "../../src/native/abi.gen.ts";
+import { bytesOf } from "../../src/models/decoder.ts";
 import { cpuHasBfloat16 } from "./machine.ts";
 import { rateOf, type Bench, type Rate } from "./rates.ts";
 import { deviceCopy, rows } from "./rows.ts";
 
 export const groups = ["gemm", "attention", "adamw", "rows", "command"] as const;
 export type Group = (typeof groups)[number];
-
-const dtypesOf = ({ onGpu }: Bench) => (onGpu ? (["bfloat16"] as const) : (["float32", "bfloat16"] as const));
-const bytesOf = (dtype: Dtype): number => (dtype === "float32" ? 4 : 2);
 
 /** Issue 2, section 2: half of what notes/kernels.md 6.2 measured, on one and on two cores. */
 const gemmFloors = { float32: [50.5, 99], bfloat16: [101.5, 198] } as const;
@@ -66,7 +63,7 @@ const gemmShare = 0.9;
 
 async function* gemm(bench: Bench): AsyncGenerator<Rate> {
   const isH200 = bench.onGpu && bench.engine.deviceInfo().name.includes("H200");
-  for (const dtype of dtypesOf(bench))
+  for (const dtype of bench.dtypes)
     for (const sizesOf of bench.onGpu ? largeProducts : smallProducts) {
       const { name, tokens, inputs, outputs, held = false, measured } = sizesOf;
       const sizes = { tokens, inputs, outputs, dtype };
@@ -132,7 +129,7 @@ const largeAttentions = [1024, 4096, 16_384, 65_536].map((length) => {
 });
 
 async function* attention(bench: Bench): AsyncGenerator<Rate> {
-  for (const dtype of dtypesOf(bench))
+  for (const dtype of bench.dtypes)
     for (const sizes of bench.onGpu ? largeAttentions : smallAttentions) {
       const { name, tokens, heads, kvHeads, headDim, documents } = sizes;
       const values = (count: number, content: "normal" | "zero" = "normal") =>

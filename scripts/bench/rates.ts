@@ -36,6 +36,11 @@ export class Bench implements Disposable {
     return this.engine.device !== "cpu";
   }
 
+  /** What the device computes in. */
+  get dtypes(): readonly ("float32" | "bfloat16")[] {
+    return this.onGpu ? ["bfloat16"] : ["float32", "bfloat16"];
+  }
+
   /**
    * Seconds of each run of a command, about half a second of them. `args` of run i may name other ranges. What an op
    * changes in place is restored before each run: values that shrink from run to run end as denormals, which are slow.

@@ -37,7 +37,7 @@ export async function* rows(bench: Bench): AsyncGenerator<Rate> {
     yield copied;
     floor = floorShare * copied.best;
   }
-  for (const dtype of bench.onGpu ? (["bfloat16"] as const) : (["float32", "bfloat16"] as const))
+  for (const dtype of bench.dtypes)
     for (const family of [norm, rope, swiglu, crossEntropy, squaredNorm, casts]) {
       if (family === casts && !bench.onGpu) continue;
       yield* family(new Rows(bench, dtype, floor));
