@@ -6,10 +6,10 @@
 
 import { availableParallelism } from "node:os";
 import { parseArgs, styleText } from "node:util";
-import { defaultDtype, dtypeProblem } from "../src/config.ts";
-import { ConfigError, SluiceError } from "../src/errors.ts";
-import { formatBytes, formatCount, formatDuration } from "../src/format.ts";
-import { run } from "../src/main.ts";
+import { defaultDtype, dtypeProblem } from "../src/run/config.ts";
+import { ConfigError, SluiceError } from "../src/words/errors.ts";
+import { formatBytes, formatCount, formatDuration } from "../src/words/format.ts";
+import { run } from "../src/cli/main.ts";
 import { deviceKinds, type DeviceKind } from "../src/native/abi.gen.ts";
 import { Engine } from "../src/native/runtime.ts";
 import { deviceMemoryOf, one, shapeHelp, shapeOptions, trainerConfigOf, whole } from "./bench/flags.ts";

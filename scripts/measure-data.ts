@@ -6,7 +6,7 @@
 //
 // Beside it stands what as many workers reach that do nothing but encode, warm, the first chats of that file, already
 // rendered and sent to them: no reading, no parsing, no template, no labels, nothing stored. They encode with the tokenizer
-// library as it comes, and once more in Sluice's own way, which remembers words (src/data/word-encoder.ts).
+// library as it comes, and once more in Sluice's own way, which remembers words (src/data/text/word-encoder.ts).
 //
 // The chats have the words of the project's own pages, which are few, so whoever remembers words soon knows all. With --words they
 // have so many made-up ones, of which the n-th is 1/n times as frequent as the first, as in a language: most new ones are rare.
@@ -17,16 +17,16 @@ import { createWriteStream, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { availableParallelism, tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { parseSize } from "../src/config.ts";
-import { ChatTemplate, type Message } from "../src/data/chat.ts";
-import { findSources } from "../src/data/source.ts";
+import { parseSize } from "../src/run/config.ts";
+import { ChatTemplate, type Message } from "../src/data/text/chat.ts";
+import { findSources } from "../src/data/read/source.ts";
 import { StreamLoader } from "../src/data/stream-loader.ts";
 import { TokenStream } from "../src/data/stream.ts";
-import { loadTokenizer, type Tokenizer } from "../src/data/tokenizer.ts";
-import { ConfigError } from "../src/errors.ts";
-import { formatBytes, formatCount, formatDuration } from "../src/format.ts";
-import { run } from "../src/main.ts";
-import { Random } from "../src/random.ts";
+import { loadTokenizer, type Tokenizer } from "../src/data/text/tokenizer.ts";
+import { ConfigError } from "../src/words/errors.ts";
+import { formatBytes, formatCount, formatDuration } from "../src/words/format.ts";
+import { run } from "../src/cli/main.ts";
+import { Random } from "../src/words/random.ts";
 import type { Encoding } from "./bench/encode-worker.ts";
 import { conditions, watchOthers } from "./bench/machine.ts";
 

@@ -8,14 +8,14 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { defaultDtype } from "../src/config.ts";
-import { SluiceError, ConfigError, ModelError } from "../src/errors.ts";
+import { defaultDtype } from "../src/run/config.ts";
+import { SluiceError, ConfigError, ModelError } from "../src/words/errors.ts";
 import type { MicroBatch, StepBatch } from "../src/data/loader.ts";
 import { readSafetensors } from "../src/io/safetensors.ts";
-import { logits, toFloat32 } from "../src/logits.ts";
-import { load, type Model } from "../src/model.ts";
-import { Session, inferenceShape } from "../src/session.ts";
-import { Trainer, type TrainerConfig } from "../src/trainer.ts";
+import { logits, toFloat32 } from "../src/engine/logits.ts";
+import { load, type Model } from "../src/engine/model.ts";
+import { Session, inferenceShape } from "../src/engine/session.ts";
+import { Trainer, type TrainerConfig } from "../src/engine/trainer.ts";
 
 export interface Check {
   name: string;

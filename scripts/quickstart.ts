@@ -4,7 +4,7 @@
 
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
-import { Random } from "../src/random.ts";
+import { Random } from "../src/words/random.ts";
 import { makeModel } from "./quickstart/model.ts";
 import { type Example, makeExamples } from "./quickstart/tasks.ts";
 import { makeTokenizer } from "./quickstart/tokenizer.ts";

@@ -1,27 +1,27 @@
 // bun run simulate --shape qwen3-8b --batch 16 --seq 1024 [options]
 //
 // Predicts a training step on a described machine without the model, the data or the machine: fits what is left open to
-// its memory (src/fit.ts), records the plans that the engine would play, checks their order (src/plan-check.ts), and plays
-// them on a virtual clock (src/simulate.ts). Assumptions are at the top of src/machines.ts.
+// its memory (src/predict/fit.ts), records the plans that the engine would play, checks their order (src/plan/check/check.ts), and plays
+// them on a virtual clock (src/predict/simulate.ts). Assumptions are at the top of src/predict/machines.ts.
 
 import { availableParallelism, totalmem } from "node:os";
 import { parseArgs, styleText } from "node:util";
-import { ConfigError, NativeError, assert } from "../src/errors.ts";
-import { stepFlops } from "../src/flops.ts";
-import { formatBytes, formatCount } from "../src/format.ts";
-import { machineNamed, machines, type Machine } from "../src/machines.ts";
-import { run } from "../src/main.ts";
-import { checkBill, checkShape, devicePieceBytes, memoryBill, printBill } from "../src/memory.ts";
+import { ConfigError, NativeError, assert } from "../src/words/errors.ts";
+import { stepFlops } from "../src/predict/flops.ts";
+import { formatBytes, formatCount } from "../src/words/format.ts";
+import { machineNamed, machines, type Machine } from "../src/predict/machines.ts";
+import { run } from "../src/cli/main.ts";
+import { checkBill, checkShape, devicePieceBytes, memoryBill, printBill } from "../src/tiers/memory.ts";
 import { describeKeep } from "../src/models/decoder.ts";
 import { parameterBlocks, parameterCount } from "../src/models/parameters.ts";
-import { fullBatch, publishedModel, publishedModels, rehearse, rehearsedSettings } from "../src/rehearsal.ts";
-import { checkPlans } from "../src/plan-check.ts";
+import { fullBatch, publishedModel, publishedModels, rehearse, rehearsedSettings } from "../src/predict/rehearsal.ts";
+import { checkPlans } from "../src/plan/check/check.ts";
 import { Engine } from "../src/native/runtime.ts";
-import { measuredMachine } from "../src/probe.ts";
-import { Random } from "../src/random.ts";
-import { simulate } from "../src/simulate.ts";
-import { recordStep } from "../src/step.ts";
-import { trainingShape } from "../src/trainer.ts";
+import { measuredMachine } from "../src/predict/probe.ts";
+import { Random } from "../src/words/random.ts";
+import { simulate } from "../src/predict/simulate.ts";
+import { recordStep } from "../src/step/step.ts";
+import { trainingShape } from "../src/engine/trainer.ts";
 import { deviceMemoryOf, one, shapeHelp, shapeOptions, trainerConfigOf, whole } from "./bench/flags.ts";
 
 const help = `bun run simulate --shape NAME --batch ROWS [options]
@@ -31,7 +31,7 @@ Predicts seconds per step, tokens per second, how busy each stream is, and the m
   --shape NAME              ${Object.keys(publishedModels).join(", ")}
   --batch ROWS              rows of one step                              [16]
   --machine NAME            ${Object.keys(machines).join(", ")}                    [h200]
-                            or measured: this machine's GPU, or its CPU (src/probe.ts)
+                            or measured: this machine's GPU, or its CPU (src/predict/probe.ts)
   --dtype NAME              bfloat16 or float32                           [bfloat16]
   --steps N                 steps to play, 3 to 20                        [4]
   --jitter SHARE            commands take up to this share longer         [0]

@@ -2,7 +2,7 @@
 // runs that are interrupted, all ops against float64, parity with Hugging Face, and the same bits whatever the window does.
 // Without a GPU it says why and ends with 0. The same suites run in every `bun run test` on a stand-in for AMD's libraries (test/gpu/stand-in).
 
-import { NativeError } from "../src/errors.ts";
+import { NativeError } from "../src/words/errors.ts";
 import { Engine } from "../src/native/runtime.ts";
 import { root } from "./native.ts";
 

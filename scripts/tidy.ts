@@ -14,7 +14,7 @@ const entryPoints =
 const debris = /\b(TO[D]O|FIX[M]E|XX[X]|HAC[K])\b|\bdebugger;/; // bracketed, or this line would be one
 const machinePath = /(?<![\w.@-])\/(work|root|tmp|home|Users)\/\w/;
 const registryHost = /https?:\/\/[\w.-]*(registry|npmjs|npmmirror|artifactory|verdaccio|nexus)[\w.-]*/;
-/** `src/step.ts:trainStep` in a document: a file and a word in it. */
+/** `src/step/step.ts:trainStep` in a document: a file and a word in it. */
 const symbolReference = /`((?:src|zig|scripts|test|cuda|hip)\/[\w./-]+\.\w+):(\w+)`/g;
 const markdownLink = /\]\(([^)\s]+)\)/g;
 

@@ -3,14 +3,14 @@
 // when it is asked for, so that `--help` answers at once.
 
 import { commands } from "./cli/table.ts";
-import { ConfigError } from "./errors.ts";
-import { run } from "./main.ts";
+import { ConfigError } from "./words/errors.ts";
+import { run } from "./cli/main.ts";
 
 async function main([name, ...rest]: string[]): Promise<void> {
   if (name === undefined || name === "help" || name === "--help" || name === "-h") return console.log(help());
   const entry = commands.get(name);
   if (entry === undefined) {
-    const { closest } = await import("./suggest.ts");
+    const { closest } = await import("./words/suggest.ts");
     const near = closest(name, commands.keys());
     const hint = near ? ` (did you mean ${near}?)` : "";
     throw new ConfigError(`sluice has no command "${name}"${hint}; see sluice --help`);

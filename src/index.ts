@@ -1,8 +1,8 @@
 // The public API. `train` for most; `load`, `Trainer` and the pieces below for a loop of one's own.
 
-export type { Callbacks, CheckpointSaved, Verdict } from "./callbacks.ts";
+export type { Callbacks, CheckpointSaved, Verdict } from "./run/callbacks.ts";
 export { trainConfig } from "./cli/train.ts";
-export { parseConfig, type Config, type TrainConfig } from "./config.ts";
+export { parseConfig, type Config, type TrainConfig } from "./run/config.ts";
 export {
   CallbackError,
   CancelledError,
@@ -15,12 +15,12 @@ export {
   RunBusyError,
   SluiceError,
   StepError,
-} from "./errors.ts";
-export { evaluate, exactMatch, type Answer, type EvaluateOptions } from "./evaluate.ts";
-export { exportModel, type ExportOptions } from "./export.ts";
-export { exportCheckpoint, type ExportCheckpointOptions } from "./export-checkpoint.ts";
-export type { GenerateOptions, Prompt } from "./generate.ts";
-export type { ChatLoss, Message } from "./data/chat.ts";
+} from "./words/errors.ts";
+export { evaluate, exactMatch, type Answer, type EvaluateOptions } from "./engine/evaluate.ts";
+export { exportModel, type ExportOptions } from "./keep/export.ts";
+export { exportCheckpoint, type ExportCheckpointOptions } from "./keep/export-checkpoint.ts";
+export type { GenerateOptions, Prompt } from "./engine/generate.ts";
+export type { ChatLoss, Message } from "./data/text/chat.ts";
 export { describeData, measureData, type DataDescription, type DescribeOptions } from "./data/data-report.ts";
 export type { Dataset, DatasetOptions, DatasetReport } from "./data/dataset.ts";
 export {
@@ -33,12 +33,12 @@ export {
 } from "./data/loader.ts";
 export { StreamLoader } from "./data/stream-loader.ts";
 export { TokenStream, type StreamOptions } from "./data/stream.ts";
-export type { DataInput, DataRecord, DataSource } from "./data/source.ts";
-export { run } from "./main.ts";
-export { load, Model, type LoadOptions } from "./model.ts";
-export { listCheckpoints, restoreCheckpoint, saveCheckpoint, type Manifest } from "./checkpoint.ts";
-export type { EvaluationMetrics, StepMetrics } from "./metrics.ts";
-export { writeComparison, writeReport } from "./report.ts";
-export { addAnswers } from "./run-folder.ts";
-export { train, type TrainSummary } from "./train.ts";
-export { Trainer, type StepResult, type TrainerConfig } from "./trainer.ts";
+export type { DataInput, DataRecord, DataSource } from "./data/read/source.ts";
+export { run } from "./cli/main.ts";
+export { load, Model, type LoadOptions } from "./engine/model.ts";
+export { listCheckpoints, restoreCheckpoint, saveCheckpoint, type Manifest } from "./keep/checkpoint.ts";
+export type { EvaluationMetrics, StepMetrics } from "./run/metrics.ts";
+export { writeComparison, writeReport } from "./view/report.ts";
+export { addAnswers } from "./run/folder.ts";
+export { train, type TrainSummary } from "./run/train.ts";
+export { Trainer, type StepResult, type TrainerConfig } from "./engine/trainer.ts";

@@ -5,7 +5,7 @@
 //! the null device, and the typed recorder functions in `src/native/abi.gen.ts` (written by `generate.zig`).
 //!
 //! A field's type says what a command does with those bytes: `In` reads, `Out` writes every byte, `InOut` does both.
-//! That is what the rules of order (`src/plan-check.ts`) are checked against, so an op must not touch anything else.
+//! That is what the rules of order (`src/plan/check/check.ts`) are checked against, so an op must not touch anything else.
 //! `Maybe*` may be the empty range. Dimension letters: T tokens, C hidden, F intermediate, V vocabulary, H query heads,
 //! K key/value heads, D head dim, B documents. All matrices are row-major; a linear weight is (outputs, inputs) as in
 //! Hugging Face files. Read next: `executor.zig` plays plans, `kernels.zig` computes ops.

@@ -1,9 +1,9 @@
 // A worker that does nothing but encode, for measure-data.ts to compare with: the tokenizer library by itself, as it comes, or
-// Sluice's own way to ask it (src/data/tokenizer.ts), which remembers words.
+// Sluice's own way to ask it (src/data/text/tokenizer.ts), which remembers words.
 
 import { join } from "node:path";
 import { Tokenizer as Library } from "@huggingface/tokenizers";
-import { loadTokenizer, type Tokenizer } from "../../src/data/tokenizer.ts";
+import { loadTokenizer, type Tokenizer } from "../../src/data/text/tokenizer.ts";
 
 declare const self: Worker;
 

@@ -1,11 +1,11 @@
 // Flags that `bun run simulate` and `bun run bench` share: a published shape, full rows of one length, and where things
 // live. What is not given is "auto", as in a config of a GPU run.
 
-import { evenTokens, parseSize } from "../../src/config.ts";
-import { ConfigError } from "../../src/errors.ts";
+import { evenTokens, parseSize } from "../../src/run/config.ts";
+import { ConfigError } from "../../src/words/errors.ts";
 import type { DecoderConfig } from "../../src/models/config.ts";
 import { keepLevels } from "../../src/models/decoder.ts";
-import type { TrainerConfig } from "../../src/trainer.ts";
+import type { TrainerConfig } from "../../src/engine/trainer.ts";
 
 export const shapeOptions = {
   seq: { type: "string", default: "1024" },
@@ -27,7 +27,7 @@ export const shapeHelp = `  --seq TOKENS              tokens of a row, one docum
   --clip                    clip by the exact global norm
   --clip-previous           clip by the norm of the step before
 
-What lives where; what is not given is fitted to the machine, as in training on a GPU (src/fit.ts):
+What lives where; what is not given is fitted to the machine, as in training on a GPU (src/predict/fit.ts):
   --slots N|all             blocks on the device
   --boundary PLACE          device or pinned
   --keep N|all              last blocks that keep activations

@@ -3,8 +3,8 @@
 
 import type { Dtype, OpName, Ops } from "../../src/native/abi.gen.ts";
 import type { Buffer, Engine } from "../../src/native/runtime.ts";
-import { Plan, type Range } from "../../src/plan.ts";
-import { Random } from "../../src/random.ts";
+import { Plan, type Range } from "../../src/plan/plan.ts";
+import { Random } from "../../src/words/random.ts";
 
 /** Work per second; more is better. */
 export interface Rate {

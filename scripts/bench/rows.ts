@@ -3,7 +3,7 @@
 // floor.
 
 import type { Dtype, OpName, Ops } from "../../src/native/abi.gen.ts";
-import type { Range } from "../../src/plan.ts";
+import type { Range } from "../../src/plan/plan.ts";
 import { rateOf, type Bench, type Rate } from "./rates.ts";
 
 const oneBillion = {

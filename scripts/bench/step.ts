@@ -2,23 +2,29 @@
 // submitted as `train` does it, the next one while this one still computes, so updates overlap the next forward pass, and a
 // step's time is what passes between two measured losses. Several batch sizes share one engine and one set of weights.
 
-import { ConfigError } from "../../src/errors.ts";
-import { predictedSeconds } from "../../src/fit.ts";
-import { stepFlops } from "../../src/flops.ts";
-import type { Machine } from "../../src/machines.ts";
-import { deviceBytesOf } from "../../src/memory.ts";
-import { Model } from "../../src/model.ts";
+import { ConfigError } from "../../src/words/errors.ts";
+import { predictedSeconds } from "../../src/predict/fit.ts";
+import { stepFlops } from "../../src/predict/flops.ts";
+import type { Machine } from "../../src/predict/machines.ts";
+import { deviceBytesOf } from "../../src/tiers/memory.ts";
+import { Model } from "../../src/engine/model.ts";
 import type { DecoderConfig } from "../../src/models/config.ts";
 import { describeKeep } from "../../src/models/decoder.ts";
 import { parameterBlocks } from "../../src/models/parameters.ts";
 import type { DeviceKind, Dtype } from "../../src/native/abi.gen.ts";
 import type { Engine } from "../../src/native/runtime.ts";
-import { Plan } from "../../src/plan.ts";
-import { measuredMachine } from "../../src/probe.ts";
-import { Random } from "../../src/random.ts";
-import { describeModel, fullBatch, publishedModel, publishedModels, type ModelSizes } from "../../src/rehearsal.ts";
-import { tokensMaxFor } from "../../src/session.ts";
-import { Trainer, type TrainerConfig } from "../../src/trainer.ts";
+import { Plan } from "../../src/plan/plan.ts";
+import { measuredMachine } from "../../src/predict/probe.ts";
+import { Random } from "../../src/words/random.ts";
+import {
+  describeModel,
+  fullBatch,
+  publishedModel,
+  publishedModels,
+  type ModelSizes,
+} from "../../src/predict/rehearsal.ts";
+import { tokensMaxFor } from "../../src/engine/session.ts";
+import { Trainer, type TrainerConfig } from "../../src/engine/trainer.ts";
 import { traceEvents, type TraceEvent } from "./trace.ts";
 
 const qwen3 = { modelType: "qwen3", tied: false };

@@ -1,7 +1,7 @@
 // Steps as Chrome and Perfetto draw them (the "Trace Event Format"): one row per stream, one event per command that ran.
 
 import type { Stream } from "../../src/native/abi.gen.ts";
-import { describeLabel, type Plan } from "../../src/plan.ts";
+import { describeLabel, type Plan } from "../../src/plan/plan.ts";
 
 /** A complete event ("X", times in microseconds) or the name of a row ("M"). */
 export interface TraceEvent {

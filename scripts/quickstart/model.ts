@@ -5,7 +5,7 @@
 // were searched for (docs/log.md): a wide embedding and narrow projections back into the residual stream let every
 // seed learn, at learning rates from 1e-3 to 2e-3.
 
-import type { Random } from "../../src/random.ts";
+import type { Random } from "../../src/words/random.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
 const config = {

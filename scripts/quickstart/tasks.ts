@@ -3,7 +3,7 @@
 // The words are random syllables, so there is nothing to look up and little to memorise: a model that answers
 // held-out questions has learned to do the tasks. No held-out question occurs in the training set.
 
-import type { Random } from "../../src/random.ts";
+import type { Random } from "../../src/words/random.ts";
 
 export interface Example {
   question: string;

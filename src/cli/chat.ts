@@ -3,10 +3,10 @@
 
 import { createInterface, type Interface } from "node:readline";
 import { parseArgs } from "node:util";
-import { CancelledError, SluiceError } from "../errors.ts";
-import type { Message } from "../data/chat.ts";
-import type { GenerateOptions } from "../generate.ts";
-import type { Model } from "../model.ts";
+import { CancelledError, SluiceError } from "../words/errors.ts";
+import type { Message } from "../data/text/chat.ts";
+import type { GenerateOptions } from "../engine/generate.ts";
+import type { Model } from "../engine/model.ts";
 import {
   generateFlags,
   generateHelp,

@@ -1,9 +1,9 @@
 // What the commands share: their shape, the flags that several have, and messages for flags that are wrong. Imports of a
 // command are light; what it works with is imported when it runs.
 
-import { ConfigError } from "../errors.ts";
-import type { GenerateOptions } from "../generate.ts";
-import type { Model } from "../model.ts";
+import { ConfigError } from "../words/errors.ts";
+import type { GenerateOptions } from "../engine/generate.ts";
+import type { Model } from "../engine/model.ts";
 
 export interface Command {
   /** What `sluice COMMAND --help` prints. */
@@ -36,7 +36,7 @@ export async function openModel(name: string | undefined, flags: Texts<typeof mo
   if (name === undefined) throw new ConfigError("MODEL is missing; give a Hugging Face directory or hub id");
   const dtype = oneOf("--dtype", flags.dtype ?? "float32", ["float32", "bfloat16"]);
   const bytes = await size("--deviceMemory", flags.deviceMemory);
-  const [{ load }, { resolveModel }] = await Promise.all([import("../model.ts"), import("../io/hub.ts")]);
+  const [{ load }, { resolveModel }] = await Promise.all([import("../engine/model.ts"), import("../io/hub.ts")]);
   return load(await resolveModel(name), { dtype, ...(bytes === undefined ? {} : { deviceMemory: bytes }) });
 }
 
@@ -62,7 +62,7 @@ export function number(flag: string, text: string | undefined): number | undefin
 /** A size such as "24GiB" in bytes. */
 export async function size(flag: string, text: string | undefined): Promise<number | undefined> {
   if (text === undefined) return undefined;
-  const { parseSize } = await import("../config.ts");
+  const { parseSize } = await import("../run/config.ts");
   const bytes = parseSize(text);
   if (bytes === undefined) throw new ConfigError(`${flag} must be a size such as "24GiB" or "512MiB" (was "${text}")`);
   return bytes;

@@ -1,7 +1,7 @@
 // `sluice data`: what a model will see of some data, before a run is spent on it.
 
 import { parseArgs } from "node:util";
-import { ConfigError } from "../errors.ts";
+import { ConfigError } from "../words/errors.ts";
 import { number, oneOf, type Command } from "./command.ts";
 import { trainConfig } from "./train.ts";
 
@@ -37,7 +37,7 @@ async function run(args: string[]): Promise<void> {
   if (data === undefined) throw new ConfigError("sluice data needs a data file, or a --config that names one");
   if (model === undefined)
     throw new ConfigError("--model is missing: whose tokenizer? Give a Hugging Face directory or hub id");
-  const { parseConfig } = await import("../config.ts");
+  const { parseConfig } = await import("../run/config.ts");
   const sequenceLength = number("--sequenceLength", values.sequenceLength) ?? given.sequenceLength;
   const loss = values.loss && oneOf("--loss", values.loss, ["assistant", "last", "completion", "all"]);
   const config = await parseConfig({
@@ -50,7 +50,7 @@ async function run(args: string[]): Promise<void> {
   const shown = number("--shown", values.shown) ?? 2;
   const [{ describeData, measureData }, { loadTokenizer }, { resolveModel }] = await Promise.all([
     import("../data/data-report.ts"),
-    import("../data/tokenizer.ts"),
+    import("../data/text/tokenizer.ts"),
     import("../io/hub.ts"),
   ]);
   const tokenizer = await loadTokenizer(await resolveModel(config.model));

@@ -13,7 +13,7 @@ const marks = { ok: "ok", note: "note", missing: "MISSING" };
 
 async function run(args: string[]): Promise<void> {
   const { values } = parseArgs({ args, options: { json: { type: "boolean" } } });
-  const { examine } = await import("../doctor.ts");
+  const { examine } = await import("../view/doctor.ts");
   const found = examine();
   if (values.json) console.log(JSON.stringify(found));
   else

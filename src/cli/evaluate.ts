@@ -1,7 +1,7 @@
 // `sluice evaluate`: loss and perplexity of a model on data files.
 
 import { parseArgs } from "node:util";
-import { ConfigError } from "../errors.ts";
+import { ConfigError } from "../words/errors.ts";
 import { modelFlags, modelHelp, number, oneOf, openModel, type Command } from "./command.ts";
 
 const help = `sluice evaluate MODEL FILE... [options]
@@ -24,7 +24,7 @@ async function run(args: string[]): Promise<void> {
   if (files.length === 0) throw new ConfigError("sluice evaluate needs a model and at least one data file");
   const loss = oneOf("--loss", values.loss ?? "assistant", ["assistant", "last", "completion", "all"]);
   const sequenceLength = number("--sequenceLength", values.sequenceLength);
-  const { evaluate } = await import("../evaluate.ts");
+  const { evaluate } = await import("../engine/evaluate.ts");
   using model = await openModel(name, values);
   const result = await evaluate(model, files, { loss, ...(sequenceLength === undefined ? {} : { sequenceLength }) });
   if (values.json) return console.log(JSON.stringify(result));

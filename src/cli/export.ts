@@ -1,7 +1,7 @@
 // `sluice export`: a run's checkpoint as a Hugging Face directory.
 
 import { parseArgs } from "node:util";
-import { ConfigError } from "../errors.ts";
+import { ConfigError } from "../words/errors.ts";
 import { oneOf, type Command } from "./command.ts";
 
 const help = `sluice export CHECKPOINT DIR [options]
@@ -21,7 +21,7 @@ async function run(args: string[]): Promise<void> {
   if (from === undefined || directory === undefined || more.length > 0)
     throw new ConfigError("sluice export needs a checkpoint and the directory to write; see sluice export --help");
   const dtype = oneOf("--dtype", values.dtype ?? "bfloat16", ["bfloat16", "float32"]);
-  const { checkpointAt, exportCheckpoint } = await import("../export-checkpoint.ts");
+  const { checkpointAt, exportCheckpoint } = await import("../keep/export-checkpoint.ts");
   const checkpoint = checkpointAt(from);
   const model = values.model === undefined ? {} : { model: values.model };
   const step = await exportCheckpoint(checkpoint, directory, { dtype, ...model });

@@ -1,9 +1,9 @@
 // `sluice inspect`: what a model directory or a checkpoint holds, and what is wrong with it.
 
 import { parseArgs } from "node:util";
-import { ConfigError } from "../errors.ts";
-import { formatBytes, formatCount } from "../format.ts";
-import type { CheckpointInspection, FileEntry, ModelInspection } from "../inspect.ts";
+import { ConfigError } from "../words/errors.ts";
+import { formatBytes, formatCount } from "../words/format.ts";
+import type { CheckpointInspection, FileEntry, ModelInspection } from "../keep/inspect.ts";
 import type { Command } from "./command.ts";
 
 const help = `sluice inspect DIR [--json]
@@ -16,7 +16,7 @@ async function run(args: string[]): Promise<void> {
   const { values, positionals } = parseArgs({ args, allowPositionals: true, options: { json: { type: "boolean" } } });
   const [directory, ...more] = positionals;
   if (directory === undefined || more.length > 0) throw new ConfigError("sluice inspect needs one directory");
-  const { inspect } = await import("../inspect.ts");
+  const { inspect } = await import("../keep/inspect.ts");
   const found = await inspect(directory);
   if (values.json) console.log(JSON.stringify(found));
   else console.log((found.kind === "model" ? describeModel(found) : describeCheckpoint(found)).join("\n"));

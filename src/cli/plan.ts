@@ -1,10 +1,10 @@
 // `sluice plan`: what a run would need and how long its steps would take, here or on a described machine.
 
 import { join } from "node:path";
-import { parseConfig } from "../config.ts";
-import { ConfigError } from "../errors.ts";
-import type { Fit, Forecast, Target } from "../forecast.ts";
-import { formatBytes, formatCount, formatDuration } from "../format.ts";
+import { parseConfig } from "../run/config.ts";
+import { ConfigError } from "../words/errors.ts";
+import type { Fit, Forecast, Target } from "../predict/forecast.ts";
+import { formatBytes, formatCount, formatDuration } from "../words/format.ts";
 import type { DecoderConfig } from "../models/config.ts";
 import { size, type Command } from "./command.ts";
 import { trainConfig } from "./train.ts";
@@ -14,7 +14,7 @@ const help = `sluice plan [--config FILE] [--KEY VALUE ...] [--gpu NAME] [--ram 
 The memory bill of a run, its predicted step time, and what binds. Takes what sluice train takes;
 --data and --output may be left out, and --model may be a published shape (qwen3-0.6b, qwen3-1.7b,
 qwen3-4b, qwen3-8b, llama3-8b) of which nothing is downloaded. Steps are recorded and played on a
-virtual clock; src/machines.ts says with which rates.
+virtual clock; src/predict/machines.ts says with which rates.
 
   --gpu NAME           a described machine (h200, rtx4090, cpu-2core) instead of this one; computes
                        in bfloat16 unless told
@@ -25,7 +25,7 @@ The exit code is 1 when it does not fit.`;
 
 async function run(args: string[]): Promise<void> {
   const { own, rest } = takeOwn(args);
-  const { forecast } = await import("../forecast.ts");
+  const { forecast } = await import("../predict/forecast.ts");
   const ram = await size("--ram", own.ram);
   const target = await targetOf(own.gpu, ram);
   const dtype = own.gpu === undefined ? ("float32" as const) : ("bfloat16" as const);
@@ -53,7 +53,10 @@ function takeOwn(args: string[]) {
 }
 
 async function targetOf(gpu: string | undefined, ram: number | undefined): Promise<Target> {
-  const [{ thisMachine }, { machineNamed }] = await Promise.all([import("../forecast.ts"), import("../machines.ts")]);
+  const [{ thisMachine }, { machineNamed }] = await Promise.all([
+    import("../predict/forecast.ts"),
+    import("../predict/machines.ts"),
+  ]);
   const here = thisMachine();
   if (gpu === undefined) return { ...here, hostBytes: ram ?? here.hostBytes };
   return { machine: machineNamed(gpu), hostBytes: ram ?? Infinity };
@@ -61,7 +64,7 @@ async function targetOf(gpu: string | undefined, ram: number | undefined): Promi
 
 /** The model's sizes: a directory's config.json, a published shape, or the config of a hub model that is in the cache. */
 async function decoderOf(model: string): Promise<DecoderConfig> {
-  const { publishedModel, publishedModels } = await import("../rehearsal.ts");
+  const { publishedModel, publishedModels } = await import("../predict/rehearsal.ts");
   if (Object.hasOwn(publishedModels, model)) return publishedModel(model);
   const [{ resolveModel }, { readDecoderConfig }] = await Promise.all([
     import("../io/hub.ts"),
@@ -71,7 +74,7 @@ async function decoderOf(model: string): Promise<DecoderConfig> {
 }
 
 async function print(model: string, dtype: string, found: Forecast): Promise<void> {
-  const { printBill } = await import("../memory.ts");
+  const { printBill } = await import("../tiers/memory.ts");
   const percent = (share: number): string => `${(100 * share).toFixed(0)} %`;
   const busy = Object.entries(found.busy).filter(([, share]) => share >= 0.005);
   const rows: [string, string][] = [

@@ -1,7 +1,7 @@
 // `sluice report`: a run's report made again, or several runs laid over each other.
 
 import { parseArgs } from "node:util";
-import { ConfigError } from "../errors.ts";
+import { ConfigError } from "../words/errors.ts";
 import type { Command } from "./command.ts";
 
 const help = `sluice report RUN [RUN...] [--output FILE]
@@ -25,7 +25,7 @@ async function run(args: string[]): Promise<void> {
     throw new ConfigError(
       `--output says where a comparison goes; the report of one run is always ${directory}/report.html`,
     );
-  const { writeComparison, writeReport } = await import("../report.ts");
+  const { writeComparison, writeReport } = await import("../view/report.ts");
   const report = others.length === 0 ? await writeReport(directory) : (values.output ?? "comparison.html");
   if (others.length > 0) await writeComparison(positionals, report);
   console.log(values.json ? JSON.stringify({ report }) : report);

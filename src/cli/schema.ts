@@ -14,7 +14,7 @@ it is written, and sluice train --config takes it as it is.`;
 
 async function run(args: string[]): Promise<void> {
   parseArgs({ args, options: {} });
-  const { configSchema } = await import("../config-schema.ts");
+  const { configSchema } = await import("../run/config-schema.ts");
   console.log(JSON.stringify(await configSchema(), null, 2));
 }
 

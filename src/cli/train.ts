@@ -3,8 +3,8 @@
 
 import { resolve } from "node:path";
 import { pathToFileURL } from "node:url";
-import type { TrainConfig } from "../config.ts";
-import { ConfigError } from "../errors.ts";
+import type { TrainConfig } from "../run/config.ts";
+import { ConfigError } from "../words/errors.ts";
 import type { Command } from "./command.ts";
 
 const help = `sluice train [--config FILE] [--KEY VALUE ...]
@@ -12,10 +12,10 @@ const help = `sluice train [--config FILE] [--KEY VALUE ...]
 KEY is any key of the config: --model, --data, --output, --steps, --optimizer.learningRate,
 --window.slots, ... A flag given twice makes a list. --dashboard shows the run live in a browser on
 this machine. FILE is JSON, or TypeScript with a default export; flags replace what it says.
-src/config.ts documents every key.`;
+src/run/config.ts documents every key.`;
 
 async function run(args: string[]): Promise<void> {
-  const { train } = await import("../train.ts");
+  const { train } = await import("../run/train.ts");
   const { model } = await train(await trainConfig(args));
   console.log(`model: ${model}`);
 }

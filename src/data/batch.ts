@@ -1,10 +1,10 @@
 // The unit of tokenizing: some lines of a file, or some samples, become arrays. A worker and the main thread do the same
 // work here, so how many workers there are can change the time only, never the outcome.
 
-import { DataError } from "../errors.ts";
-import type { Encoder } from "./encode.ts";
-import { isBlank, lineRecord, readRange, type FileRange } from "./files.ts";
-import { toSample, type Sample } from "./shapes.ts";
+import { DataError } from "../words/errors.ts";
+import type { Encoder } from "./text/encode.ts";
+import { isBlank, lineRecord, readRange, type FileRange } from "./read/files.ts";
+import { toSample, type Sample } from "./read/shapes.ts";
 
 /** A sample, or what is wrong with the record that should have been one. */
 export type Item = Sample | { problem: string };

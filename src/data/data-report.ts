@@ -6,13 +6,13 @@
 // tokenizes it as training does (encode.ts), so what it says is what training does.
 
 import { stripVTControlCharacters, styleText } from "node:util";
-import { DataError } from "../errors.ts";
-import { formatCount } from "../format.ts";
+import { DataError } from "../words/errors.ts";
+import { formatCount } from "../words/format.ts";
 import { noCounts } from "./batch.ts";
-import { Encoder, IGNORED, type Encoded, type EncodeOptions } from "./encode.ts";
+import { Encoder, IGNORED, type Encoded, type EncodeOptions } from "./text/encode.ts";
 import { pack, packingWaste } from "./pack.ts";
-import { listSources, readItems, sourceFiles, type DataInput } from "./source.ts";
-import type { Tokenizer } from "./tokenizer.ts";
+import { listSources, readItems, sourceFiles, type DataInput } from "./read/source.ts";
+import type { Tokenizer } from "./text/tokenizer.ts";
 
 /** How `describeData` tokenizes and shows. */
 export interface DescribeOptions extends EncodeOptions {

@@ -5,13 +5,13 @@
 // encode.ts turns one sample into documents; batch.ts does it for a block of lines. Next: loader.ts makes batches.
 
 import { availableParallelism } from "node:os";
-import { DataError } from "../errors.ts";
-import type { StatusStream } from "../status.ts";
-import { BadLines, type BadLinesMax } from "./bad-lines.ts";
+import { DataError } from "../words/errors.ts";
+import type { StatusStream } from "../run/status.ts";
+import { BadLines, type BadLinesMax } from "./read/bad-lines.ts";
 import { grouped, noCounts, type Batch, type Counts, type Task } from "./batch.ts";
-import type { EncodeOptions } from "./encode.ts";
+import type { EncodeOptions } from "./text/encode.ts";
 import { FileStamps } from "../io/file-stamps.ts";
-import { isJsonLines, readLineBlocks } from "./files.ts";
+import { isJsonLines, readLineBlocks } from "./read/files.ts";
 import {
   findSources,
   isFound,
@@ -21,12 +21,12 @@ import {
   type DataInput,
   type FoundSource,
   type FoundSources,
-} from "./source.ts";
-import { sha256, storeKey } from "./store-key.ts";
-import { Progress } from "./progress.ts";
-import { FileStore, findStored, MemoryStore, type TokenStore } from "./token-store.ts";
-import type { Tokenizer } from "./tokenizer.ts";
-import { tokenizeHere, TokenizePool } from "./tokenize.ts";
+} from "./read/source.ts";
+import { sha256, storeKey } from "./store/store-key.ts";
+import { Progress } from "./text/progress.ts";
+import { FileStore, findStored, MemoryStore, type TokenStore } from "./store/token-store.ts";
+import type { Tokenizer } from "./text/tokenizer.ts";
+import { tokenizeHere, TokenizePool } from "./text/tokenize.ts";
 
 /** Token documents laid end to end, as `Model.dataset` makes them. */
 export interface Dataset {

@@ -8,14 +8,14 @@
 // token predicts nothing of the next document. Read encode.ts for how samples become documents, mix.ts for which of them an
 // epoch takes, pack.ts for the rows.
 
-import { DataError } from "../errors.ts";
-import { formatWord } from "../format.ts";
-import { Random } from "../random.ts";
+import { DataError } from "../words/errors.ts";
+import { formatWord } from "../words/format.ts";
+import { Random } from "../words/random.ts";
 import type { Dataset } from "./dataset.ts";
-import { IGNORED } from "./encode.ts";
+import { IGNORED } from "./text/encode.ts";
 import { epochDocuments } from "./mix.ts";
 import { pack } from "./pack.ts";
-import type { Arrays } from "./token-store.ts";
+import type { Arrays } from "./store/token-store.ts";
 
 /** Tokens that go through a block at once; all arrays but `starts` have one entry per token. */
 export interface MicroBatch {

@@ -5,7 +5,7 @@
 // next epoch goes on behind it, in an order that is shuffled anew each time through. So nothing is left out for ever,
 // nothing is repeated before its time, and the choice depends on the seed and the epoch's number alone.
 
-import { Random } from "../random.ts";
+import { Random } from "../words/random.ts";
 import type { Dataset } from "./dataset.ts";
 
 /** The documents of an epoch, by number; some may come twice where a source is begun again. */

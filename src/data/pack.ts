@@ -5,7 +5,7 @@
 // the lengths and on the order in which documents of equal length are given, and the number of rows on the lengths
 // alone: every shuffle of the same documents packs into equally many rows.
 
-import { assert } from "../errors.ts";
+import { assert } from "../words/errors.ts";
 
 /** Documents by number, row by row; the lengths of a row's documents add up to at most `capacity`. */
 export function pack(lengths: ArrayLike<number>, order: ArrayLike<number>, capacity: number): number[][] {

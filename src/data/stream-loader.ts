@@ -5,8 +5,8 @@
 // the part's number alone. So the position is three numbers, epoch, part and row, and a resumed run meets exactly the batches
 // that the interrupted one would have met, whatever was tokenized when. A step is always full: it goes on into the next part.
 
-import { DataError } from "../errors.ts";
-import { Random } from "../random.ts";
+import { DataError } from "../words/errors.ts";
+import { Random } from "../words/random.ts";
 import {
   checkState,
   documentsOf,
@@ -18,7 +18,7 @@ import {
 } from "./loader.ts";
 import { pack } from "./pack.ts";
 import type { TokenStream } from "./stream.ts";
-import type { Arrays } from "./token-store.ts";
+import type { Arrays } from "./store/token-store.ts";
 
 /** Parts whose rows say how many rows all bytes will have: their blocks are a sample of the data. */
 const SAMPLED_PARTS = 3;

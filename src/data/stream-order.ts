@@ -7,10 +7,10 @@
 // share has been read.
 
 import { statSync } from "node:fs";
-import { Random } from "../random.ts";
+import { Random } from "../words/random.ts";
 import { grouped, lengthOf, type Task } from "./batch.ts";
-import { isJsonLines, type FileRange } from "./files.ts";
-import { readItems, takesAll, type FoundSource } from "./source.ts";
+import { isJsonLines, type FileRange } from "./read/files.ts";
+import { readItems, takesAll, type FoundSource } from "./read/source.ts";
 
 export interface StreamTask {
   task: Task;

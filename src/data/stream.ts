@@ -8,21 +8,21 @@
 
 import { closeSync, fstatSync, openSync, readSync } from "node:fs";
 import { availableParallelism } from "node:os";
-import { DataError } from "../errors.ts";
-import { formatBytes, formatCount } from "../format.ts";
+import { DataError } from "../words/errors.ts";
+import { formatBytes, formatCount } from "../words/format.ts";
 import { FileStamps } from "../io/file-stamps.ts";
-import { BadLines } from "./bad-lines.ts";
+import { BadLines } from "./read/bad-lines.ts";
 import { noCounts, withLineNumber, type Batch, type Counts } from "./batch.ts";
 import type { DatasetOptions, DatasetReport } from "./dataset.ts";
-import { lineNumberAt, unreadable } from "./files.ts";
-import { PartStore, type StreamAbout, type StreamProgress } from "./part-store.ts";
-import { Progress } from "./progress.ts";
-import { noSamples, type FoundSource, type FoundSources } from "./source.ts";
-import { sha256, storeKey, tokenizerKey } from "./store-key.ts";
+import { lineNumberAt, unreadable } from "./read/files.ts";
+import { PartStore, type StreamAbout, type StreamProgress } from "./store/part-store.ts";
+import { Progress } from "./text/progress.ts";
+import { noSamples, type FoundSource, type FoundSources } from "./read/source.ts";
+import { sha256, storeKey, tokenizerKey } from "./store/store-key.ts";
 import { hasBlocks, streamTasks, type StreamTask } from "./stream-order.ts";
-import type { Arrays } from "./token-store.ts";
-import type { Tokenizer } from "./tokenizer.ts";
-import { TokenizePool } from "./tokenize.ts";
+import type { Arrays } from "./store/token-store.ts";
+import type { Tokenizer } from "./text/tokenizer.ts";
+import { TokenizePool } from "./text/tokenize.ts";
 
 /** How a stream tokenizes, and how it cuts what comes. */
 export interface StreamOptions extends Omit<DatasetOptions, "bytesMin"> {

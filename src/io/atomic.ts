@@ -8,7 +8,7 @@
 import { existsSync, readdirSync, rmSync } from "node:fs";
 import { type FileHandle, open, readdir, rename, rm } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
-import { SluiceError } from "../errors.ts";
+import { SluiceError } from "../words/errors.ts";
 
 let serial = 0;
 

@@ -2,7 +2,7 @@
 // that is written to, or replaced, while it is read gives half of one and half of another, and nothing else would tell.
 
 import { statSync } from "node:fs";
-import { DataError } from "../errors.ts";
+import { DataError } from "../words/errors.ts";
 
 export class FileStamps {
   readonly #stamps = new Map<string, string>();

@@ -3,8 +3,8 @@
 
 import { homedir } from "node:os";
 import { join } from "node:path";
-import { ModelError } from "../errors.ts";
-import { formatDuration } from "../format.ts";
+import { ModelError } from "../words/errors.ts";
+import { formatDuration } from "../words/format.ts";
 
 /** Which model or dataset is asked for, and of whom. */
 export interface HubModel {

@@ -7,7 +7,7 @@
 import { existsSync, statSync } from "node:fs";
 import { mkdir, readFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import { DataError, ModelError } from "../errors.ts";
+import { DataError, ModelError } from "../words/errors.ts";
 import { explainFileError, writeFileAtomic } from "./atomic.ts";
 import { Connection, HubError, hubEndpoint, isOffline, readToken } from "./hub-connection.ts";
 import { downloadMissing, type RemoteFile, type Repository } from "./hub-download.ts";

@@ -11,9 +11,9 @@ import { createHash } from "node:crypto";
 import { constants, statSync } from "node:fs";
 import { type FileHandle, mkdir, open, rename, rm, statfs, symlink } from "node:fs/promises";
 import { dirname, join, relative } from "node:path";
-import { ModelError } from "../errors.ts";
-import { formatBytes } from "../format.ts";
-import type { StatusStream } from "../status.ts";
+import { ModelError } from "../words/errors.ts";
+import { formatBytes } from "../words/format.ts";
+import type { StatusStream } from "../run/status.ts";
 import { syncDirectory, temporaryPath } from "./atomic.ts";
 import { Connection, HubError, type HubModel } from "./hub-connection.ts";
 

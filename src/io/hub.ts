@@ -10,10 +10,10 @@
 import { existsSync } from "node:fs";
 import { mkdir, readFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import { ModelError } from "../errors.ts";
+import { ModelError } from "../words/errors.ts";
 import { readDecoderConfig } from "../models/config.ts";
-import type { StatusStream } from "../status.ts";
-import { formatWord } from "../format.ts";
+import type { StatusStream } from "../run/status.ts";
+import { formatWord } from "../words/format.ts";
 import { explainFileError, writeFileAtomic } from "./atomic.ts";
 import { Connection, HubError, hubEndpoint, isOffline, readToken } from "./hub-connection.ts";
 import { downloadMissing, type RemoteFile, type Repository } from "./hub-download.ts";

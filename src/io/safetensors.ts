@@ -19,7 +19,7 @@ import {
   statSync,
 } from "node:fs";
 import { dirname, join } from "node:path";
-import { assert, ModelError } from "../errors.ts";
+import { assert, ModelError } from "../words/errors.ts";
 import { explainFileError } from "./atomic.ts";
 import { FileStamps } from "./file-stamps.ts";
 import { isObject, parseJson } from "./json.ts";

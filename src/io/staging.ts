@@ -2,7 +2,7 @@
 // while the other one empties.
 
 import type { Buffer, Engine } from "../native/runtime.ts";
-import { Resource, type Plan, type Range } from "../plan.ts";
+import { Resource, type Plan, type Range } from "../plan/plan.ts";
 
 /** A place in pinned memory; who fills it writes the resource, who empties it reads it. */
 interface Staged {

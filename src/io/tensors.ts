@@ -2,9 +2,9 @@
 // file is checksummed piece by piece while it moves. What lies on the device passes through staging buffers.
 
 import { join } from "node:path";
-import { CheckpointError, ModelError, NativeError, StepError } from "../errors.ts";
+import { CheckpointError, ModelError, NativeError, StepError } from "../words/errors.ts";
 import type { Buffer, Engine } from "../native/runtime.ts";
-import { Plan, type Label, type Range } from "../plan.ts";
+import { Plan, type Label, type Range } from "../plan/plan.ts";
 import { elementBytes, type FileLayout, type ModelTensors } from "./safetensors.ts";
 import { Staging } from "./staging.ts";
 

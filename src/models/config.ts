@@ -9,10 +9,10 @@
 // the model is refused with a message that names the file, the key and what is supported. Read `parameters.ts` next.
 
 import { readFileSync } from "node:fs";
-import { ModelError } from "../errors.ts";
+import { ModelError } from "../words/errors.ts";
 import { explainFileError } from "../io/atomic.ts";
 import { isObject, parseJson } from "../io/json.ts";
-import { closest } from "../suggest.ts";
+import { closest } from "../words/suggest.ts";
 import type { Architecture, DecoderSizes } from "./architecture.ts";
 import { ConfigFields } from "./fields.ts";
 import { architectureOf } from "./index.ts";

@@ -6,7 +6,7 @@
 // Nothing here allocates or orders anything: the functions record ops on the compute stream over ranges they are given.
 // Dimensions: T tokens, C hidden, F intermediate, V vocabulary, H query heads, K key/value heads, D head dim.
 
-import type { Event, Plan, Range } from "../plan.ts";
+import type { Event, Plan, Range } from "../plan/plan.ts";
 import type { Dtype } from "../native/abi.gen.ts";
 import type { GroupName } from "./architecture.ts";
 import type { DecoderConfig } from "./config.ts";

@@ -2,7 +2,7 @@
 // definition, not honoured; `config.ts` then decides whether that is harmless. So the list of honoured keys cannot go
 // stale: it is the code that reads them. Every error names the file and the key.
 
-import { ModelError } from "../errors.ts";
+import { ModelError } from "../words/errors.ts";
 import { isObject } from "../io/json.ts";
 
 export class ConfigFields {

@@ -1,8 +1,8 @@
 // The architectures Sluice can train, by config.json's `model_type`. To add one of the same family, write its file
 // (`llama.ts` is the shortest to copy) and add it to this list.
 
-import { ModelError } from "../errors.ts";
-import { closest } from "../suggest.ts";
+import { ModelError } from "../words/errors.ts";
+import { closest } from "../words/suggest.ts";
 import type { Architecture } from "./architecture.ts";
 import { llama } from "./llama.ts";
 import { mistral } from "./mistral.ts";

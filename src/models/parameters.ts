@@ -12,7 +12,7 @@
 //
 // Everything here is pure. Read `open.ts` next for how a directory is checked against this layout.
 
-import { assert, ModelError } from "../errors.ts";
+import { assert, ModelError } from "../words/errors.ts";
 import { elementCount, type ModelTensors } from "../io/safetensors.ts";
 import { embedding, finalNorm, type GroupName, layerPrefix, lmHead, type TensorTemplate } from "./architecture.ts";
 import type { DecoderConfig } from "./config.ts";

@@ -5,7 +5,7 @@ import { dlopen, toArrayBuffer, type Pointer } from "bun:ffi";
 import { existsSync, mkdirSync, readdirSync } from "node:fs";
 import { homedir } from "node:os";
 import { dirname, join } from "node:path";
-import { NativeError } from "../errors.ts";
+import { NativeError } from "../words/errors.ts";
 import { abiHash, symbols } from "./abi.gen.ts";
 
 const root = join(import.meta.dir, "../..");

@@ -5,12 +5,12 @@
 // alive exactly as long as somebody waits.
 
 import { read } from "node:fs";
-import { CancelledError, MemoryError, NativeError, StepError, assert } from "../errors.ts";
-import { accesses, describeLabel, Range, type BufferLike, type Event, type Plan } from "../plan.ts";
+import { CancelledError, MemoryError, NativeError, StepError, assert } from "../words/errors.ts";
+import { accesses, describeLabel, Range, type BufferLike, type Event, type Plan } from "../plan/plan.ts";
 import { deviceKinds, places, type DeviceKind, type Place } from "./abi.gen.ts";
-import { formatBytes, formatPlaces } from "../format.ts";
-import { usableHostBytes } from "../host-memory.ts";
-import type { Limits } from "../memory.ts";
+import { formatBytes, formatPlaces } from "../words/format.ts";
+import { usableHostBytes } from "../tiers/host-memory.ts";
+import type { Limits } from "../tiers/memory.ts";
 import { cacheDirectory, kernelFiles, native, windowInto, type Native } from "./library.ts";
 
 /** A named range of native memory, or an open file. Zeroed when made. */

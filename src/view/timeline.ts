@@ -2,7 +2,7 @@
 // become hundreds of spans, because neighbours of the same phase and block that follow each other closely are one span
 // to the eye. Pure; `dashboard.ts` asks for it, dashboard.js draws it.
 
-import type { Command } from "../plan.ts";
+import type { Command } from "../plan/plan.ts";
 import type { Stream } from "../native/abi.gen.ts";
 
 export interface Timeline {

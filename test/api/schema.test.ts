@@ -2,8 +2,8 @@
 // ones that are filled in. The validator is a small one of this test's own.
 
 import { expect, test } from "bun:test";
-import { configSchema, type JsonSchema } from "../../src/config-schema.ts";
-import { parseConfig } from "../../src/config.ts";
+import { configSchema, type JsonSchema } from "../../src/run/config-schema.ts";
+import { parseConfig } from "../../src/run/config.ts";
 import { trainConfig } from "../../src/cli/train.ts";
 import { sluice } from "../support/cli.ts";
 import { temporaryDirectory } from "../support/models.ts";

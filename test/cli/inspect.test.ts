@@ -3,8 +3,8 @@
 import { expect, setDefaultTimeout, test } from "bun:test";
 import { cpSync, mkdirSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { examine } from "../../src/doctor.ts";
-import { inspect, type ModelInspection } from "../../src/inspect.ts";
+import { examine } from "../../src/view/doctor.ts";
+import { inspect, type ModelInspection } from "../../src/keep/inspect.ts";
 import { train } from "../../src/index.ts";
 import { sluice } from "../support/cli.ts";
 import { fixtures, temporaryDirectory } from "../support/models.ts";

@@ -5,12 +5,12 @@
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import { cpSync, existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { restoreCheckpoint, saveCheckpoint } from "../../src/checkpoint.ts";
+import { restoreCheckpoint, saveCheckpoint } from "../../src/keep/checkpoint.ts";
 import { Loader, type StepBatch } from "../../src/data/loader.ts";
-import { CancelledError, CheckpointError, StepError } from "../../src/errors.ts";
-import { load } from "../../src/model.ts";
-import { Plan, accesses, describeLabel, type Command } from "../../src/plan.ts";
-import { Trainer } from "../../src/trainer.ts";
+import { CancelledError, CheckpointError, StepError } from "../../src/words/errors.ts";
+import { load } from "../../src/engine/model.ts";
+import { Plan, accesses, describeLabel, type Command } from "../../src/plan/plan.ts";
+import { Trainer } from "../../src/engine/trainer.ts";
 import { filesIn, makeRecipe, tinyModel, trainToEnd } from "../support/crash.ts";
 import { readRaw, temporaryDirectory } from "../support/models.ts";
 import { plainConfig } from "../support/training.ts";

@@ -4,8 +4,8 @@
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import { cpSync, rmSync, truncateSync } from "node:fs";
 import { basename, join } from "node:path";
-import type { TrainConfig } from "../../src/config.ts";
-import { Random } from "../../src/random.ts";
+import type { TrainConfig } from "../../src/run/config.ts";
+import { Random } from "../../src/words/random.ts";
 import { flipBit, interruptedRun, makeRecipe, namesIn, outcome, snapshot, trainToEnd } from "../support/crash.ts";
 import { temporaryDirectory } from "../support/models.ts";
 

@@ -8,8 +8,8 @@
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import { cpSync, mkdirSync, statSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
-import { listCheckpoints } from "../../src/checkpoint.ts";
-import type { TrainConfig } from "../../src/config.ts";
+import { listCheckpoints } from "../../src/keep/checkpoint.ts";
+import type { TrainConfig } from "../../src/run/config.ts";
 import { replaceDirectory } from "../../src/io/atomic.ts";
 import {
   filesIn,

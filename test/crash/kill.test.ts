@@ -8,9 +8,9 @@
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import { statSync } from "node:fs";
 import { basename, join } from "node:path";
-import { listCheckpoints, readManifest } from "../../src/checkpoint.ts";
-import type { TrainConfig } from "../../src/config.ts";
-import { Random } from "../../src/random.ts";
+import { listCheckpoints, readManifest } from "../../src/keep/checkpoint.ts";
+import type { TrainConfig } from "../../src/run/config.ts";
+import { Random } from "../../src/words/random.ts";
 import {
   killWhen,
   leftBehind,

@@ -3,12 +3,12 @@
 
 import { afterAll, expect, setDefaultTimeout, test } from "bun:test";
 import { readFileSync, readdirSync } from "node:fs";
-import { saveCheckpoint } from "../../src/checkpoint.ts";
+import { saveCheckpoint } from "../../src/keep/checkpoint.ts";
 import { Loader } from "../../src/data/loader.ts";
-import { load } from "../../src/model.ts";
+import { load } from "../../src/engine/model.ts";
 import { Engine } from "../../src/native/runtime.ts";
-import { Plan } from "../../src/plan.ts";
-import { Trainer } from "../../src/trainer.ts";
+import { Plan } from "../../src/plan/plan.ts";
+import { Trainer } from "../../src/engine/trainer.ts";
 import { makeRecipe, tinyModel } from "../support/crash.ts";
 import { temporaryDirectory } from "../support/models.ts";
 import { plainConfig } from "../support/training.ts";

@@ -5,9 +5,9 @@ import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { hostname } from "node:os";
 import { join } from "node:path";
-import type { TrainConfig } from "../../src/config.ts";
-import { RunBusyError } from "../../src/errors.ts";
-import { RunLock } from "../../src/run-lock.ts";
+import type { TrainConfig } from "../../src/run/config.ts";
+import { RunBusyError } from "../../src/words/errors.ts";
+import { RunLock } from "../../src/run/lock.ts";
 import { ended, killWhen, lines, makeRecipe, namesIn, snapshot, startTraining, trainToEnd } from "../support/crash.ts";
 import { temporaryDirectory } from "../support/models.ts";
 
@@ -70,7 +70,7 @@ test("a run that fails frees the directory, before its first step and after", as
 
 test("a process that leaves in the middle frees it, too", async () => {
   const config = endless("left");
-  const script = `import { train } from "./src/train.ts"; await train(${JSON.stringify(config)}, { onStep: () => process.exit(7) });`;
+  const script = `import { train } from "./src/run/train.ts"; await train(${JSON.stringify(config)}, { onStep: () => process.exit(7) });`;
   const cwd = join(import.meta.dir, "../..");
   const child = Bun.spawn([process.execPath, "-e", script], { cwd, stdout: "ignore", stderr: "inherit" });
   expect(await child.exited).toBe(7);
@@ -143,7 +143,7 @@ describe("the lock itself", () => {
     const go = join(directory.path, "go");
     const script = `
       import { existsSync } from "node:fs";
-      import { RunLock } from "./src/run-lock.ts";
+      import { RunLock } from "./src/run/lock.ts";
       console.log("ready");
       while (!existsSync(${JSON.stringify(go)}));
       try { globalThis.lock = new RunLock(${JSON.stringify(path)}); console.log("got"); } catch (error) { console.log(error.name); }

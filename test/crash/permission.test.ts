@@ -6,7 +6,7 @@
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import { chmodSync, cpSync, mkdirSync } from "node:fs";
 import { join } from "node:path";
-import type { TrainConfig } from "../../src/config.ts";
+import type { TrainConfig } from "../../src/run/config.ts";
 import {
   ended,
   interruptedRun,

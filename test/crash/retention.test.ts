@@ -5,8 +5,8 @@
 import { afterEach, beforeEach, expect, setDefaultTimeout, test } from "bun:test";
 import { mkdirSync, readdirSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
-import { checkpointsToDelete, listCheckpoints, pruneCheckpoints, setAside } from "../../src/checkpoint.ts";
-import { Random } from "../../src/random.ts";
+import { checkpointsToDelete, listCheckpoints, pruneCheckpoints, setAside } from "../../src/keep/checkpoint.ts";
+import { Random } from "../../src/words/random.ts";
 import { lines, makeRecipe, namesIn, outcome, trainToEnd } from "../support/crash.ts";
 import { temporaryDirectory } from "../support/models.ts";
 

@@ -3,11 +3,11 @@
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { parquetWriteBuffer } from "hyparquet-writer";
-import { Encoder } from "../../src/data/encode.ts";
-import { readRecords } from "../../src/data/files.ts";
-import { readItems } from "../../src/data/source.ts";
-import { loadTokenizer } from "../../src/data/tokenizer.ts";
-import { DataError } from "../../src/errors.ts";
+import { Encoder } from "../../src/data/text/encode.ts";
+import { readRecords } from "../../src/data/read/files.ts";
+import { readItems } from "../../src/data/read/source.ts";
+import { loadTokenizer } from "../../src/data/text/tokenizer.ts";
+import { DataError } from "../../src/words/errors.ts";
 import { fixtures } from "../support/models.ts";
 import { must, type Reader, type Target } from "./harness.ts";
 import { bytesOf, type Bytes } from "./mutate.ts";

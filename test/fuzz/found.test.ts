@@ -5,12 +5,12 @@ import { cpSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { trainConfig } from "../../src/cli/train.ts";
 import { checkState } from "../../src/data/loader.ts";
-import { readRecords } from "../../src/data/files.ts";
-import { loadTokenizer } from "../../src/data/tokenizer.ts";
-import { ConfigError, DataError, ModelError, NativeError, SluiceError } from "../../src/errors.ts";
+import { readRecords } from "../../src/data/read/files.ts";
+import { loadTokenizer } from "../../src/data/text/tokenizer.ts";
+import { ConfigError, DataError, ModelError, NativeError, SluiceError } from "../../src/words/errors.ts";
 import { readDecoderConfig } from "../../src/models/config.ts";
 import { Engine } from "../../src/native/runtime.ts";
-import { Plan, type Command } from "../../src/plan.ts";
+import { Plan, type Command } from "../../src/plan/plan.ts";
 import { fixtures, readJson, temporaryDirectory } from "../support/models.ts";
 
 const tiny = join(fixtures, "qwen3-tiny");

@@ -6,8 +6,8 @@
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { SluiceError } from "../../src/errors.ts";
-import { Random } from "../../src/random.ts";
+import { SluiceError } from "../../src/words/errors.ts";
+import { Random } from "../../src/words/random.ts";
 import { bytesOf, mutateBytes, mutateJson, one, textOf, type Bytes } from "./mutate.ts";
 
 /** Reads one input; returns when it was accepted. */

@@ -2,9 +2,9 @@
 
 import { copyFileSync, existsSync, mkdirSync, readFileSync, realpathSync, symlinkSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { ChatTemplate, encodeConversation } from "../../src/data/chat.ts";
-import { loadTokenizer, type Tokenizer } from "../../src/data/tokenizer.ts";
-import { DataError, ModelError } from "../../src/errors.ts";
+import { ChatTemplate, encodeConversation } from "../../src/data/text/chat.ts";
+import { loadTokenizer, type Tokenizer } from "../../src/data/text/tokenizer.ts";
+import { DataError, ModelError } from "../../src/words/errors.ts";
 import { isObject, parseJson } from "../../src/io/json.ts";
 import { layoutSafetensors, openModelTensors, readSafetensors } from "../../src/io/safetensors.ts";
 import { readDecoderConfig } from "../../src/models/config.ts";

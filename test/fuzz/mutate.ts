@@ -1,7 +1,7 @@
 // Damage to good inputs: bits, bytes, pieces, and the structure of JSON. What comes out depends on the seed and the round
 // alone, so any round can be repeated by itself.
 
-import type { Random } from "../../src/random.ts";
+import type { Random } from "../../src/words/random.ts";
 
 export type Bytes = Uint8Array<ArrayBuffer>;
 

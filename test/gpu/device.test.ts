@@ -3,9 +3,9 @@
 // (stand-in.test.ts), whose streams run late and in any order that events allow.
 
 import { afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { CancelledError, MemoryError, NativeError, StepError } from "../../src/errors.ts";
+import { CancelledError, MemoryError, NativeError, StepError } from "../../src/words/errors.ts";
 import { Engine, type Buffer as NativeBuffer } from "../../src/native/runtime.ts";
-import { Plan, type Event, type Range } from "../../src/plan.ts";
+import { Plan, type Event, type Range } from "../../src/plan/plan.ts";
 import { onGpus } from "../support/ops.ts";
 import { Draw } from "../support/tensors.ts";
 

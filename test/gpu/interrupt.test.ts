@@ -6,10 +6,10 @@
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
-import { listCheckpoints, readManifest } from "../../src/checkpoint.ts";
-import type { TrainConfig } from "../../src/config.ts";
+import { listCheckpoints, readManifest } from "../../src/keep/checkpoint.ts";
+import type { TrainConfig } from "../../src/run/config.ts";
 import { Engine } from "../../src/native/runtime.ts";
-import { Random } from "../../src/random.ts";
+import { Random } from "../../src/words/random.ts";
 import { ended, filesIn, lines, makeRecipe, namesIn, root, type Ended, type Run } from "../support/crash.ts";
 import { temporaryDirectory } from "../support/models.ts";
 import { onGpus } from "../support/ops.ts";

@@ -60,8 +60,8 @@ async function expectPass(paths: string[], pattern?: string): Promise<void> {
 async function script(body: string, environment: Record<string, string> = {}): Promise<string> {
   const imports = [
     "Engine } from './src/native/runtime.ts",
-    "Plan } from './src/plan.ts",
-    "load } from './src/model.ts",
+    "Plan } from './src/plan/plan.ts",
+    "load } from './src/engine/model.ts",
   ];
   const { code, output, errors } = await run(
     ["-e", `${imports.map((line) => `import { ${line}';`).join("\n")}\n${body}`],
@@ -185,7 +185,7 @@ describe("what a machine may lack is named", () => {
   test("memory for a run: the bill says so before anything is allocated", async () => {
     const body = `
       try { using model = await load(${JSON.stringify(join(fixtures, "qwen3-tiny"))}, { device: "hip", deviceMemory: ${112 << 20} });
-        const { Session, inferenceShape } = await import("./src/session.ts");
+        const { Session, inferenceShape } = await import("./src/engine/session.ts");
         new Session(model, inferenceShape(model, { sequenceLength: 4096, batchSize: 8, microBatchTokens: 32768, gradientAccumulation: 1 }), new Map());
         console.log("opened");
       } catch (error) { console.log(error.name + ": " + error.message); }`;
@@ -193,10 +193,10 @@ describe("what a machine may lack is named", () => {
   });
   test("memory to train: the least that a config can be fitted to is checked before the weights are read", async () => {
     const body = (options: string, needed: string) => `
-      const { parseConfig } = await import("./src/config.ts");
-      const { checkLeast } = await import("./src/trainer.ts");
-      const { memoryBill, deviceBytesOf } = await import("./src/memory.ts");
-      const { Trainer } = await import("./src/trainer.ts");
+      const { parseConfig } = await import("./src/run/config.ts");
+      const { checkLeast } = await import("./src/engine/trainer.ts");
+      const { memoryBill, deviceBytesOf } = await import("./src/tiers/memory.ts");
+      const { Trainer } = await import("./src/engine/trainer.ts");
       const config = await parseConfig({ model: "m", data: "d", output: "o", device: "hip", steps: 1, sequenceLength: 512, batchSize: 4 });
       const directory = ${JSON.stringify(join(fixtures, "qwen3-tiny"))};
       const held = [];
@@ -224,7 +224,7 @@ describe("what a machine may lack is named", () => {
 
 describe("what may go wrong on the way", () => {
   const training = `
-    const { Trainer } = await import("./src/trainer.ts");
+    const { Trainer } = await import("./src/engine/trainer.ts");
     const { plainConfig, randomStep } = await import("./test/support/training.ts");
     const { Draw } = await import("./test/support/tensors.ts");
     const rows = { sequenceLength: 40, passes: 1, microBatches: 2 };

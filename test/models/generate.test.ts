@@ -4,11 +4,11 @@
 import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { cpSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { ConfigError, MemoryError, ModelError } from "../../src/errors.ts";
-import { exportModel } from "../../src/export.ts";
-import type { GenerateOptions } from "../../src/generate.ts";
-import { load, type LoadOptions, type Model } from "../../src/model.ts";
-import { Trainer } from "../../src/trainer.ts";
+import { ConfigError, MemoryError, ModelError } from "../../src/words/errors.ts";
+import { exportModel } from "../../src/keep/export.ts";
+import type { GenerateOptions } from "../../src/engine/generate.ts";
+import { load, type LoadOptions, type Model } from "../../src/engine/model.ts";
+import { Trainer } from "../../src/engine/trainer.ts";
 import { fixtures, readJson, readRaw, temporaryDirectory } from "../support/models.ts";
 import { Draw } from "../support/tensors.ts";
 import { plainConfig, randomStep } from "../support/training.ts";

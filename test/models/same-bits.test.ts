@@ -7,11 +7,11 @@
 
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { join } from "node:path";
-import { restoreCheckpoint, saveCheckpoint } from "../../src/checkpoint.ts";
-import type { StepShape } from "../../src/memory.ts";
-import { load } from "../../src/model.ts";
+import { restoreCheckpoint, saveCheckpoint } from "../../src/keep/checkpoint.ts";
+import type { StepShape } from "../../src/tiers/memory.ts";
+import { load } from "../../src/engine/model.ts";
 import type { DeviceKind, Dtype } from "../../src/native/abi.gen.ts";
-import { Trainer, type StepResult, type TrainerConfig } from "../../src/trainer.ts";
+import { Trainer, type StepResult, type TrainerConfig } from "../../src/engine/trainer.ts";
 import { fixtures, temporaryDirectory } from "../support/models.ts";
 import { Draw } from "../support/tensors.ts";
 import { masterWeights, plainConfig, randomStep, stateDigests } from "../support/training.ts";

@@ -2,7 +2,7 @@
 // copies must be exact; sums are compared with float64.
 
 import { expect } from "bun:test";
-import { bucketsOf } from "../../src/inputs.ts";
+import { bucketsOf } from "../../src/step/inputs.ts";
 import { onDevices, onHost, trial } from "../support/ops.ts";
 import { output, tensor, type Tensor } from "../support/tensors.ts";
 import { expectClose, expectEqualBits } from "../support/tolerance.ts";

@@ -2,11 +2,11 @@
 // should see it must be among the violations. What a plan checker misses here it would miss in a real mistake.
 
 import { describe, expect, test } from "bun:test";
-import { checkPlans } from "../../src/plan-check.ts";
-import { accesses, Plan, Range, type Command } from "../../src/plan.ts";
+import { checkPlans } from "../../src/plan/check/check.ts";
+import { accesses, Plan, Range, type Command } from "../../src/plan/plan.ts";
 import type { OpName } from "../../src/native/abi.gen.ts";
-import { rehearse } from "../../src/rehearsal.ts";
-import type { RecordedStep, StepRecorder } from "../../src/step.ts";
+import { rehearse } from "../../src/predict/rehearsal.ts";
+import type { RecordedStep, StepRecorder } from "../../src/step/step.ts";
 import { recordAll, shapeOf, type PlanCase } from "./cases.ts";
 
 const base: PlanCase = {

@@ -2,17 +2,17 @@
 // and prints as one line, so that a failure can be played again from its text.
 
 import type { MicroBatch, StepBatch } from "../../src/data/loader.ts";
-import { keepLast, type StepShape } from "../../src/memory.ts";
+import { keepLast, type StepShape } from "../../src/tiers/memory.ts";
 import { keepLevels, type KeepLevel } from "../../src/models/decoder.ts";
-import { Random } from "../../src/random.ts";
+import { Random } from "../../src/words/random.ts";
 import {
   describeModel,
   rehearsedBatch,
   rehearsedMicroBatch,
   rehearsedSettings,
   rehearsedShape,
-} from "../../src/rehearsal.ts";
-import { recordEvaluation, recordStep, type RecordedStep, type StepRecorder } from "../../src/step.ts";
+} from "../../src/predict/rehearsal.ts";
+import { recordEvaluation, recordStep, type RecordedStep, type StepRecorder } from "../../src/step/step.ts";
 
 export interface PlanCase {
   seed: number;

@@ -4,9 +4,9 @@
 
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { join } from "node:path";
-import { CancelledError, NativeError, StepError } from "../../src/errors.ts";
+import { CancelledError, NativeError, StepError } from "../../src/words/errors.ts";
 import { Engine, type Buffer } from "../../src/native/runtime.ts";
-import { Plan, Range, type Event, type RecordOptions } from "../../src/plan.ts";
+import { Plan, Range, type Event, type RecordOptions } from "../../src/plan/plan.ts";
 
 let engine: Engine;
 let buffers: Buffer[];
@@ -378,7 +378,7 @@ describe("the process", () => {
   async function run(script: string): Promise<{ output: string; code: number }> {
     const prelude = `
       import { Engine } from ${JSON.stringify(join(import.meta.dir, "../../src/native/runtime.ts"))};
-      import { Plan } from ${JSON.stringify(join(import.meta.dir, "../../src/plan.ts"))};
+      import { Plan } from ${JSON.stringify(join(import.meta.dir, "../../src/plan/plan.ts"))};
       const engine = new Engine({ device: "null", workers: 2 });
       const buffer = engine.buffer("host", 64, "buffer");
       engine.disturb({ jitterUs: 20_000, seed: 1 });

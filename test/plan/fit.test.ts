@@ -2,14 +2,14 @@
 // measured machine every step of issue 3's table, with a 24 GiB card and with all of it.
 
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
-import { evenTokens } from "../../src/config.ts";
-import { fit, logitsRowsFor, predictedSeconds, type Choice, type Room } from "../../src/fit.ts";
-import { machineNamed } from "../../src/machines.ts";
-import { bytesIn, deviceBytesOf, memoryBill, type StepShape } from "../../src/memory.ts";
+import { evenTokens } from "../../src/run/config.ts";
+import { fit, logitsRowsFor, predictedSeconds, type Choice, type Room } from "../../src/predict/fit.ts";
+import { machineNamed } from "../../src/predict/machines.ts";
+import { bytesIn, deviceBytesOf, memoryBill, type StepShape } from "../../src/tiers/memory.ts";
 import { keepLevels } from "../../src/models/decoder.ts";
-import { checkPlans } from "../../src/plan-check.ts";
-import { Random } from "../../src/random.ts";
-import { describeModel, publishedModel, rehearse, rehearsedShape } from "../../src/rehearsal.ts";
+import { checkPlans } from "../../src/plan/check/check.ts";
+import { Random } from "../../src/words/random.ts";
+import { describeModel, publishedModel, rehearse, rehearsedShape } from "../../src/predict/rehearsal.ts";
 import { describeCase, randomCase, recordAll, shapeOf } from "./cases.ts";
 
 setDefaultTimeout(120_000);

@@ -3,7 +3,7 @@
 // end. The reference plays the same steps with two slots, one command after another.
 
 import { expect, test } from "bun:test";
-import { Random } from "../../src/random.ts";
+import { Random } from "../../src/words/random.ts";
 import { describeCase, randomCase, type PlanCase } from "./cases.ts";
 import { playCase } from "./null-device.ts";
 

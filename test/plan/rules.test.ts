@@ -2,9 +2,9 @@
 // ones, and the stories of ordering mistakes that were made once. A failure prints the case; `SLUICE_SEED` plays one again.
 
 import { expect, test } from "bun:test";
-import { checkPlans } from "../../src/plan-check.ts";
-import { rehearse, rehearsedBatch, rehearsedMicroBatch, rehearsedSettings } from "../../src/rehearsal.ts";
-import { recordEvaluation, recordStep } from "../../src/step.ts";
+import { checkPlans } from "../../src/plan/check/check.ts";
+import { rehearse, rehearsedBatch, rehearsedMicroBatch, rehearsedSettings } from "../../src/predict/rehearsal.ts";
+import { recordEvaluation, recordStep } from "../../src/step/step.ts";
 import { describeCase, randomCase, recordAll, shapeOf, smallCases, type PlanCase } from "./cases.ts";
 
 /** The first violations of a case, as text; empty when it keeps all rules. */

@@ -2,13 +2,13 @@
 // are the bill's, and for the 8B shape on the measured machine it lands where the notes (notes/h200.md) expect a step.
 
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
-import { machines, type Machine } from "../../src/machines.ts";
-import { bytesIn, memoryBill } from "../../src/memory.ts";
+import { machines, type Machine } from "../../src/predict/machines.ts";
+import { bytesIn, memoryBill } from "../../src/tiers/memory.ts";
 import type { Ops, Place, Stream } from "../../src/native/abi.gen.ts";
-import { Plan, Range, type Event, type RecordOptions } from "../../src/plan.ts";
-import { publishedModel, rehearse } from "../../src/rehearsal.ts";
-import { simulate } from "../../src/simulate.ts";
-import type { RecordedStep } from "../../src/step.ts";
+import { Plan, Range, type Event, type RecordOptions } from "../../src/plan/plan.ts";
+import { publishedModel, rehearse } from "../../src/predict/rehearsal.ts";
+import { simulate } from "../../src/predict/simulate.ts";
+import type { RecordedStep } from "../../src/step/step.ts";
 import { parameterCount, parameterBlocks } from "../../src/models/parameters.ts";
 import { predict } from "../../scripts/simulate.ts";
 import { describeCase, randomCase, recordAll, shapeOf } from "./cases.ts";

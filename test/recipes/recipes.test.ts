@@ -4,7 +4,7 @@
 import { expect, setDefaultTimeout, test } from "bun:test";
 import { existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { inspect } from "../../src/inspect.ts";
+import { inspect } from "../../src/keep/inspect.ts";
 import { fixtures, temporaryDirectory } from "../support/models.ts";
 import { conversations } from "../support/small-run.ts";
 

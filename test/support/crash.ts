@@ -4,9 +4,9 @@
 import { createHash } from "node:crypto";
 import { existsSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { basename, join, relative } from "node:path";
-import type { TrainConfig } from "../../src/config.ts";
-import { assert } from "../../src/errors.ts";
-import { Random } from "../../src/random.ts";
+import type { TrainConfig } from "../../src/run/config.ts";
+import { assert } from "../../src/words/errors.ts";
+import { Random } from "../../src/words/random.ts";
 import { fixtures, readJson } from "./models.ts";
 
 export const tinyModel = join(fixtures, "qwen3-tiny");

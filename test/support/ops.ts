@@ -8,10 +8,10 @@
 // the kernels of the smaller CPU level; SLUICE_TEST_DEVICE=cuda runs those of one device; SLUICE_TEST_SEED=n draws other numbers.
 
 import { afterAll, beforeAll, describe, test } from "bun:test";
-import { NativeError } from "../../src/errors.ts";
+import { NativeError } from "../../src/words/errors.ts";
 import { ops, type DeviceKind, type Dtype, type OpName, type Ops } from "../../src/native/abi.gen.ts";
 import { Engine, type Buffer as NativeBuffer } from "../../src/native/runtime.ts";
-import { Plan, type Range } from "../../src/plan.ts";
+import { Plan, type Range } from "../../src/plan/plan.ts";
 import { Draw, Tensor } from "./tensors.ts";
 
 interface Device {

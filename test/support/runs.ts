@@ -3,8 +3,8 @@
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { makeQuickstart } from "../../scripts/quickstart.ts";
-import { MetricsLog, type StepMetrics } from "../../src/metrics.ts";
-import type { RunFacts } from "../../src/run-folder.ts";
+import { MetricsLog, type StepMetrics } from "../../src/run/metrics.ts";
+import type { RunFacts } from "../../src/run/folder.ts";
 
 export function stepMetrics(step: number, changes: Partial<StepMetrics> = {}): StepMetrics {
   return {
@@ -80,7 +80,7 @@ export async function tinyRecipe(directory: string) {
 
 /** A run in its own process: `console` and Ctrl-C belong to it. */
 export function trainApart(config: object) {
-  const script = `import { train } from "./src/train.ts"; await train(${JSON.stringify(config)});`;
+  const script = `import { train } from "./src/run/train.ts"; await train(${JSON.stringify(config)});`;
   const cwd = join(import.meta.dir, "../..");
   return Bun.spawn([process.execPath, "-e", script], { cwd, stdin: "ignore", stdout: "pipe", stderr: "inherit" });
 }

@@ -2,7 +2,7 @@
 // on JavaScript's side. And the seeded numbers that fill them.
 
 import type { Dtype } from "../../src/native/abi.gen.ts";
-import { Random } from "../../src/random.ts";
+import { Random } from "../../src/words/random.ts";
 
 export type Element = Dtype | "float64" | "int32" | "uint16" | "int16";
 

@@ -3,10 +3,10 @@
 
 import type { MicroBatch, StepBatch } from "../../src/data/loader.ts";
 import type { DecoderConfig } from "../../src/models/config.ts";
-import type { Model } from "../../src/model.ts";
+import type { Model } from "../../src/engine/model.ts";
 import type { Buffer } from "../../src/native/runtime.ts";
-import { Plan } from "../../src/plan.ts";
-import type { Trainer, TrainerConfig } from "../../src/trainer.ts";
+import { Plan } from "../../src/plan/plan.ts";
+import type { Trainer, TrainerConfig } from "../../src/engine/trainer.ts";
 import { cumulative, type Draw } from "./tensors.ts";
 
 export interface Rows {

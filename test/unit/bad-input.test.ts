@@ -4,9 +4,9 @@
 import { describe, expect, test } from "bun:test";
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
-import { parseConfig } from "../../src/config.ts";
+import { parseConfig } from "../../src/run/config.ts";
 import { loadDataset } from "../../src/data/dataset.ts";
-import { loadTokenizer } from "../../src/data/tokenizer.ts";
+import { loadTokenizer } from "../../src/data/text/tokenizer.ts";
 import { testDirectory } from "../support/models.ts";
 
 const minimal = { model: "models/tiny", data: "chat.jsonl", output: "runs/one" };

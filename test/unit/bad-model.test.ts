@@ -5,7 +5,7 @@
 import { describe, expect, test } from "bun:test";
 import { chmodSync, copyFileSync, mkdirSync, rmSync, symlinkSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { ModelError } from "../../src/errors.ts";
+import { ModelError } from "../../src/words/errors.ts";
 import { openModel } from "../../src/models/open.ts";
 import { copyModel, type Described, readJson, readRaw, temporaryDirectory, writeRaw } from "../support/models.ts";
 

@@ -3,7 +3,7 @@
 import { expect, setDefaultTimeout, test } from "bun:test";
 import { join } from "node:path";
 import { traceEvents } from "../../scripts/bench/trace.ts";
-import { Plan, Range } from "../../src/plan.ts";
+import { Plan, Range } from "../../src/plan/plan.ts";
 import { temporaryDirectory } from "../support/models.ts";
 
 setDefaultTimeout(120_000);

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import { join } from "node:path";
-import { ChatTemplate, encodeConversation, encodePrompt, type Message } from "../../src/data/chat.ts";
-import { loadTokenizer, Tokenizer } from "../../src/data/tokenizer.ts";
+import { ChatTemplate, encodeConversation, encodePrompt, type Message } from "../../src/data/text/chat.ts";
+import { loadTokenizer, Tokenizer } from "../../src/data/text/tokenizer.ts";
 
 const fixtures = join(import.meta.dir, "../fixtures");
 

@@ -10,7 +10,7 @@ import {
   pruneCheckpoints,
   readManifest,
   setAside,
-} from "../../src/checkpoint.ts";
+} from "../../src/keep/checkpoint.ts";
 import { temporaryDirectory } from "../support/models.ts";
 
 /** A directory with entries of these names. */

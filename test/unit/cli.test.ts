@@ -4,9 +4,9 @@
 import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { listCheckpoints } from "../../src/checkpoint.ts";
+import { listCheckpoints } from "../../src/keep/checkpoint.ts";
 import { trainConfig } from "../../src/cli/train.ts";
-import { load } from "../../src/model.ts";
+import { load } from "../../src/engine/model.ts";
 import {
   ended,
   filesIn,

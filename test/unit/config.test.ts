@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { parseConfig, parseSize, type TrainConfig } from "../../src/config.ts";
+import { parseConfig, parseSize, type TrainConfig } from "../../src/run/config.ts";
 
 const minimal = { model: "models/tiny", data: "chat.jsonl", output: "runs/one" } satisfies TrainConfig;
 
@@ -56,7 +56,7 @@ describe("parseConfig", () => {
 
   test("importing the module does not load arktype", () => {
     const loaded = (code: string) => {
-      const script = `import { parseConfig } from "./src/config.ts"; ${code}; console.log(Object.keys(require.cache).some((path) => path.includes("arktype")))`;
+      const script = `import { parseConfig } from "./src/run/config.ts"; ${code}; console.log(Object.keys(require.cache).some((path) => path.includes("arktype")))`;
       return Bun.spawnSync([process.execPath, "-e", script], { cwd: `${import.meta.dir}/../..` }).stdout.toString();
     };
     expect(loaded("")).toBe("false\n");

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { describeData, measureData } from "../../src/data/data-report.ts";
 import { loadDataset } from "../../src/data/dataset.ts";
 import { Loader } from "../../src/data/loader.ts";
-import { loadTokenizer } from "../../src/data/tokenizer.ts";
+import { loadTokenizer } from "../../src/data/text/tokenizer.ts";
 import { temporaryDirectory } from "../support/models.ts";
 
 const tokenizer = await loadTokenizer(join(import.meta.dir, "../fixtures/tokenizer-qwen"));

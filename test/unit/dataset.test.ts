@@ -1,9 +1,9 @@
 import { describe, expect, test } from "bun:test";
 import { join } from "node:path";
-import type { ChatLoss } from "../../src/data/chat.ts";
+import type { ChatLoss } from "../../src/data/text/chat.ts";
 import { loadDataset, type Dataset } from "../../src/data/dataset.ts";
-import { IGNORED } from "../../src/data/encode.ts";
-import { loadTokenizer } from "../../src/data/tokenizer.ts";
+import { IGNORED } from "../../src/data/text/encode.ts";
+import { loadTokenizer } from "../../src/data/text/tokenizer.ts";
 import { testDirectory } from "../support/models.ts";
 
 const tokenizer = await loadTokenizer(join(import.meta.dir, "../fixtures/tokenizer-qwen"));

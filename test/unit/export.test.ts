@@ -4,10 +4,10 @@
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { cpSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { SluiceError } from "../../src/errors.ts";
-import { exportModel } from "../../src/export.ts";
-import { load, type Model } from "../../src/model.ts";
-import { Trainer } from "../../src/trainer.ts";
+import { SluiceError } from "../../src/words/errors.ts";
+import { exportModel } from "../../src/keep/export.ts";
+import { load, type Model } from "../../src/engine/model.ts";
+import { Trainer } from "../../src/engine/trainer.ts";
 import { fixtures, readJson, temporaryDirectory } from "../support/models.ts";
 import { Draw } from "../support/tensors.ts";
 import { masterWeights, plainConfig, randomStep } from "../support/training.ts";

@@ -2,7 +2,7 @@
 
 import { expect, test } from "bun:test";
 import type { MicroBatch } from "../../src/data/loader.ts";
-import { causalPairs, stepFlops } from "../../src/flops.ts";
+import { causalPairs, stepFlops } from "../../src/predict/flops.ts";
 import type { DecoderConfig } from "../../src/models/config.ts";
 
 test("pairs of query and key, counted one by one", () => {

@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { formatBytes, formatCount, formatDuration, formatValue } from "../../src/format.ts";
+import { formatBytes, formatCount, formatDuration, formatValue } from "../../src/words/format.ts";
 
 test("bytes", () => {
   const table: [number, string][] = [

@@ -1,8 +1,8 @@
 // How the next token is chosen from logits: greedy, or from the nucleus, with the shares that the logits say.
 
 import { describe, expect, test } from "bun:test";
-import { choose } from "../../src/generate.ts";
-import { Random } from "../../src/random.ts";
+import { choose } from "../../src/engine/generate.ts";
+import { Random } from "../../src/words/random.ts";
 
 /** Logits whose probabilities are these. */
 const logitsOf = (...shares: number[]): Float32Array => Float32Array.from(shares, Math.log);

@@ -13,8 +13,8 @@ import {
   writeFileSync,
 } from "node:fs";
 import { join, relative } from "node:path";
-import { loadTokenizer } from "../../src/data/tokenizer.ts";
-import { ModelError } from "../../src/errors.ts";
+import { loadTokenizer } from "../../src/data/text/tokenizer.ts";
+import { ModelError } from "../../src/words/errors.ts";
 import { type ResolveOptions, resolveModel } from "../../src/io/hub.ts";
 import { openModel } from "../../src/models/open.ts";
 import { listed, StandInHub } from "../support/hub.ts";

@@ -4,11 +4,11 @@
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { cpSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { ChatTemplate } from "../../src/data/chat.ts";
-import { parseTemplate, renderTemplate, TemplateLimitError, type RenderLimits } from "../../src/data/jinja.ts";
+import { ChatTemplate } from "../../src/data/text/chat.ts";
+import { parseTemplate, renderTemplate, TemplateLimitError, type RenderLimits } from "../../src/data/text/jinja.ts";
 import { loadDataset } from "../../src/data/dataset.ts";
-import { loadTokenizer } from "../../src/data/tokenizer.ts";
-import { DataError, ModelError } from "../../src/errors.ts";
+import { loadTokenizer } from "../../src/data/text/tokenizer.ts";
+import { DataError, ModelError } from "../../src/words/errors.ts";
 import { fixtures, temporaryDirectory } from "../support/models.ts";
 import { conversations } from "../support/small-run.ts";
 

@@ -1,9 +1,9 @@
 import { describe, expect, test } from "bun:test";
 import type { Dataset } from "../../src/data/dataset.ts";
-import { IGNORED } from "../../src/data/encode.ts";
+import { IGNORED } from "../../src/data/text/encode.ts";
 import { evaluationBatches, Loader, type BatchShape, type MicroBatch, type StepBatch } from "../../src/data/loader.ts";
 import { epochDocuments } from "../../src/data/mix.ts";
-import { Random } from "../../src/random.ts";
+import { Random } from "../../src/words/random.ts";
 
 /** Documents whose tokens are all different: token / 1000 is the document, token % 1000 the position. */
 function dataset(lengths: number[]): Dataset {

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { learningRate, scheduleProblems, type Schedule } from "../../src/lr.ts";
+import { learningRate, scheduleProblems, type Schedule } from "../../src/run/lr.ts";
 
 // A run of 100 steps, peak 1. Columns: first step, second, end of the warm-up, middle, last step, end, one past the end.
 const at = [0, 1, 4, 52, 99, 100, 101];

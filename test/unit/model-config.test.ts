@@ -3,7 +3,7 @@
 
 import { describe, expect, test } from "bun:test";
 import { join } from "node:path";
-import { ModelError } from "../../src/errors.ts";
+import { ModelError } from "../../src/words/errors.ts";
 import { type DecoderConfig, parseDecoderConfig, readDecoderConfig } from "../../src/models/config.ts";
 import { fixtures } from "../support/models.ts";
 

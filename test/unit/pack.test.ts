@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import { pack, packingWaste } from "../../src/data/pack.ts";
-import { Random } from "../../src/random.ts";
+import { Random } from "../../src/words/random.ts";
 
 const numbers = (count: number) => Array.from({ length: count }, (_, i) => i);
 

@@ -3,10 +3,10 @@
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import { readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { predictedSeconds } from "../../src/fit.ts";
+import { predictedSeconds } from "../../src/predict/fit.ts";
 import { Engine } from "../../src/native/runtime.ts";
-import { measuredMachine, roomOf } from "../../src/probe.ts";
-import { describeModel, rehearsedShape } from "../../src/rehearsal.ts";
+import { measuredMachine, roomOf } from "../../src/predict/probe.ts";
+import { describeModel, rehearsedShape } from "../../src/predict/rehearsal.ts";
 import { temporaryDirectory } from "../support/models.ts";
 
 setDefaultTimeout(60_000);

@@ -5,10 +5,10 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { join } from "node:path";
 import { makeQuickstart, type Quickstart } from "../../scripts/quickstart.ts";
 import { tasks } from "../../scripts/quickstart/tasks.ts";
-import { ChatTemplate, encodeConversation, encodePrompt, type Message } from "../../src/data/chat.ts";
-import { loadTokenizer, type Tokenizer } from "../../src/data/tokenizer.ts";
+import { ChatTemplate, encodeConversation, encodePrompt, type Message } from "../../src/data/text/chat.ts";
+import { loadTokenizer, type Tokenizer } from "../../src/data/text/tokenizer.ts";
 import { type OpenedModel, openModel } from "../../src/models/open.ts";
-import { Random } from "../../src/random.ts";
+import { Random } from "../../src/words/random.ts";
 import { readRaw, temporaryDirectory } from "../support/models.ts";
 
 type Turn = Message & { content: string };

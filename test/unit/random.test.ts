@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { Random } from "../../src/random.ts";
+import { Random } from "../../src/words/random.ts";
 
 test("the numbers of a seed never change", () => {
   const random = new Random(1);

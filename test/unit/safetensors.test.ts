@@ -13,7 +13,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { join, resolve } from "node:path";
-import { SluiceError } from "../../src/errors.ts";
+import { SluiceError } from "../../src/words/errors.ts";
 import { explainFileError, publishDirectory, temporaryPath, writeFileAtomic } from "../../src/io/atomic.ts";
 import {
   type FileLayout,

@@ -4,11 +4,11 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { join } from "node:path";
 import { parquetWriteBuffer } from "hyparquet-writer";
-import { configJson, parseConfig, type TrainConfig } from "../../src/config.ts";
-import { parseCsv } from "../../src/data/csv.ts";
-import { toSample } from "../../src/data/shapes.ts";
-import { listSources, readSamples, type DataInput } from "../../src/data/source.ts";
-import { DataError } from "../../src/errors.ts";
+import { configJson, parseConfig, type TrainConfig } from "../../src/run/config.ts";
+import { parseCsv } from "../../src/data/read/csv.ts";
+import { toSample } from "../../src/data/read/shapes.ts";
+import { listSources, readSamples, type DataInput } from "../../src/data/read/source.ts";
+import { DataError } from "../../src/words/errors.ts";
 import { temporaryDirectory } from "../support/models.ts";
 
 let directory: ReturnType<typeof temporaryDirectory>;

@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
-import type { StepMetrics } from "../../src/metrics.ts";
-import { StatusLine, statusText } from "../../src/status.ts";
+import type { StepMetrics } from "../../src/run/metrics.ts";
+import { StatusLine, statusText } from "../../src/run/status.ts";
 
 const metrics = (step: number): StepMetrics => ({
   step,

@@ -5,17 +5,17 @@ import { afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from
 import { appendFileSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { loadDataset } from "../../src/data/dataset.ts";
-import { readRange } from "../../src/data/files.ts";
+import { readRange } from "../../src/data/read/files.ts";
 import type { BatchShape, StepBatch } from "../../src/data/loader.ts";
-import { findSources, type DataInput } from "../../src/data/source.ts";
+import { findSources, type DataInput } from "../../src/data/read/source.ts";
 import { StreamLoader } from "../../src/data/stream-loader.ts";
 import { TokenStream, type StreamOptions } from "../../src/data/stream.ts";
-import { dataCache } from "../../src/data/token-store.ts";
-import { loadTokenizer } from "../../src/data/tokenizer.ts";
-import type { DataError } from "../../src/errors.ts";
+import { dataCache } from "../../src/data/store/token-store.ts";
+import { loadTokenizer } from "../../src/data/text/tokenizer.ts";
+import type { DataError } from "../../src/words/errors.ts";
 import { train, type DataRecord } from "../../src/index.ts";
-import { readMetrics } from "../../src/run-folder.ts";
-import { Random } from "../../src/random.ts";
+import { readMetrics } from "../../src/run/folder.ts";
+import { Random } from "../../src/words/random.ts";
 import { temporaryDirectory } from "../support/models.ts";
 import { conversations, smallRun } from "../support/small-run.ts";
 

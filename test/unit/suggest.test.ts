@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { closest } from "../../src/suggest.ts";
+import { closest } from "../../src/words/suggest.ts";
 
 test("a typo finds its word, anything else nothing", () => {
   const words = ["learningRate", "weightDecay", "seed", "steps"];

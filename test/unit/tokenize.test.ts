@@ -5,11 +5,11 @@ import { afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from
 import { appendFileSync, readdirSync, rmSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { loadDataset, type DatasetOptions } from "../../src/data/dataset.ts";
-import { readLineBlocks } from "../../src/data/files.ts";
-import type { DataInput } from "../../src/data/source.ts";
-import { dataCache } from "../../src/data/token-store.ts";
-import { loadTokenizer } from "../../src/data/tokenizer.ts";
-import { Random } from "../../src/random.ts";
+import { readLineBlocks } from "../../src/data/read/files.ts";
+import type { DataInput } from "../../src/data/read/source.ts";
+import { dataCache } from "../../src/data/store/token-store.ts";
+import { loadTokenizer } from "../../src/data/text/tokenizer.ts";
+import { Random } from "../../src/words/random.ts";
 import { temporaryDirectory } from "../support/models.ts";
 
 setDefaultTimeout(60_000); // workers start slowly while other processes want the cores

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import { cpSync } from "node:fs";
 import { join } from "node:path";
-import { loadTokenizer } from "../../src/data/tokenizer.ts";
+import { loadTokenizer } from "../../src/data/text/tokenizer.ts";
 import { testDirectory } from "../support/models.ts";
 
 const fixtures = join(import.meta.dir, "../fixtures");

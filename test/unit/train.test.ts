@@ -4,9 +4,9 @@
 import { afterAll, beforeAll, describe, expect, mock, setDefaultTimeout, spyOn, test } from "bun:test";
 import { cpSync, existsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import type { TrainConfig } from "../../src/config.ts";
-import { SluiceError, StepError } from "../../src/errors.ts";
-import { train } from "../../src/train.ts";
+import type { TrainConfig } from "../../src/run/config.ts";
+import { SluiceError, StepError } from "../../src/words/errors.ts";
+import { train } from "../../src/run/train.ts";
 import { ended, filesIn, lines, makeRecipe, startTraining, tinyModel } from "../support/crash.ts";
 import { fixtures, readJson, readRaw, temporaryDirectory } from "../support/models.ts";
 

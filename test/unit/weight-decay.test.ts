@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { weightDecays } from "../../src/weight-decay.ts";
+import { weightDecays } from "../../src/state/weight-decay.ts";
 
 const tensors = [
   { name: "model.embed_tokens.weight", shape: [512, 64] },

@@ -3,8 +3,8 @@
 import { describe, expect, test } from "bun:test";
 import { Tokenizer as Engine } from "@huggingface/tokenizers";
 import { join } from "node:path";
-import { WordEncoder } from "../../src/data/word-encoder.ts";
-import { Random } from "../../src/random.ts";
+import { WordEncoder } from "../../src/data/text/word-encoder.ts";
+import { Random } from "../../src/words/random.ts";
 
 type Json = Record<string, any>; // oxlint-disable-line typescript/no-explicit-any
 

@@ -1,0 +1,227 @@
+// A model in memory: its split master weights in host memory, its tokenizer, and what can be done without training it.
+// `load` reads a Hugging Face directory; `Trainer` (trainer.ts) adds optimizer state and steps; `generate.ts` answers.
+//
+// Handles own native memory: `using model = await load(...)` or `model.close()` frees it.
+
+import { availableParallelism } from "node:os";
+import { defaultDtype, dtypeProblem } from "../run/config.ts";
+import { companionsOf, type Companions } from "../keep/companions.ts";
+import { ConfigError, DataError, ModelError } from "../words/errors.ts";
+import { evaluationBatches, type BatchShape } from "../data/loader.ts";
+import { loadDataset, type Dataset, type DatasetOptions } from "../data/dataset.ts";
+import type { ChatLoss } from "../data/text/chat.ts";
+import { findSources, type DataInput } from "../data/read/source.ts";
+import { TokenStream, type StreamOptions } from "../data/stream.ts";
+import { loadTokenizer, type Tokenizer } from "../data/text/tokenizer.ts";
+import { formatCount } from "../words/format.ts";
+import { generate, type GenerateOptions, type Prompt } from "./generate.ts";
+import { loadTensors } from "../io/tensors.ts";
+import type { DecoderConfig } from "../models/config.ts";
+import { openModel } from "../models/open.ts";
+import { parameterCount, type ParameterBlock } from "../models/parameters.ts";
+import type { DeviceKind, Dtype } from "../native/abi.gen.ts";
+import { Engine, type Buffer } from "../native/runtime.ts";
+import { Plan } from "../plan/plan.ts";
+import { Session, inferenceShape } from "./session.ts";
+
+/** Where and in which type a model computes. */
+export interface LoadOptions {
+  /** Default "cpu". */
+  device?: DeviceKind;
+  /** What the device computes in; default "bfloat16" on GPUs, which have nothing else, and "float32" elsewhere. */
+  dtype?: Dtype;
+  /** Threads; default: as many as there are cores. */
+  workers?: number;
+  /** The most bytes the device may hold. */
+  deviceMemory?: number;
+  /** Reads this file instead of the directory's config.json. */
+  configPath?: string;
+  /** Looks at model and engine before memory is taken and weights are read; what it throws, `load` throws. */
+  check?: (model: Pick<Model, "config" | "blocks" | "dtype">, engine: Engine) => void;
+}
+
+/** How data is read for a model; "assistant" unless `loss` says what is learned. */
+type ModelData<Options> = Omit<Options, "loss"> & { loss?: ChatLoss };
+
+/** Reads a Hugging Face model directory into host memory. ModelError says what is wrong with it. */
+export async function load(directory: string, options: LoadOptions = {}): Promise<Model> {
+  const { device = "cpu", dtype = defaultDtype(device) } = options;
+  const wrongDtype = dtypeProblem(device, dtype);
+  if (wrongDtype !== undefined) throw new ConfigError(wrongDtype);
+  const opened = openModel(directory, options.configPath);
+  const engine = new Engine({
+    device,
+    workers: options.workers ?? availableParallelism(),
+    ...(options.deviceMemory === undefined ? {} : { deviceBytesMax: options.deviceMemory }),
+  });
+  try {
+    options.check?.({ config: opened.config, blocks: opened.blocks, dtype }, engine);
+    const model = new Model(directory, opened.config, opened.blocks, engine, dtype);
+    const targets = opened.blocks.flatMap((block) =>
+      block.tensors.map(({ name, offset, count }) => ({
+        name,
+        count,
+        hi: model.state.get(`${block.name}.hi`)!.range(offset * 2, count * 2),
+        lo: model.state.get(`${block.name}.lo`)!.range(offset * 2, count * 2),
+      })),
+    );
+    await loadTensors(engine, opened, targets);
+    return model;
+  } catch (error) {
+    engine.close();
+    throw error;
+  }
+}
+
+/** A model in memory, from `load`. Owns native memory until `close` or the end of a `using` scope. */
+export class Model implements Disposable {
+  readonly directory: string;
+  readonly config: DecoderConfig;
+  readonly blocks: ParameterBlock[];
+  readonly engine: Engine;
+  readonly dtype: Dtype;
+  readonly parameters: number;
+  /** Split masters (and, while training, moments) by name; `layer 3.hi`. */
+  readonly state = new Map<string, Buffer>();
+  /** Tokenizer and other files that an export passes on, as they were when the model was loaded. */
+  readonly companions: Companions;
+  #tokenizer: Tokenizer | undefined;
+
+  /** Use `load`. */
+  constructor(directory: string, config: DecoderConfig, blocks: ParameterBlock[], engine: Engine, dtype: Dtype) {
+    this.directory = directory;
+    this.config = config;
+    this.blocks = blocks;
+    this.engine = engine;
+    this.dtype = dtype;
+    this.parameters = parameterCount(blocks);
+    this.companions = companionsOf(directory);
+    for (const block of blocks) {
+      this.state.set(`${block.name}.hi`, engine.buffer("pinned", block.length * 2, `${block.name}.hi`));
+      this.state.set(`${block.name}.lo`, engine.buffer("host", block.length * 2, `${block.name}.lo`));
+    }
+  }
+
+  /** The directory's tokenizer, read on first use. */
+  async tokenizer(): Promise<Tokenizer> {
+    if (!this.#tokenizer) {
+      const tokenizer = await loadTokenizer(this.directory);
+      const { vocabulary } = this.config;
+      if (tokenizer.vocabularySize > vocabulary)
+        throw new ModelError(
+          `${this.directory}: the tokenizer has ${tokenizer.vocabularySize} tokens, the embedding ${vocabulary} rows; they belong to different models`,
+        );
+      this.#tokenizer = tokenizer;
+    }
+    return this.#tokenizer;
+  }
+
+  /** Data as token documents for this model; `data` is a path, or a list of paths and sources. */
+  async dataset(data: DataInput, options: ModelData<DatasetOptions>): Promise<Dataset> {
+    return shownShort(await loadDataset(data, await this.#tokenizerFor(options), { loss: "assistant", ...options }));
+  }
+
+  /**
+   * Data as a stream, whose first batch is there while the rest is still being tokenized, and which need not fit in memory.
+   * `StreamLoader` makes batches of it; close it after use.
+   */
+  async stream(data: DataInput, options: ModelData<StreamOptions>): Promise<TokenStream> {
+    const tokenizer = await this.#tokenizerFor(options);
+    return TokenStream.open(await findSources(data), tokenizer, { loss: "assistant", ...options });
+  }
+
+  /** What `train` learns from: a stream if the files are that large and no source has a weight, else a dataset. */
+  async trainingData(
+    data: DataInput,
+    { streamAbove, ...options }: ModelData<StreamOptions> & { streamAbove: number },
+  ): Promise<Dataset | TokenStream> {
+    const tokenizer = await this.#tokenizerFor(options);
+    const found = await findSources(data);
+    const streams = found.bytes >= streamAbove && found.sources.every(({ weight }) => weight === undefined);
+    if (streams) {
+      const stream = await TokenStream.open(found, tokenizer, { loss: "assistant", ...options });
+      try {
+        await stream.lengths(0); // what is wrong with the first lines is said before anything else happens
+        return stream;
+      } catch (error) {
+        await stream.close();
+        throw error;
+      }
+    }
+    return shownShort(await loadDataset(found, tokenizer, { loss: "assistant", ...options }));
+  }
+
+  /** The tokenizer, if the model can take what it is to be used for. */
+  async #tokenizerFor({ sequenceLength }: { sequenceLength: number }): Promise<Tokenizer> {
+    const { maxPositions } = this.config;
+    if (sequenceLength > maxPositions)
+      throw new DataError(
+        `sequenceLength (${sequenceLength}) is longer than the model's ${maxPositions} positions; use at most ${maxPositions}`,
+      );
+    return await this.tokenizer();
+  }
+
+  /** Mean loss over all valid tokens of a dataset, nothing is changed. Needs no trainer and allocates its own buffers. */
+  async loss(dataset: Dataset, options: BatchShape): Promise<{ loss: number; validTokens: number }> {
+    await this.engine.idle(); // updates of a trainer's last step may still run
+    using session = new Session(this, inferenceShape(this, options), new Map());
+    return await session.evaluate(evaluationBatches(dataset, options));
+  }
+
+  /** Answers to prompts, in their order. A string is continued; messages are rendered by the chat template. */
+  async generate(prompts: readonly Prompt[], options: GenerateOptions = {}): Promise<string[]> {
+    await this.engine.idle();
+    return generate(this, prompts, options);
+  }
+
+  /** Moves weights to the device where `wanted` says so, and back to host memory elsewhere. */
+  async setResident(wanted: (layer: number) => boolean): Promise<void> {
+    for (const block of this.blocks) {
+      const resident = wanted(block.layer);
+      for (const [part, hostPlace] of [
+        ["hi", "pinned"],
+        ["lo", "host"],
+      ] as const) {
+        const name = `${block.name}.${part}`;
+        const old = this.state.get(name)!;
+        if ((old.place === "device") === resident) continue;
+        const moved = this.engine.buffer(resident ? "device" : hostPlace, old.bytes, name);
+        const plan = new Plan({ step: 0, phase: "load" });
+        plan.record(resident ? "upload" : "download", "copy", { to: moved.range(), from: old.range() });
+        await this.engine.play(plan);
+        old.free();
+        this.state.set(name, moved);
+      }
+      if (resident) this.#resident.add(block.layer);
+      else this.#resident.delete(block.layer);
+    }
+  }
+  #resident = new Set<number>();
+
+  /** How many first layers live on the device. */
+  get residentBlocks(): number {
+    return this.#resident.size;
+  }
+
+  /** Frees everything, optimizer state of a trainer included. */
+  close(): void {
+    this.engine.close();
+    this.state.clear();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+
+  [Bun.inspect.custom](): string {
+    const { layers, hidden, modelType } = this.config;
+    return `Model(${modelType}, ${formatCount(this.parameters)} parameters, ${layers} layers × ${hidden}, ${this.dtype} on ${this.engine.device}${this.state.size > 0 ? "" : ", closed"})`;
+  }
+}
+
+/** The dataset, which a REPL shows without its tokens. */
+function shownShort(dataset: Dataset): Dataset {
+  const { documents, tokens, validTokens } = dataset.report;
+  const text = `Dataset(${formatCount(documents)} documents, ${formatCount(tokens)} tokens, ${formatCount(validTokens)} count)`;
+  return Object.defineProperty(dataset, Bun.inspect.custom, { value: () => text });
+}

@@ -1,0 +1,257 @@
+// A trainer: a model with optimizer state and the buffers of a training step. `step` is one optimizer step; `submit` hands
+// it over and returns at once, so that the next batch is prepared, and even submitted, while this one still computes.
+// What the host has not updated when a step's backward ends goes on underneath the next step (DESIGN, deadline order);
+// `drain` waits for all of it, before anything else looks at the weights.
+
+import { saveCheckpoint } from "../keep/checkpoint.ts";
+import { clippingOf, type Config } from "../run/config.ts";
+import type { LoaderState, StepBatch } from "../data/loader.ts";
+import { ConfigError } from "../words/errors.ts";
+import { fit, leastShape, logitsRowsFor, type Choice, type Room } from "../predict/fit.ts";
+import { formatPlaces } from "../words/format.ts";
+import type { Machine } from "../predict/machines.ts";
+import { checkBill, checkShape, isResident, keepLast, type BillLine, type StepShape } from "../tiers/memory.ts";
+import type { Model } from "./model.ts";
+import type { Engine } from "../native/runtime.ts";
+import type { Plan } from "../plan/plan.ts";
+import { roomOf } from "../predict/probe.ts";
+import { Session, chunkParametersDefault, logitsChunkFor, microBatchesFor, tokensMaxFor } from "./session.ts";
+import { recordStep, type RecordedStep } from "../step/step.ts";
+import { weightDecays } from "../state/weight-decay.ts";
+
+/** The part of a config that decides how a step is computed. */
+export type TrainerConfig = Pick<
+  Config,
+  "sequenceLength" | "batchSize" | "microBatchTokens" | "gradientAccumulation" | "optimizer" | "maxGradNorm" | "window"
+>;
+
+/** What a step measured. */
+export interface StepResult {
+  /** Counts finished steps from 1. */
+  step: number;
+  /** Mean over the step's valid tokens, before the update. */
+  loss: number;
+  /** Global norm of the gradient before clipping. */
+  gradNorm: number;
+  tokens: number;
+  validTokens: number;
+}
+
+/** A model with optimizer state, from `Trainer.open`. Owns native memory until `close`; the model outlives it. */
+export class Trainer implements Disposable {
+  readonly model: Model;
+  readonly config: TrainerConfig;
+  readonly session: Session;
+  readonly shape: StepShape;
+  /** The rates that were measured of a GPU and its host, which the shape was fitted to. */
+  readonly machine: Machine | undefined;
+  /** Steps submitted so far; the next one is `steps + 1`. */
+  steps = 0;
+  /** The last plan submitted, for traces. */
+  plan: Plan | undefined;
+  /** Steps whose staging buffers may still be read, by parity. */
+  #inFlight: (Promise<unknown> | undefined)[] = [];
+  #recorded: RecordedStep | undefined;
+  /** The first failure. It may have left blocks at different versions, so every later use throws it again. */
+  #failure: Error | undefined;
+
+  /** Use `Trainer.open`. */
+  constructor(model: Model, config: TrainerConfig, session: Session, machine: Machine | undefined) {
+    this.model = model;
+    this.config = config;
+    this.session = session;
+    this.shape = session.shape;
+    this.machine = machine;
+  }
+
+  /** Allocates everything a step needs, in the places the config says. MemoryError before anything is allocated. */
+  static async open(model: Model, config: TrainerConfig, overrides: Partial<StepShape> = {}): Promise<Trainer> {
+    checkLeast(model, config, model.engine, overrides);
+    const tokens = tokensMaxFor(config.microBatchTokens);
+    const fits = leavesOpen(config).size > 0;
+    const room = await roomOf(model.engine, { config: model.config, dtype: model.dtype, tokens }, fits);
+    const shape = trainingShape(model, config, room, overrides);
+    checkShape(shape);
+    const tensors = model.blocks.flatMap((block) => block.tensors);
+    const decays = weightDecays(config.optimizer, tensors);
+    checkBill(shape, model.engine.limits());
+    await model.setResident((layer) => isResident(shape, layer));
+    const session = new Session(model, shape, decays);
+    await session.prepare();
+    return new Trainer(model, config, session, fits ? room?.machine : undefined);
+  }
+
+  /** Every buffer of a step by name, place and bytes, the model's own included. */
+  get bill(): readonly BillLine[] {
+    return this.session.bill;
+  }
+
+  /** One optimizer step, waiting for its loss and norm. */
+  async step(batch: StepBatch, options: { learningRate?: number } = {}): Promise<StepResult> {
+    return (await this.submit(batch, options)).result;
+  }
+
+  /**
+   * Hands a step over; `result` resolves when its loss and norm are known. Returns as soon as the staging buffers are
+   * free, so at most two steps are in flight. The learning rate is the config's unless given.
+   */
+  async submit(batch: StepBatch, options: { learningRate?: number } = {}): Promise<{ result: Promise<StepResult> }> {
+    const { recorder } = this.session;
+    await this.#until(() => this.#inFlight[recorder.parity]);
+    const step = this.steps + 1;
+    const { beta1, beta2, epsilon, learningRate } = this.config.optimizer;
+    const update = { step, learningRate: options.learningRate ?? learningRate, beta1, beta2, epsilon };
+    const recorded = recordStep(recorder, batch, { update, maxGradNorm: clippingOf(this.config.maxGradNorm).value });
+    await this.#until(() => this.model.engine.submit(recorded.plan));
+    this.steps = step;
+    this.plan = recorded.plan;
+    this.#recorded = recorded;
+    const measured = this.model.engine.done(recorded.measured);
+    const inputsFree = this.model.engine.done(recorded.inputsFree);
+    const result = measured.then(() => this.#measure(recorded, step, batch));
+    const over = Promise.all([result, inputsFree]);
+    this.#until(() => over).catch(() => {}); // whoever awaits `result` or the next submit gets the error
+    this.#inFlight[recorded.parity] = over;
+    return { result };
+  }
+
+  #measure(recorded: RecordedStep, step: number, { tokens, validTokens }: StepBatch): StepResult {
+    const loss = this.session.lossSum(recorded) / validTokens;
+    return { step, loss, gradNorm: this.session.gradNorm(recorded), tokens, validTokens };
+  }
+
+  /** Waits until every update has been made. */
+  async drain(): Promise<void> {
+    await this.#until(() => Promise.all(this.#inFlight));
+    if (this.#recorded) await this.#until(() => this.model.engine.idle());
+  }
+
+  /** Waits for work on the state, which is of no use once some of it has failed: open a new trainer then. */
+  async #until(work: () => unknown): Promise<void> {
+    try {
+      await work();
+      if (this.plan) this.#failure ??= this.model.engine.failureOf(this.plan);
+    } catch (cause) {
+      this.#failure ??= cause as Error;
+    }
+    if (this.#failure) throw this.#failure;
+  }
+
+  /** The state now is that after `steps` steps: a checkpoint was read into it. `nextFactor` clips the next step, if any does. */
+  restored(steps: number, nextFactor = 1): void {
+    this.steps = steps;
+    this.session.previousFactor = nextFactor;
+    this.session.recorder.window.forget();
+  }
+
+  /** Mean loss over batches at the current weights. */
+  async evaluate(batches: Iterable<StepBatch>): Promise<{ loss: number; validTokens: number }> {
+    await this.drain();
+    const evaluation = this.session.evaluate(batches, this.steps);
+    await this.#until(() => evaluation);
+    return evaluation;
+  }
+
+  /** Saves a checkpoint as `directory/step-N` and returns its path; `data` is the loader's position, `loader.state()`. */
+  save(directory: string, data: LoaderState): Promise<string> {
+    return saveCheckpoint(this, directory, { data, config: { model: this.model.directory, ...this.config } });
+  }
+
+  [Bun.inspect.custom](): string {
+    const { passes, microBatches, tokensMax } = this.shape;
+    const size = `${passes} × ${microBatches} × ${tokensMax} tokens a step`;
+    return `Trainer(${this.model.config.modelType} after step ${this.steps}, ${size}, ${formatPlaces(this.bill)})`;
+  }
+
+  /** Frees the trainer's buffers; the model stays. Drain first, or what is in flight is lost. */
+  close(): void {
+    this.session[Symbol.dispose]();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+}
+
+/**
+ * Throws a MemoryError when even the least that a config can be fitted to does not fit the engine: before weights are read,
+ * rates are measured, or anything is allocated.
+ */
+export function checkLeast(
+  model: Pick<Model, "config" | "blocks" | "dtype">,
+  config: TrainerConfig,
+  engine: Engine,
+  overrides: Partial<StepShape> = {},
+): void {
+  const limits = engine.limits();
+  const gpu = limits.pieceBytes !== undefined;
+  const shape = openShape(model, config, gpu ? limits.device : undefined, overrides);
+  checkShape(shape);
+  // What the host must hold depends on what the device can, so it is checked when both are known.
+  checkBill(gpu ? leastShape(shape, leavesOpen(config)) : shape, gpu ? { ...limits, host: Infinity } : limits);
+}
+
+/**
+ * The config resolved against the model. What it leaves open is fitted to the room a GPU has; without one (on the cpu
+ * device, where device memory is host memory) it takes the simplest value.
+ */
+export function trainingShape(
+  model: Pick<Model, "config" | "blocks" | "dtype">,
+  config: TrainerConfig,
+  room?: Room,
+  overrides: Partial<StepShape> = {},
+): StepShape {
+  const shape = openShape(model, config, room?.deviceBytes, overrides);
+  const open = leavesOpen(config);
+  return room && open.size > 0 ? fit(shape, open, room) : shape;
+}
+
+/** The same before anything is fitted. */
+function openShape(
+  model: Pick<Model, "config" | "blocks" | "dtype">,
+  config: TrainerConfig,
+  deviceBytes: number | undefined,
+  overrides: Partial<StepShape>,
+): StepShape {
+  const { layers, maxPositions } = model.config;
+  const { window, sequenceLength } = config;
+  const count = (value: number | "all" | "auto", auto = 0): number =>
+    value === "all" ? layers : value === "auto" ? auto : value;
+  if (sequenceLength > maxPositions)
+    throw new ConfigError(
+      `sequenceLength (${sequenceLength}) is longer than the model's ${maxPositions} positions; use at most ${maxPositions}`,
+    );
+  if (count(window.keepBlocks) > layers)
+    throw new ConfigError(
+      `window.keepBlocks must be 0 to ${layers}, the model's number of layers (was ${window.keepBlocks})`,
+    );
+  const tokensMax = tokensMaxFor(config.microBatchTokens);
+  const shape: StepShape = {
+    config: model.config,
+    blocks: model.blocks,
+    dtype: model.dtype,
+    training: true,
+    updates: true,
+    tokensMax,
+    microBatches: microBatchesFor(config),
+    passes: config.gradientAccumulation,
+    positions: sequenceLength,
+    slots: count(window.slots, 2),
+    boundary: window.boundary === "auto" ? "pinned" : window.boundary,
+    keep: keepLast(layers, count(window.keepBlocks), window.keep ?? "all"),
+    residentBlocks: count(window.residentBlocks),
+    ring: count(window.ring, layers),
+    clips: clippingOf(config.maxGradNorm).mode,
+    logitsChunk: logitsChunkFor(tokensMax, model.config.vocabulary),
+    chunkParameters: chunkParametersDefault,
+    ...overrides,
+  };
+  return deviceBytes === undefined ? shape : { ...shape, logitsChunk: logitsRowsFor(shape, deviceBytes), ...overrides };
+}
+
+/** What a config says "auto" to. */
+function leavesOpen({ window }: TrainerConfig): ReadonlySet<Choice> {
+  const { keepBlocks: keep, residentBlocks, boundary, slots, ring } = window;
+  const said = { keep, residentBlocks, boundary, slots, ring };
+  return new Set((Object.keys(said) as Choice[]).filter((choice) => said[choice] === "auto"));
+}

@@ -1,0 +1,44 @@
+// A run's checkpoint as a Hugging Face directory, without the run: for the model of last Tuesday, or of a run that was
+// interrupted. The weights are exact; what the optimizer kept stays where it is.
+
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { listCheckpoints, readManifest, restoreWeights } from "./checkpoint.ts";
+import { CheckpointError } from "../words/errors.ts";
+import { exportModel, type ExportOptions } from "./export.ts";
+import { resolveModel } from "../io/hub.ts";
+import { load } from "../engine/model.ts";
+
+/** How `exportCheckpoint` writes, and where it finds config and tokenizer. */
+export interface ExportCheckpointOptions extends ExportOptions {
+  /** Where the run's model is now, when that is not where its config says. */
+  model?: string;
+}
+
+/** The checkpoint that `path` means: itself, or the newest of a run directory. */
+export function checkpointAt(path: string): string {
+  if (existsSync(join(path, "manifest.json"))) return path;
+  const [newest] = listCheckpoints(join(path, "checkpoints"));
+  if (newest !== undefined) return newest;
+  throw new CheckpointError(`${path}: is neither a checkpoint nor a run directory with one`);
+}
+
+/** Writes the checkpoint's model into `directory`, replacing it; returns the step it is of. */
+export async function exportCheckpoint(
+  path: string,
+  directory: string,
+  options: ExportCheckpointOptions = {},
+): Promise<number> {
+  const checkpoint = checkpointAt(path);
+  const { config } = readManifest(checkpoint) as { config: { model?: unknown } | undefined };
+  const source = options.model ?? config?.model;
+  if (typeof source !== "string")
+    throw new CheckpointError(
+      `${checkpoint}: does not say of which model it is; name its directory or hub id (--model)`,
+    );
+  // A checkpoint has no config and no tokenizer: they come from the directory that the run began with.
+  using model = await load(await resolveModel(source));
+  const { step } = await restoreWeights(model, checkpoint);
+  await exportModel(model, directory, options);
+  return step;
+}

@@ -1,0 +1,143 @@
+// The finished model as a Hugging Face directory: safetensors shards with index, config, tokenizer files, generation config.
+// Written beside its final name and renamed when complete, so that a reader sees the old directory, the new one or none.
+
+import { existsSync, mkdirSync, writeFileSync } from "node:fs";
+import { rm } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { copyCompanions } from "./companions.ts";
+import { CancelledError, ModelError, SluiceError } from "../words/errors.ts";
+import { fileError, replaceDirectory, temporaryPath } from "../io/atomic.ts";
+import { layoutSafetensors } from "../io/safetensors.ts";
+import { Staging } from "../io/staging.ts";
+import { writeTensors } from "../io/tensors.ts";
+import type { Model } from "../engine/model.ts";
+import { Plan } from "../plan/plan.ts";
+
+/** How `exportModel` writes. */
+export interface ExportOptions {
+  /** "bfloat16" (default) writes the rounded weights the GPU computes with, "float32" the exact masters. */
+  dtype?: "bfloat16" | "float32";
+  /** Tensor bytes per file at most; default 5 GB, as Hugging Face. */
+  shardBytesMax?: number;
+}
+
+/** Writes the model's current weights. An existing directory of that name is replaced. Waits for a trainer's updates. */
+export async function exportModel(model: Model, directory: string, options: ExportOptions = {}): Promise<void> {
+  const { dtype = "bfloat16", shardBytesMax = 5e9 } = options;
+  const temporary = temporaryPath(directory);
+  const tensors = model.blocks.flatMap((block) => block.tensors.map((tensor) => ({ ...tensor, block })));
+  const layout = layoutSafetensors(
+    tensors.map(({ name, shape }) => ({
+      name,
+      shape,
+      dtype: dtype === "bfloat16" ? ("BF16" as const) : ("F32" as const),
+    })),
+    { format: "pt" },
+    { shardBytesMax },
+  );
+  await model.engine.idle();
+  try {
+    mkdirSync(dirname(directory), { recursive: true });
+    mkdirSync(temporary);
+    await writeWeights(model, temporary, layout, dtype);
+    if (layout.index) writeJson(join(temporary, "model.safetensors.index.json"), layout.index);
+    writeJson(join(temporary, "config.json"), configOf(model, dtype));
+    copyCompanions(model.companions, model.directory, temporary);
+    const generation = join(temporary, "generation_config.json");
+    if (!existsSync(generation)) writeJson(generation, generationConfig(model));
+    await replaceDirectory(temporary, directory);
+  } catch (cause) {
+    await rm(temporary, { recursive: true, force: true }).catch(() => {}); // the first failure is the one to tell
+    throw explained(cause, directory);
+  }
+}
+
+function explained(cause: unknown, directory: string): unknown {
+  if (cause instanceof ModelError)
+    return new SluiceError(`cannot export ${directory}: ${cause.message}, then export again`);
+  if (cause instanceof SluiceError && !(cause instanceof CancelledError))
+    return new SluiceError(
+      `cannot export ${directory}: ${cause.message}; check the disk's free space or choose another directory, then export again`,
+    );
+  return fileError(cause, "write", directory);
+}
+
+async function writeWeights(
+  model: Model,
+  directory: string,
+  layout: ReturnType<typeof layoutSafetensors>,
+  dtype: "bfloat16" | "float32",
+): Promise<void> {
+  const label = { step: 0, phase: "save" } as const;
+  const place = new Map(
+    model.blocks.flatMap((block) => block.tensors.map((tensor) => [tensor.name, { block, tensor }])),
+  );
+  const half = (name: string, part: "hi" | "lo") => {
+    const { block, tensor } = place.get(name)!;
+    return model.state.get(`${block.name}.${part}`)!.range(tensor.offset * 2, tensor.count * 2);
+  };
+  if (dtype === "bfloat16") {
+    await writeTensors(model.engine, directory, layout.files, (name) => half(name, "hi"), label);
+    return;
+  }
+  // Float32 masters are joined file by file, so that the joined copy is no larger than a shard.
+  for (const file of layout.files) {
+    using joined = new Joined(model, Math.max(...file.tensors.map(({ offset, bytes }) => offset + bytes)));
+    const resident = file.tensors.filter(({ name }) => half(name, "hi").buffer.place === "device");
+    using staging = new Staging(
+      model.engine,
+      resident.flatMap(({ bytes }) => [bytes / 2, bytes / 2]),
+    );
+    const plan = new Plan(label);
+    for (const { name, offset, bytes } of file.tensors) {
+      const [hi, lo] = [staging.onHost(plan, half(name, "hi")), staging.onHost(plan, half(name, "lo"))];
+      const args = { to: joined.range(offset, bytes), hi: hi.range, lo: lo.range, count: bytes / 4 };
+      plan.record("host", "joinWeights", args, { reads: [...hi.reads, ...lo.reads] });
+    }
+    await model.engine.play(plan);
+    const byName = new Map(file.tensors.map((tensor) => [tensor.name, tensor]));
+    await writeTensors(
+      model.engine,
+      directory,
+      [file],
+      (name) => joined.range(byName.get(name)!.offset, byName.get(name)!.bytes),
+      label,
+    );
+  }
+}
+
+/** Host memory for one file's float32 weights. */
+class Joined implements Disposable {
+  #buffer;
+
+  constructor(model: Model, bytes: number) {
+    this.#buffer = model.engine.buffer("host", bytes, "export");
+  }
+  range(offset: number, bytes: number) {
+    return this.#buffer.range(offset, bytes);
+  }
+  [Symbol.dispose](): void {
+    this.#buffer.free();
+  }
+}
+
+/** config.json as it was read, with the dtype of the files. */
+function configOf({ config }: Model, dtype: string): Record<string, unknown> {
+  const { dtype: _, torch_dtype, ...rest } = config.source;
+  return torch_dtype === undefined ? { ...rest, dtype } : { ...rest, torch_dtype: dtype };
+}
+
+function generationConfig({ config }: Model): Record<string, unknown> {
+  const { bosId, eosIds, padId } = config;
+  const eos = eosIds.length === 1 ? eosIds[0] : eosIds;
+  return {
+    _from_model_config: true,
+    ...(bosId === null ? {} : { bos_token_id: bosId }),
+    ...(eosIds.length === 0 ? {} : { eos_token_id: eos }),
+    ...(padId === null ? {} : { pad_token_id: padId }),
+  };
+}
+
+function writeJson(path: string, value: unknown): void {
+  writeFileSync(path, `${JSON.stringify(value, null, 2)}\n`);
+}

@@ -1,0 +1,450 @@
+// Rules 2 and 4 to 8 of DESIGN section 5, as questions about what a command finds where it reads: the right weights at the
+// right version, the boundary that forward read, a gradient of every micro-batch, this step's factor. Plans are followed in
+// the order of recording; that nothing happens in another order is rule 1, in `order.ts`.
+
+import {
+  Contents,
+  describe,
+  partName,
+  partOf,
+  passOf,
+  type Gradient,
+  type RowsGradient,
+  type Weights,
+} from "./contents.ts";
+import type { Violation } from "./order.ts";
+import type { StepShape } from "../../tiers/memory.ts";
+import { bytesOf } from "../../models/decoder.ts";
+import { vectorsOffset, type ParameterBlock } from "../../models/parameters.ts";
+import type { Ops } from "../../native/abi.gen.ts";
+import { accesses, describeCommand, type Command, type Plan, type Range } from "../plan.ts";
+
+const weightFields = new Set(["weight", "bias", "qWeight", "kWeight"]);
+const gradientFields = new Set(["dWeight", "dBias", "dQWeight", "dKWeight"]);
+const hiddenBuffers = new Set(["hidden", "boundaries"]);
+const activationBuffers = new Set(["workspace", "kept"]);
+
+/** What a plan must have gone through by its end. */
+interface Expected {
+  /** Every micro-batch, and how many bytes of hidden states it has. */
+  parts: Map<number, number>;
+  /** The micro-batch of each chunk of logits with a gradient. */
+  logits: number[];
+}
+
+/** Follows plans and remembers what breaks a rule. */
+export class Provenance {
+  readonly violations: Violation[] = [];
+  readonly shape: StepShape;
+  #contents: Contents;
+  /** Updates so far. */
+  #version = 0;
+  #plan!: Plan;
+  /** The training step before. */
+  #before: Plan | undefined;
+  #expected!: Expected;
+  /** Whose output forward read as the input of a layer, by "pass layer microBatch". */
+  #inputs = new Map<string, Command>();
+
+  constructor(shape: StepShape) {
+    this.shape = shape;
+    this.#contents = new Contents(shape);
+  }
+
+  /** Follows the next plan. */
+  play(plan: Plan): void {
+    this.#plan = plan;
+    this.#inputs.clear();
+    this.#expected = expectedOf(plan);
+    for (const command of plan.commands) this.#play(command);
+    if (!plan.commands.some(({ label }) => label.phase === "backward")) return;
+    this.#before = plan;
+    this.#version++;
+    this.#checkUpdated();
+  }
+
+  #play(command: Command): void {
+    switch (command.op) {
+      case "copy":
+      case "cast": {
+        const { to, from } = command.arguments as Ops<Range>["copy"];
+        return this.#contents.move(to, from, to.bytes / from.bytes);
+      }
+      case "joinWeights": {
+        const { to, hi, lo } = command.arguments as Ops<Range>["joinWeights"];
+        this.#checkPair(command, hi, lo);
+        return this.#contents.move(to, hi, 2);
+      }
+      case "accumulate":
+        return this.#accumulate(command, command.arguments as Ops<Range>["accumulate"]);
+      case "embeddingGather":
+        return this.#gather(command, command.arguments as Ops<Range>["embeddingGather"]);
+      case "embeddingScatter":
+        return this.#scatter(command, command.arguments as Ops<Range>["embeddingScatter"]);
+      case "embeddingAddTied":
+        return this.#addTied(command, command.arguments as Ops<Range>["embeddingAddTied"]);
+      case "squaredNorm":
+      case "squaredNormOtherRows":
+        return this.#measure(command, command.arguments as Ops<Range>["squaredNorm"]);
+      case "clipFactor":
+        return this.#clip(command, command.arguments as Ops<Range>["clipFactor"]);
+      case "adamw":
+      case "adamwRows":
+      case "adamwOtherRows":
+        return this.#update(command, command.arguments as Ops<Range>["adamw"]);
+      default:
+        return this.#compute(command);
+    }
+  }
+
+  // ---- compute --------------------------------------------------------------------------------------------------------
+
+  /** Any other op: looks at weights, hidden states and activations it reads, and at the gradients it adds to. */
+  #compute(command: Command): void {
+    const values = command.arguments as unknown as Record<string, number>;
+    for (const { field, access, range } of accesses(command)) {
+      if (weightFields.has(field)) this.#checkWeights(command, range, this.#version);
+      else if (gradientFields.has(field)) this.#addGradient(command, range, values["accumulate"] === 1);
+      else if (access === "write") this.#contents.write(range, { kind: "data", from: command });
+      else if (hiddenBuffers.has(range.buffer.name)) this.#checkInput(command, range);
+      else if (range.buffer.name === "dHidden") this.#checkHiddenGradient(command, range);
+      else if (activationBuffers.has(range.buffer.name)) this.#checkActivations(command, range);
+      if (access === "readwrite" && !gradientFields.has(field))
+        this.#contents.write(range, { kind: "data", from: command });
+    }
+  }
+
+  /** Rule 2 and rule 4: the weights of this block are here, all of them of this version. */
+  #checkWeights(command: Command, range: Range, version: number): void {
+    const { block: wanted } = command.label;
+    const first = this.#contents.at(range);
+    for (const { start, value } of this.#contents.read(range)) {
+      if (value?.kind !== "weights")
+        return this.#report(2, command, `reads ${range}, where no weights were put (${describe(value)})`);
+      const { block } = value;
+      const fits = block.kind === "decoder" ? block.layer === wanted : wanted === "head" || wanted === block.kind;
+      if (!fits) return this.#report(2, command, `reads ${range}, which holds ${describe(value)}`);
+      if (
+        first?.kind !== "weights" ||
+        first.block !== block ||
+        value.at - first.at !== (start - range.offset) / value.elementBytes
+      )
+        return this.#report(2, command, `reads ${range}, which is not one stretch of ${block.name}`);
+      if (value.version !== version || value.half !== undefined)
+        return this.#report(4, command, `reads ${range}, which holds ${describe(value)} instead of version ${version}`);
+    }
+  }
+
+  /** Rule 8: what is read as a layer's input is what the layer before computed, in backward the same as in forward. */
+  #checkInput(command: Command, range: Range): void {
+    const { block, phase, pass, microBatch } = command.label;
+    const layer = block === "head" ? this.shape.config.layers : block;
+    if (typeof layer !== "number") return;
+    const key = `${pass} ${layer} ${microBatch}`;
+    for (const { value } of this.#contents.read(range)) {
+      const from = value?.kind === "data" && this.#plan.has(value.from.id) ? value.from : undefined;
+      const made = from && from.label.pass === pass && from.label.microBatch === microBatch;
+      const fits =
+        layer === 0
+          ? from?.op === "embeddingGather"
+          : from?.label.phase === "forward" && from.label.block === layer - 1;
+      if (!made || !fits)
+        return this.#report(8, command, `reads ${range} as the input of layer ${layer}, which is ${describe(value)}`);
+      if (phase === "backward" && this.#inputs.get(key) !== from)
+        return this.#report(8, command, `reads ${range}, which is not what forward read`);
+      if (phase !== "backward") this.#inputs.set(key, from);
+    }
+  }
+
+  /** Rule 8: inner activations are those of this layer and micro-batch, kept or computed again. */
+  #checkActivations(command: Command, range: Range): void {
+    const { block, pass, microBatch } = command.label;
+    for (const { value } of this.#contents.read(range)) {
+      const label = value?.kind === "data" && this.#plan.has(value.from.id) ? value.from.label : undefined;
+      if (label?.block !== block || label?.pass !== pass || label?.microBatch !== microBatch)
+        return this.#report(8, command, `reads activations in ${range}, which are ${describe(value)}`);
+    }
+  }
+
+  /** Rule 5: the gradient of the hidden states comes down through every layer. */
+  #checkHiddenGradient(command: Command, range: Range): void {
+    const { block, pass, microBatch } = command.label;
+    const above = block === this.shape.config.layers - 1 ? "head" : Number(block) + 1;
+    for (const { value } of this.#contents.read(range)) {
+      const label = value?.kind === "data" && this.#plan.has(value.from.id) ? value.from.label : undefined;
+      const fits =
+        label &&
+        label.pass === pass &&
+        label.microBatch === microBatch &&
+        (label.block === block || label.block === above);
+      if (!fits)
+        return this.#report(5, command, `reads the hidden states' gradient in ${range}, which is ${describe(value)}`);
+    }
+  }
+
+  // ---- gradients ------------------------------------------------------------------------------------------------------
+
+  /** Rule 5: a micro-batch is added to a gradient that was begun in this step, and only once. */
+  #addGradient(command: Command, range: Range, accumulate: boolean): void {
+    const plan = this.#plan;
+    const part = partOf(command);
+    const { blocks } = this.shape;
+    const layer = command.label.block;
+    const { name } = range.buffer;
+    const tied = name.startsWith("head.matrixGradient");
+    const block = typeof layer === "number" ? blocks[layer + 1]! : tied ? blocks[0]! : blocks.at(-1)!;
+    // Sums of the whole block, of its vectors alone, or the rounded gradient itself.
+    const elementBytes = /^head\.(matrixG|g)radientCast$|^gradientCast\.|^layer/.test(name) ? 2 : 4;
+    const begins = /^gradient\.vectors$|^head\.gradientVectors$/.test(name) ? vectorsOffset(block) : 0;
+    this.#contents.update(range, (value, start) => {
+      const at = begins + start / elementBytes;
+      const started: Gradient = { kind: "gradient", plan, block, at, elementBytes, parts: [part] };
+      if (!accumulate) return started;
+      if (value?.kind !== "gradient" || value.plan !== plan || value.block !== block || value.at !== started.at) {
+        this.#report(5, command, `adds to ${range}, which holds ${describe(value)}`);
+        return started;
+      }
+      if (block.kind === "decoder" && value.parts.includes(part))
+        this.#report(5, command, `adds ${partName(part)} to ${range} twice`);
+      return { ...value, parts: merged(value.parts, [part]) };
+    });
+  }
+
+  /** Host or device adds a pass to the sum. */
+  #accumulate(command: Command, { to, from, accumulate }: Ops<Range>["accumulate"]): void {
+    const before = this.#contents.read(to);
+    const factor = to.bytes / from.bytes;
+    this.#contents.move(to, from, factor);
+    if (accumulate === 0) return;
+    for (const { start, end, value: old } of before)
+      this.#contents.update(to.slice(start - to.offset, end - start), (added, begin) => {
+        if (added === undefined && old === undefined) return undefined; // the padding between groups
+        const fits =
+          old?.kind === "gradient" &&
+          added?.kind === "gradient" &&
+          old.plan === added.plan &&
+          old.block === added.block &&
+          old.at + (begin - start) / old.elementBytes === added.at &&
+          !old.parts.some((part) => added.parts.includes(part));
+        if (fits) return { ...added, parts: merged(old.parts, added.parts) };
+        this.#report(5, command, `adds ${describe(added)} to ${describe(old)} in ${to}`);
+        return added;
+      });
+  }
+
+  /** What is missing from a gradient for an update or a norm; undefined when it is complete. Padding has none. */
+  #missing(range: Range, block: ParameterBlock, at: number): string | undefined {
+    const wanted = block.kind === "decoder" ? [...this.#expected.parts.keys()] : this.#expected.logits;
+    const elementBytes = range.bytes / this.#count(range, block, at);
+    for (const { start, end, value } of this.#contents.read(range)) {
+      const element = at + (start - range.offset) / elementBytes;
+      if (value?.kind === "gradient" && value.plan === this.#plan && value.block === block && value.at === element) {
+        if (value.parts.join() === wanted.join()) continue;
+        return `has ${value.parts.map(partName).join(", ")} where it needs ${wanted.map(partName).join(", ")}`;
+      }
+      const last = element + (end - start) / elementBytes;
+      for (const [name, group] of block.groups)
+        if (group.offset < last && group.offset + group.count > element)
+          return `holds ${describe(value)} where it needs the gradient of ${name}`;
+    }
+    return undefined;
+  }
+
+  /** Elements that a gradient range stands for: gradients are float32 or of the compute dtype. */
+  #count(range: Range, block: ParameterBlock, at: number): number {
+    const found = this.#contents.read(range).find(({ value }) => value?.kind === "gradient")?.value;
+    const elementBytes = found?.kind === "gradient" ? found.elementBytes : bytesOf(this.shape.dtype);
+    return Math.min(range.bytes / elementBytes, block.length - at);
+  }
+
+  // ---- embedding ------------------------------------------------------------------------------------------------------
+
+  #gather(command: Command, { rows, hi, lo }: Ops<Range>["embeddingGather"]): void {
+    this.#checkWeights(command, hi, this.#version);
+    if (lo) this.#checkPair(command, hi, lo);
+    this.#contents.write(rows, { kind: "data", from: command });
+  }
+
+  /** Rule 5: the rows' gradients of every micro-batch of this pass have come down. */
+  #scatter(command: Command, { gradient, dRows, accumulate }: Ops<Range>["embeddingScatter"]): void {
+    const { pass } = command.label;
+    const bytes = new Map<number, number>();
+    for (const { start, end, value } of this.#contents.read(dRows)) {
+      if (value?.kind !== "data" || !this.#plan.has(value.from.id)) continue; // beyond this micro-batch's tokens
+      const { from } = value;
+      const fits = from.label.phase === "backward" && from.label.block === 0 && from.label.pass === pass;
+      if (fits) bytes.set(partOf(from), (bytes.get(partOf(from)) ?? 0) + end - start);
+    }
+    const wanted = new Map([...this.#expected.parts].filter(([part]) => passOf(part) === pass));
+    for (const [part, length] of wanted)
+      if (bytes.get(part) !== length)
+        this.#report(5, command, `finds ${bytes.get(part) ?? 0} of ${length} bytes of ${partName(part)} in ${dRows}`);
+    const [before] = this.#contents.read(gradient);
+    let parts: readonly number[] = [...wanted.keys()];
+    if (accumulate === 1) {
+      const value = before?.value;
+      const fits =
+        value?.kind === "rows gradient" &&
+        value.plan === this.#plan &&
+        !value.tied &&
+        !parts.some((part) => value.parts.includes(part));
+      if (!fits) this.#report(5, command, `adds to ${gradient}, which holds ${describe(value)}`);
+      else parts = merged(value.parts, parts);
+    }
+    this.#contents.write(gradient, {
+      kind: "rows gradient",
+      plan: this.#plan,
+      parts,
+      tied: false,
+    });
+  }
+
+  /** Rule 7: the head's gradient is complete and joins the rows' gradient once. */
+  #addTied(command: Command, { gradient, head }: Ops<Range>["embeddingAddTied"]): void {
+    const missing = this.#missing(head, this.shape.blocks[0]!, 0);
+    if (missing) this.#report(7, command, `the head's gradient in ${head} ${missing}`);
+    for (const { value } of this.#contents.read(gradient)) {
+      if (value?.kind === "rows gradient" && value.plan === this.#plan && !value.tied) continue;
+      return this.#report(7, command, `adds the head's gradient to ${gradient}, which holds ${describe(value)}`);
+    }
+    this.#contents.update(gradient, (value) => ({
+      ...(value as RowsGradient),
+      tied: true,
+    }));
+  }
+
+  /** What is missing from the touched rows' gradient. */
+  #missingRows(range: Range): { rule: number; what: string } | undefined {
+    for (const { value } of this.#contents.read(range)) {
+      if (value?.kind !== "rows gradient" || value.plan !== this.#plan)
+        return { rule: 5, what: `holds ${describe(value)}` };
+      const wanted = [...this.#expected.parts.keys()];
+      if (value.parts.join() !== wanted.join())
+        return { rule: 5, what: `has ${value.parts.map(partName)} where it needs ${wanted.map(partName)}` };
+      if (value.tied !== this.shape.config.tied) return { rule: 7, what: "lacks the tied head's share" };
+    }
+    return undefined;
+  }
+
+  // ---- norm and update ------------------------------------------------------------------------------------------------
+
+  /** Rule 6: a part of the norm is that of a finished gradient. */
+  #measure(command: Command, { sum, x }: Ops<Range>["squaredNorm"]): void {
+    const first = this.#contents.at(x);
+    let of = "nothing";
+    if (first?.kind === "rows gradient") {
+      of = "touched rows";
+      const missing = this.#missingRows(x);
+      if (missing) this.#report(6, command, `measures ${x}, which ${missing.what}`);
+    } else if (first?.kind === "gradient") {
+      of = first.block.name;
+      const missing = this.#missing(x, first.block, first.at);
+      const count = this.#count(x, first.block, first.at);
+      const wanted = command.op === "squaredNorm" ? first.block.length : first.block.count;
+      if (missing) this.#report(6, command, `measures ${x}, which ${missing}`);
+      else if (first.at !== 0 || count < wanted)
+        this.#report(6, command, `measures ${count} of ${wanted} elements of ${of}`);
+    } else this.#report(6, command, `measures ${x}, which holds ${describe(first)}`);
+    this.#contents.write(sum, { kind: "norm", plan: this.#plan, of });
+  }
+
+  /** Rule 6: all parts of the norm are measured in this step. */
+  #clip(command: Command, { factor, sums, parts }: Ops<Range>["clipFactor"]): void {
+    const { blocks, config } = this.shape;
+    const measured: string[] = [];
+    for (let part = 0; part < parts; part++) {
+      const value = this.#contents.at(sums.slice(part * 64, 16));
+      measured.push(value?.kind === "norm" && value.plan === this.#plan ? value.of : "nothing");
+    }
+    const wanted = ["touched rows", ...blocks.slice(config.tied ? 0 : 1).map(({ name }) => name)];
+    if (measured.toSorted().join() !== wanted.toSorted().join())
+      this.#report(6, command, `adds the norms of ${measured.join(", ")} where it needs ${wanted.join(", ")}`);
+    this.#contents.write(factor, { kind: "factor", plan: this.#plan });
+  }
+
+  /** Rules 5, 6 and 7: a complete gradient, this step's factor, and each parameter once. */
+  #update(command: Command, args: Ops<Range>["adamw"]): void {
+    const { gradient, factor } = args;
+    const { clips, config } = this.shape;
+    const scale = this.#contents.at(factor);
+    const plain = !clips || (command.op === "adamwOtherRows" && !config.tied);
+    const wanted = plain ? undefined : clips === "exact" ? this.#plan : this.#before;
+    if (scale?.kind !== "factor" || scale.plan !== wanted)
+      this.#report(6, command, `scales by ${factor}, which holds ${describe(scale)}`);
+    const first = this.#contents.at(args.hi);
+    if (first?.kind !== "weights")
+      return this.#report(5, command, `updates ${args.hi}, which holds ${describe(first)}`);
+    const { block, at } = first;
+    const tied = config.tied && block.kind === "embedding";
+    if (command.op === "adamwRows") {
+      const missing = this.#missingRows(gradient);
+      if (missing) this.#report(missing.rule, command, `the gradient in ${gradient} ${missing.what}`);
+    } else if (gradient) {
+      const missing = this.#missing(gradient, block, at);
+      if (missing) this.#report(tied ? 7 : 5, command, `the gradient in ${gradient} ${missing}`);
+    } else if (tied) this.#report(7, command, "updates a tied embedding without the head's gradient");
+    const half = command.op === "adamw" ? undefined : command.op === "adamwRows" ? "rows" : "other rows";
+    for (const range of [args.hi, args.lo, args.m, args.v]) this.#updateRange(command, range, block, at, half);
+  }
+
+  #updateRange(command: Command, range: Range, block: ParameterBlock, at: number, half: Weights["half"]): void {
+    this.#contents.update(range, (value, start) => {
+      if (
+        value?.kind !== "weights" ||
+        value.block !== block ||
+        value.at !== at + (start - range.offset) / value.elementBytes
+      ) {
+        this.#report(5, command, `updates ${range}, which holds ${describe(value)}`);
+        return value;
+      }
+      if (value.version !== this.#version || (half !== undefined && value.half === half))
+        this.#report(
+          this.shape.config.tied && block.kind === "embedding" ? 7 : 5,
+          command,
+          `updates ${range} a second time`,
+        );
+      const other = half !== undefined && value.half === undefined;
+      return { ...value, version: value.version + (other ? 0 : 1), half: other ? half : undefined };
+    });
+  }
+
+  /** Rule 5, at the end of a step: no element is left at the old version. Padding is updated or not. */
+  #checkUpdated(): void {
+    for (const { name, start, end, value } of this.#contents.state())
+      if (value?.kind !== "weights" || value.version !== this.#version || value.half !== undefined) {
+        const message = `the step ends and ${name}[${start}..${end}] holds ${describe(value)}`;
+        this.violations.push({ rule: 5, message, commands: [] });
+      }
+  }
+
+  /** `hi` and `lo` are the two halves of the same elements. */
+  #checkPair(command: Command, hi: Range, lo: Range): void {
+    const [a, b] = [this.#contents.at(hi), this.#contents.at(lo)];
+    if (
+      a?.kind !== "weights" ||
+      b?.kind !== "weights" ||
+      a.block !== b.block ||
+      a.at !== b.at ||
+      a.version !== b.version
+    )
+      this.#report(4, command, `joins ${describe(a)} and ${describe(b)}`);
+  }
+
+  #report(rule: number, command: Command, what: string): void {
+    const commands = [command];
+    this.violations.push({ rule, message: `${what}:\n  ${describeCommand(command)}`, commands });
+  }
+}
+
+const merged = (a: readonly number[], b: readonly number[]): number[] => [...a, ...b].sort((x, y) => x - y);
+
+function expectedOf(plan: Plan): Expected {
+  const parts = new Map<number, number>();
+  const logits: number[] = [];
+  for (const command of plan.commands) {
+    if (command.op === "embeddingGather")
+      parts.set(partOf(command), (command.arguments as Ops<Range>["embeddingGather"]).rows.bytes);
+    if (command.op === "crossEntropy") logits.push(partOf(command));
+  }
+  return { parts, logits: logits.sort((a, b) => a - b) };
+}

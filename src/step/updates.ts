@@ -1,0 +1,231 @@
+// AdamW on whatever has landed, in deadline order.
+//
+// The host takes the earliest deadline first: the embedding, then layer 0, 1, … in the order in which the next forward
+// pass needs them, and what it has not finished when backward ends runs on underneath that pass (DESIGN: deadline order).
+// With exact clipping every update waits for the factor, without it for the check that the loss is finite; a step that is
+// clipped by the norm of the one before finds its factor ready. Resident blocks are updated by compute, on the device.
+
+import { assert } from "../words/errors.ts";
+import { gradientDtype, isResident, type Buffers, type StepShape } from "../tiers/memory.ts";
+import { bytesOf } from "../models/decoder.ts";
+import type { ParameterBlock } from "../models/parameters.ts";
+import type { Dtype } from "../native/abi.gen.ts";
+import { updateRuns, type AdamwStep, type UpdateRun } from "../state/optimizer.ts";
+import { Resource, type Event, type Plan, type Range } from "../plan/plan.ts";
+import { labelOf, type BlockParameters, type Window } from "./window.ts";
+
+/** A buffer and who touched it last. */
+export interface Place {
+  range: Range;
+  resource: Resource;
+}
+
+/** A chunk of a gradient that waits for its update. */
+export interface Landed {
+  parameters: BlockParameters;
+  chunk: BlockParameters["chunks"][number];
+  gradient: Range;
+  dtype: Dtype;
+  resource: Resource;
+  /** The command that brought this chunk; undefined: whatever wrote the resource. */
+  event: Event | undefined;
+}
+
+/** The embedding's part of a step: distinct tokens and where each occurs, pass by pass. */
+export interface TouchedRows {
+  /** Distinct tokens of the step, increasing (U i32). */
+  tokens: Range;
+  distinct: number;
+}
+
+/**
+ * When a block's update should run: the next forward pass needs the lowest layer first. But while the ring is shorter than
+ * the model, backward waits for slots, and every block but the last ones frees a slot that it waits for: those go first, in
+ * the order in which they land.
+ */
+export function deadlineOf({ config, residentBlocks, ring }: StepShape, { index, layer }: ParameterBlock): number {
+  const streaming = config.layers - residentBlocks;
+  const behind = layer - residentBlocks;
+  if (layer < 0 || behind < 0 || ring >= streaming) return index;
+  return behind >= ring ? streaming - behind : index;
+}
+
+export class Updates {
+  readonly #shape: StepShape;
+  readonly #window: Window;
+  readonly #decays: ReadonlyMap<string, number>;
+  /** Per block and chunk, the stretches of equal weight decay. */
+  readonly #runs: Map<BlockParameters, UpdateRun[][]>;
+  /** 1, for updates that are not clipped. */
+  readonly #unit: Range | undefined;
+  /** The factors of the last step and of the one in hand, in turn, where steps are clipped by the norm before. */
+  readonly #previous: Place[] = [];
+  readonly #deviceFactor: Place | undefined;
+  readonly #factors = [new Resource(), new Resource()] as const;
+  // The step in hand.
+  #landed: Landed[] = [];
+  #parity: 0 | 1 = 0;
+  #factorRange!: Range;
+  #update!: AdamwStep;
+  /** Events that fail the step when the loss is not finite: nothing is updated before them. */
+  lossChecks: Event[] = [];
+
+  constructor(shape: StepShape, buffers: Buffers, window: Window, decays: ReadonlyMap<string, number>) {
+    this.#shape = shape;
+    this.#window = window;
+    this.#decays = decays;
+    this.#runs = new Map(
+      window.parameters.map((parameters) => [
+        parameters,
+        parameters.chunks.map((chunk) => updateRuns(parameters.block, chunk, decays)),
+      ]),
+    );
+    if (buffers.has("unit factor")) this.#unit = buffers.range("unit factor", 0, 16);
+    if (buffers.has("previous factors"))
+      for (const slot of [0, 1])
+        this.#previous.push({ range: buffers.range("previous factors", slot * 64, 16), resource: new Resource() });
+    if (buffers.has("factor")) this.#deviceFactor = { range: buffers.range("factor"), resource: new Resource() };
+  }
+
+  /** Starts a step: where its clip factor will be, and what its updates do. */
+  begin(parity: 0 | 1, factor: Range, update: AdamwStep): void {
+    assert(this.#landed.length === 0, "gradients of the last step were not updated");
+    this.#parity = parity;
+    this.#factorRange = factor;
+    this.#update = update;
+    this.lossChecks = [];
+  }
+
+  afterLossCheck(event: Event): void {
+    this.lossChecks.push(event);
+  }
+
+  /** Remembers a chunk until `record`. */
+  add(landed: Landed): void {
+    this.#landed.push(landed);
+  }
+
+  /** Who writes and reads this step's clip factor. */
+  get factor(): Resource {
+    return this.#factors[this.#parity];
+  }
+
+  /** Rows that no token touched need no scatter, so theirs comes first; touched rows follow. */
+  recordEmbedding(plan: Plan, { tokens, distinct }: TouchedRows, touched: Place, tied: Place | undefined): Event {
+    const { embedding } = this.#window;
+    const { vocabulary, hidden: width } = this.#shape.config;
+    const whole = { offset: 0, count: vocabulary * width };
+    const { range: factor, resource } = this.#hostFactor();
+    const others = tied ? { range: factor, resource } : this.#unitFactor();
+    const common = {
+      hi: embedding.range("hi", whole),
+      lo: embedding.range("lo", whole),
+      m: embedding.range("m", whole),
+      v: embedding.range("v", whole),
+      tokens,
+      factor,
+      distinct,
+      width,
+      vocabulary,
+      ...this.#update,
+      weightDecay: this.#decays.get(embedding.block.tensors[0]!.name)!,
+    };
+    plan.record(
+      "host",
+      "adamwOtherRows",
+      { ...common, factor: others.range, gradient: tied?.range ?? null, gradientDtype: gradientDtype(this.#shape) },
+      {
+        reads: [others.resource, ...(tied ? [tied.resource] : [])],
+        writes: embedding.resources,
+        waits: this.lossChecks,
+      },
+    );
+    const event = plan.record(
+      "host",
+      "adamwRows",
+      { ...common, gradient: touched.range },
+      { reads: [resource, touched.resource], writes: embedding.resources, waits: this.lossChecks },
+    );
+    embedding.version++;
+    return event;
+  }
+
+  /** Updates what has landed. The order of recording does not matter: the host goes by deadline. */
+  record(plan: Plan): void {
+    const landed = this.#landed.sort((a, b) => a.parameters.block.index - b.parameters.block.index);
+    this.#landed = [];
+    const { label } = plan;
+    for (const { parameters, chunk, gradient, dtype, resource, event: landedAt } of landed) {
+      const { block } = parameters;
+      const resident = isResident(this.#shape, block.layer);
+      plan.label = { step: label.step, phase: "update", block: labelOf(block) };
+      const factor = resident ? this.#factorOnDevice(plan) : this.#hostFactor();
+      const bytes = bytesOf(dtype);
+      for (const run of this.#runs.get(parameters)![parameters.chunks.indexOf(chunk)]!) {
+        const event = plan.record(
+          resident ? "compute" : "host",
+          "adamw",
+          {
+            hi: parameters.range("hi", run),
+            lo: parameters.range("lo", run),
+            m: parameters.range("m", run),
+            v: parameters.range("v", run),
+            gradient: gradient.slice((run.offset - chunk.offset) * bytes, run.count * bytes),
+            factor: factor.range,
+            count: run.count,
+            gradientDtype: dtype,
+            ...this.#update,
+            weightDecay: run.weightDecay,
+          },
+          {
+            reads: [factor.resource],
+            writes: [chunk.resource],
+            waits: [...this.lossChecks, ...(landedAt === undefined ? resource.toRead() : [landedAt])],
+            deadline: deadlineOf(this.#shape, block),
+          },
+        );
+        resource.read(event, resident ? "compute" : "host");
+      }
+    }
+    plan.label = label;
+    for (const parameters of new Set(landed.map((entry) => entry.parameters))) parameters.version++;
+  }
+
+  /** The factor by which gradients are multiplied: this step's, the last one's, or 1, which nobody ever writes. */
+  #hostFactor(): Place {
+    const { clips } = this.#shape;
+    if (clips === "previous") return this.#previous[0]!;
+    return clips === "exact" ? { range: this.#factorRange, resource: this.factor } : this.#unitFactor();
+  }
+
+  #unitFactor(): Place {
+    assert(this.#unit, "there is no unit factor");
+    return { range: this.#unit, resource: new Resource() };
+  }
+
+  /** Where the next step finds its factor; undefined when it makes its own. */
+  get previousFactor(): Range | undefined {
+    return this.#previous[0]?.range;
+  }
+
+  /** After the last update of a step: its own factor is kept for the next. */
+  passFactorOn(plan: Plan): void {
+    const next = this.#previous[1];
+    if (!next) return;
+    const args = { to: next.range, from: this.#factorRange };
+    plan.record("host", "copy", args, { reads: [this.factor], writes: [next.resource] });
+    this.#previous.reverse();
+  }
+
+  #factorOnDevice(plan: Plan): Place {
+    const device = this.#deviceFactor!;
+    const to = device.range.slice(0, 16);
+    const from = this.#hostFactor();
+    if (this.#deviceFactorPlan !== plan) {
+      this.#deviceFactorPlan = plan;
+      plan.record("upload", "copy", { to, from: from.range }, { reads: [from.resource], writes: [device.resource] });
+    }
+    return { range: to, resource: device.resource };
+  }
+  #deviceFactorPlan: Plan | undefined;
+}

@@ -1,0 +1,381 @@
+// The memory bill: every buffer a run will hold, by name, place and bytes, computed before anything is allocated. The same
+// list is printed at start, allocated, and compared with what the simulator sees touched. A step allocates nothing.
+//
+// Sizes follow from a `StepShape`, which is the config resolved against a model. Lengths in elements are those of
+// `models/parameters.ts`; E is bytes per element of the compute dtype, G of a gradient on its way to the host.
+
+import { ConfigError, MemoryError } from "../words/errors.ts";
+import { formatBytes, formatPlaces } from "../words/format.ts";
+import {
+  activationSizes,
+  alignBytes,
+  bytesOf,
+  headSizes,
+  keptSizes,
+  scratchSizes,
+  totalBytes,
+  type KeepLevel,
+} from "../models/decoder.ts";
+import type { DecoderConfig } from "../models/config.ts";
+import { vectorsOffset, type ParameterBlock } from "../models/parameters.ts";
+import type { Dtype, Place } from "../native/abi.gen.ts";
+import { Range, type BufferLike } from "../plan/plan.ts";
+
+/** Everything that decides what a step computes and where it keeps it. */
+export interface StepShape {
+  config: DecoderConfig;
+  /** Embedding, decoder layers, head. */
+  blocks: ParameterBlock[];
+  dtype: Dtype;
+  /** False: forward only (evaluation, generation); then no optimizer state, gradients or boundaries exist. */
+  training: boolean;
+  /** False, to time forward and backward alone: gradients are left where they are made, and no optimizer state exists. */
+  updates: boolean;
+  /** The most tokens of a micro-batch. */
+  tokensMax: number;
+  /** The most micro-batches of a pass. */
+  microBatches: number;
+  /** Passes whose gradients share one update. */
+  passes: number;
+  /** Positions in the rotary table: the longest document. */
+  positions: number;
+  /** Device buffers that hold sliding blocks. */
+  slots: number;
+  boundary: "device" | "pinned";
+  /** Per layer, what it keeps from forward to backward; layers beyond the list keep nothing. */
+  keep: readonly KeepLevel[];
+  /** First blocks whose weights, moments and gradients stay on the device. */
+  residentBlocks: number;
+  /** Host slots for gradients of sliding blocks. */
+  ring: number;
+  /** Gradients are clipped by their exact global norm (so all of them are kept until it is known), or by the last step's. */
+  clips: false | "exact" | "previous";
+  /** Rows of logits that exist at once. */
+  logitsChunk: number;
+  /** Parameters per copy and per update command. */
+  chunkParameters: number;
+}
+
+export interface BillLine {
+  /** Unique; the buffer's name. */
+  name: string;
+  place: Exclude<Place, "file">;
+  bytes: number;
+  /** What it is for; lines of one purpose are printed as one. */
+  purpose: string;
+}
+
+export const gradientDtype = (shape: StepShape): Dtype => shape.dtype;
+export const decoderBlocks = (shape: StepShape): ParameterBlock[] => shape.blocks.slice(1, -1);
+export const embeddingBlock = (shape: StepShape): ParameterBlock => shape.blocks[0]!;
+export const headBlock = (shape: StepShape): ParameterBlock => shape.blocks.at(-1)!;
+export const isResident = (shape: StepShape, layer: number): boolean => layer >= 0 && layer < shape.residentBlocks;
+/** Resident float32 weights are joined into a slot like any other; resident bfloat16 weights are used where they lie. */
+export const usesSlot = (shape: StepShape, layer: number): boolean =>
+  !isResident(shape, layer) || shape.dtype === "float32";
+export const keepOf = (shape: StepShape, layer: number): KeepLevel => shape.keep[layer] ?? "recompute";
+/** Bytes that a layer keeps of one micro-batch. */
+export const keptBytes = ({ config, tokensMax, dtype }: StepShape, level: KeepLevel): number =>
+  totalBytes(keptSizes(config, tokensMax, dtype, level));
+/** The last `count` of all layers keep so much, the others nothing. */
+export const keepLast = (layers: number, count: number, level: KeepLevel): KeepLevel[] =>
+  Array.from({ length: layers }, (_, layer) => (layer >= layers - count ? level : "recompute"));
+
+/**
+ * One product makes the whole gradient of a layer's matrix in a pass, so it is rounded to bf16 where it is made: there is
+ * no float32 sum, and no cast of it. The bits are the same.
+ */
+export const roundsAtOnce = ({ dtype, microBatches }: StepShape): boolean => dtype === "bfloat16" && microBatches === 1;
+/** The same of the head, whose gradient is summed over chunks of logits and over passes. */
+export const headRoundsAtOnce = (shape: StepShape): boolean =>
+  roundsAtOnce(shape) && shape.passes === 1 && shape.logitsChunk >= shape.tokensMax;
+/** A resident block's gradient has a place of its own while others are computed: with clipping or accumulation. */
+export const keepsGradient = (shape: StepShape, layer: number): boolean =>
+  isResident(shape, layer) && (shape.clips === "exact" || shape.passes > 1);
+/** Distinct tokens of a step, at most. */
+export const distinctMax = (shape: StepShape): number =>
+  Math.min(shape.config.vocabulary, shape.passes * shape.microBatches * shape.tokensMax);
+/** Gradient norms are summed from parts: one per decoder layer, one for the head, two for the embedding. */
+export const normParts = (shape: StepShape): number => shape.config.layers + 3;
+export const normStride = 64;
+
+/** Int32 arrays of one micro-batch, each at a multiple of 64 bytes: for the device, and for host ops. */
+export function batchSizes(shape: StepShape): Record<"positions" | "rowIndex" | "targets" | "starts", number> {
+  const perToken = alignBytes(shape.tokensMax * 4);
+  return { positions: perToken, rowIndex: perToken, targets: perToken, starts: alignBytes((shape.tokensMax + 1) * 4) };
+}
+export function embedSizes(shape: StepShape): Record<"tokens" | "distinct" | "order" | "starts", number> {
+  const { passes, microBatches, tokensMax } = shape;
+  const perPass = alignBytes(microBatches * tokensMax * 4);
+  return {
+    tokens: passes * microBatches * alignBytes(tokensMax * 4),
+    distinct: alignBytes(distinctMax(shape) * 4),
+    order: passes * perPass,
+    starts: passes * alignBytes((distinctMax(shape) + 1) * 4),
+  };
+}
+export function resultSizes(shape: StepShape): Record<"losses" | "totals" | "norms" | "factor", number> {
+  const { passes, microBatches, tokensMax } = shape;
+  return {
+    losses: passes * microBatches * alignBytes(tokensMax * 4),
+    totals: passes * microBatches * 64,
+    norms: normParts(shape) * normStride,
+    factor: 64,
+  };
+}
+
+/** Every buffer of a run. */
+export function memoryBill(shape: StepShape): BillLine[] {
+  const { config, dtype, training, tokensMax, microBatches, passes } = shape;
+  const lines: BillLine[] = [];
+  const add = (purpose: string, place: BillLine["place"], name: string, bytes: number) => {
+    if (bytes > 0) lines.push({ purpose, place, name, bytes });
+  };
+  const E = bytesOf(dtype);
+  const G = bytesOf(gradientDtype(shape));
+  const sliding = decoderBlocks(shape).filter((block) => usesSlot(shape, block.layer));
+  const streaming = decoderBlocks(shape).filter((block) => !isResident(shape, block.layer));
+  const longest = (blocks: ParameterBlock[]) => Math.max(0, ...blocks.map((block) => block.length));
+  const hidden = alignBytes(tokensMax * config.hidden * E); // (T, C)
+  const [embedding, head] = [embeddingBlock(shape), headBlock(shape)];
+
+  for (const block of shape.blocks) {
+    const resident = isResident(shape, block.layer);
+    add("weights: hi (bf16)", resident ? "device" : "pinned", `${block.name}.hi`, block.length * 2);
+    add("weights: lo", resident ? "device" : "host", `${block.name}.lo`, block.length * 2);
+    if (!training || !shape.updates) continue;
+    add("moments m, v", resident ? "device" : "host", `${block.name}.m`, block.length * 4);
+    add("moments m, v", resident ? "device" : "host", `${block.name}.v`, block.length * 4);
+  }
+
+  const slots = Math.min(shape.slots, sliding.length);
+  for (let slot = 0; slot < slots; slot++) add("window slots", "device", `slot ${slot}`, longest(sliding) * E);
+  add("head weights", "device", "head.weights", head.length * E);
+  if (config.tied) add("head weights", "device", "head.matrix", embedding.length * E);
+  const block =
+    totalBytes(activationSizes(config, tokensMax, dtype)) + totalBytes(scratchSizes(config, tokensMax, dtype));
+  add(
+    "workspace",
+    "device",
+    "workspace",
+    Math.max(block, totalBytes(headSizes(config, tokensMax, shape.logitsChunk, dtype))),
+  );
+  add("rope table", "device", "rope table", alignBytes(shape.positions * config.headDim * 4));
+  const perBatch = passes * microBatches * totalBytes(batchSizes(shape));
+  add("token ids, positions, targets", "device", "batch", perBatch);
+  add("losses and norms", "device", "losses", resultSizes(shape).losses);
+  add("embedding rows", "pinned", "embedding.rows", microBatches * hidden);
+  for (const parity of [0, 1]) {
+    add("token ids, positions, targets", "pinned", `batch.${parity}`, perBatch);
+    add("token ids, positions, targets", "host", `embed.${parity}`, totalBytes(embedSizes(shape)));
+    add("losses and norms", "pinned", `results.${parity}`, totalBytes(resultSizes(shape)));
+  }
+  if (shape.boundary === "pinned" || !training) add("hidden states", "device", "hidden", (microBatches + 2) * hidden);
+  if (!training) return lines;
+
+  if (shape.boundary === "device")
+    add("boundaries", "device", "boundaries", (config.layers + 1) * microBatches * hidden);
+  else add("boundaries", "pinned", "boundaries", (config.layers - 1) * microBatches * hidden);
+  add("gradient of hidden states", "device", "dHidden", microBatches * hidden);
+  const kept = decoderBlocks(shape).map(({ layer }) => microBatches * keptBytes(shape, keepOf(shape, layer)));
+  add("kept activations", "device", "kept", sum(kept));
+
+  // Float32 gradients go to the host as they are, so two blocks' accumulators alternate; bf16 ones are cast into one of
+  // two landing buffers, and one accumulator is enough, or only that of the vectors.
+  const longestDecoder = longest(decoderBlocks(shape));
+  const vectors = (block: ParameterBlock): number => block.length - vectorsOffset(block);
+  if (roundsAtOnce(shape))
+    add("gradient accumulators", "device", "gradient.vectors", Math.max(...decoderBlocks(shape).map(vectors)) * 4);
+  else
+    for (let index = 0; index < (G === 4 ? 2 : 1); index++)
+      add("gradient accumulators", "device", `gradient.${index}`, longestDecoder * 4);
+  const cast = decoderBlocks(shape).filter(({ layer }) => !(keepsGradient(shape, layer) && passes === 1));
+  if (G !== 4)
+    for (let index = 0; index < Math.min(2, cast.length); index++)
+      add("gradients cast to bf16", "device", `gradientCast.${index}`, longestDecoder * G);
+  if (headRoundsAtOnce(shape)) add("gradient accumulators", "device", "head.gradientVectors", vectors(head) * 4);
+  else add("gradient accumulators", "device", "head.gradient", head.length * 4);
+  if (config.tied && !headRoundsAtOnce(shape))
+    add("gradient accumulators", "device", "head.matrixGradient", embedding.length * 4);
+  if (G !== 4) {
+    add("gradients cast to bf16", "device", "head.gradientCast", head.length * G);
+    if (config.tied) add("gradients cast to bf16", "device", "head.matrixGradientCast", embedding.length * G);
+  }
+  if (!shape.updates) return lines;
+  add("losses and norms", "device", "norms", normParts(shape) * normStride);
+  for (const resident of decoderBlocks(shape))
+    if (keepsGradient(shape, resident.layer))
+      add("resident gradients", "device", `${resident.name}.gradient`, resident.length * (passes > 1 ? 4 : G));
+  if (shape.residentBlocks > 0) add("losses and norms", "device", "factor", 64);
+
+  const ring = Math.min(shape.ring, streaming.length);
+  for (let slot = 0; slot < ring; slot++) add("gradient ring", "pinned", `ring ${slot}`, longest(streaming) * G);
+  add("gradient ring", "pinned", "head.landing", head.length * G);
+  if (config.tied) add("gradient ring", "pinned", "head.matrixLanding", embedding.length * G);
+  add("embedding gradient", "pinned", "embedding.dRows", microBatches * hidden);
+  add("embedding gradient", "host", "embedding.gradient", distinctMax(shape) * config.hidden * 4);
+  if (passes > 1)
+    for (const { name, length } of streaming)
+      add("gradient sums over passes", "host", `${name}.gradientSum`, length * 4);
+  // Rows of an untied embedding that no token touches have no gradient: no factor changes their update.
+  if (!shape.clips || !config.tied) add("losses and norms", "host", "unit factor", 64);
+  if (shape.clips === "previous") add("losses and norms", "host", "previous factors", 2 * 64);
+  return lines;
+}
+
+const sum = (values: readonly number[]): number => values.reduce((total, value) => total + value, 0);
+
+export function bytesIn(bill: readonly BillLine[], place: Place): number {
+  return bill.reduce((sum, line) => sum + (line.place === place ? line.bytes : 0), 0);
+}
+
+/** What a run may take, in bytes. */
+export interface Limits {
+  /** For buffers on the device; a GPU's context, kernels and libraries are `overhead`, and not part of it. */
+  device: number;
+  overhead: number;
+  /** Whether `deviceMemory` makes the limit, or the device does. */
+  capped: boolean;
+  /** How the device hands memory out; undefined where every byte counts by itself. */
+  pieceBytes: number | undefined;
+  /** For everything on the host; the cpu device's buffers are there, too. */
+  host: number;
+}
+
+/** The pieces in which a GPU's driver hands out memory. */
+export const devicePieceBytes = 2 << 20;
+
+/** What a bill really takes of a GPU (`rounded` in zig/device/gpu/gpu.zig). */
+export function deviceBytesOf(bill: readonly BillLine[], pieceBytes = devicePieceBytes): number {
+  const rounded = (bytes: number): number => {
+    const unit = bytes < pieceBytes / 2 ? 512 : pieceBytes;
+    return Math.ceil(bytes / unit) * unit;
+  };
+  return bill.reduce((total, { place, bytes }) => total + (place === "device" ? rounded(bytes) : 0), 0);
+}
+
+/** Throws a MemoryError that says what to change when a shape's bill is above the limits, of the device or of the host. */
+export function checkBill(shape: StepShape, { device, overhead, capped, pieceBytes, host }: Limits): void {
+  const bill = memoryBill(shape);
+  const onDevice = pieceBytes === undefined ? bytesIn(bill, "device") : deviceBytesOf(bill, pieceBytes);
+  const largest = (places: readonly Place[]): string =>
+    summarizeBill(bill.filter(({ place }) => places.includes(place)))
+      .sort((a, b) => b.bytes - a.bytes)
+      .slice(0, 3)
+      .map(({ purpose, bytes }) => `${purpose} ${formatBytes(bytes)}`)
+      .join(", ");
+  if (onDevice > device) {
+    const beside = overhead > 0 ? `, ${formatBytes(overhead)} of it for context, kernels and libraries` : "";
+    throw new MemoryError(
+      `${capped ? "deviceMemory: " : ""}the run needs ${formatBytes(onDevice + overhead)} on the device${beside}; ` +
+        `${capped ? "the limit is" : "it has"} ${formatBytes(device + overhead)}; the largest parts are ${largest(["device"])}; ` +
+        `${deviceRemedies(shape)}, or ${capped ? "raise deviceMemory" : "free memory that others use, or take a larger GPU"}`,
+    );
+  }
+  const places: Place[] = pieceBytes === undefined ? ["device", "pinned", "host"] : ["pinned", "host"];
+  const onHost = places.reduce((total, place) => total + bytesIn(bill, place), 0);
+  if (onHost > host)
+    throw new MemoryError(
+      `the run needs ${formatBytes(onHost)} of the host's memory, which has ${formatBytes(host)} for it; the largest parts are ` +
+        `${largest(places)}; ${hostRemedies(shape)}`,
+    );
+}
+
+function deviceRemedies(shape: StepShape): string {
+  if (!shape.training) return "give it fewer or shorter rows at once";
+  const window = [
+    shape.residentBlocks > 0 && `window.residentBlocks (${shape.residentBlocks})`,
+    shape.keep.some((level) => level !== "recompute") && "window.keepBlocks",
+    shape.slots > 2 && `window.slots (${shape.slots})`,
+  ];
+  const names = [...window, tokensOf(shape)].filter((name) => name !== false);
+  return `reduce ${names.join(", ")}${shape.boundary === "device" ? `, set window.boundary to "pinned"` : ""}`;
+}
+
+function hostRemedies(shape: StepShape): string {
+  if (!shape.training) return "give it fewer or shorter rows at once";
+  const ring = shape.clips === "exact" ? "" : ` and window.ring (${shape.ring})`;
+  const boundary = shape.boundary === "pinned" ? `, set window.boundary to "device"` : "";
+  return `reduce ${tokensOf(shape)}${ring}${boundary}, keep more blocks on the device (window.residentBlocks), or take a smaller model`;
+}
+
+/** A micro-batch has at least one row: where it has no more, only shorter rows help. */
+const tokensOf = ({ tokensMax, positions }: StepShape): string =>
+  tokensMax >= 2 * positions ? `microBatchTokens (${tokensMax})` : `sequenceLength (${positions})`;
+
+/** The bill as a table: a line per purpose, with totals. */
+export function printBill(bill: readonly BillLine[], parameters: number): string {
+  const rows = summarizeBill(bill);
+  const order = ["device", "pinned", "host"];
+  rows.sort((a, b) => order.indexOf(a.place) - order.indexOf(b.place) || b.bytes - a.bytes);
+  const width = Math.max(...rows.map((row) => row.purpose.length));
+  const text: string[] = [];
+  for (const place of order) {
+    const own = rows.filter((row) => row.place === place);
+    if (own.length === 0) continue;
+    const total = own.reduce((sum, row) => sum + row.bytes, 0);
+    text.push(
+      `${place.padEnd(width + 2)} ${formatBytes(total).padStart(10)}  ${(total / parameters).toFixed(2)} B/parameter`,
+    );
+    for (const row of own) text.push(`  ${row.purpose.padEnd(width)} ${formatBytes(row.bytes).padStart(10)}`);
+  }
+  return text.join("\n");
+}
+
+/** One line per purpose and place, in the order of the bill. */
+export function summarizeBill(bill: readonly BillLine[]): { purpose: string; place: Place; bytes: number }[] {
+  const sums = new Map<string, { purpose: string; place: Place; bytes: number }>();
+  for (const { purpose, place, bytes } of bill) {
+    const key = `${place} ${purpose}`;
+    const sum = sums.get(key) ?? { purpose, place, bytes: 0 };
+    sums.set(key, { ...sum, bytes: sum.bytes + bytes });
+  }
+  return [...sums.values()];
+}
+
+/** Buffers by name. A name that is not on the bill is our mistake and fails loudly. */
+export class Buffers<B extends BufferLike = BufferLike> {
+  readonly all: ReadonlyMap<string, B>;
+
+  constructor(all: ReadonlyMap<string, B>) {
+    this.all = all;
+  }
+
+  /** Makes every buffer of a bill; `make` allocates, or only describes (simulation). */
+  static make<B extends BufferLike>(bill: readonly BillLine[], make: (line: BillLine) => B): Buffers<B> {
+    return new Buffers(new Map(bill.map((line) => [line.name, make(line)])));
+  }
+
+  [Bun.inspect.custom](): string {
+    return `Buffers(${this.all.size}: ${formatPlaces(this.all.values())})`;
+  }
+
+  get(name: string): B {
+    const buffer = this.all.get(name);
+    if (buffer === undefined) throw new Error(`internal error: buffer "${name}" is not on the memory bill`);
+    return buffer;
+  }
+
+  has(name: string): boolean {
+    return this.all.has(name);
+  }
+
+  range(name: string, offset?: number, bytes?: number): Range {
+    return new Range(this.get(name), offset, bytes);
+  }
+}
+
+/** Rules that need both config and model. */
+export function checkShape(shape: StepShape): void {
+  const { layers } = shape.config;
+  const within = (path: string, value: number, least: number) => {
+    if (value < least || value > layers)
+      throw new ConfigError(`${path} must be ${least} to ${layers}, the model's number of layers (was ${value})`);
+  };
+  within("window.residentBlocks", shape.residentBlocks, 0);
+  const streaming = layers - shape.residentBlocks;
+  if (shape.clips === "exact" && shape.ring < streaming)
+    throw new ConfigError(
+      `window.ring (${shape.ring}) must be "all" (${streaming} here) while gradients are clipped: all of them are kept until the norm is known`,
+    );
+}
