@@ -4,7 +4,7 @@
 //
 // FLOPs are those the mathematics needs (causal attention: half of the scores), bytes those an op must read and write.
 
-import { bytesOf } from "../../src/models/decoder.ts";
+import { bytesOf } from "../../src/plan/layout.ts";
 import { cpuHasBfloat16 } from "./machine.ts";
 import { rateOf, type Bench, type Rate } from "./rates.ts";
 import { deviceCopy, rows } from "./rows.ts";

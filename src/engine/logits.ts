@@ -1,7 +1,8 @@
 // Logits of whole micro-batches, for parity checks and for looking at a model; training never holds them.
 
 import type { MicroBatch } from "../data/loader.ts";
-import { bytesOf, headLogits } from "../models/decoder.ts";
+import { headLogits } from "../models/decoder.ts";
+import { bytesOf } from "../plan/layout.ts";
 import { Plan } from "../plan/plan.ts";
 import type { Session } from "./session.ts";
 import { forward, headContext } from "../step/step.ts";

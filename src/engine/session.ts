@@ -5,7 +5,7 @@ import type { BatchShape, StepBatch } from "../data/loader.ts";
 import { formatPlaces } from "../words/format.ts";
 import { Buffers, checkBill, memoryBill, type BillLine, type StepShape } from "../tiers/memory.ts";
 import type { Model } from "./model.ts";
-import { alignBytes } from "../models/decoder.ts";
+import { alignBytes } from "../plan/layout.ts";
 import { ropeTable } from "../models/rope.ts";
 import type { Buffer } from "../native/runtime.ts";
 import { Plan, type Range } from "../plan/plan.ts";

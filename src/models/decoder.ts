@@ -6,16 +6,12 @@
 // Nothing here allocates or orders anything: the functions record ops on the compute stream over ranges they are given.
 // Dimensions: T tokens, C hidden, F intermediate, V vocabulary, H query heads, K key/value heads, D head dim.
 
+import { alignBytes, bytesOf, carve } from "../plan/layout.ts";
 import type { Event, Plan, Range } from "../plan/plan.ts";
 import type { Dtype } from "../native/abi.gen.ts";
 import type { GroupName } from "./architecture.ts";
 import type { DecoderConfig } from "./config.ts";
 import { groupOf, vectorsOffset, type ParameterBlock } from "./parameters.ts";
-
-export const bytesOf = (dtype: Dtype): number => (dtype === "float32" ? 4 : 2);
-
-/** Ranges start at multiples of this, which is what vector loads and the null device's digests want. */
-export const alignBytes = (bytes: number): number => Math.ceil(bytes / 64) * 64;
 
 /** What one micro-batch brings besides its hidden states; all on the device. */
 export interface DeviceBatch {
@@ -172,22 +168,6 @@ const activationNames = [
 ] as const;
 type ActivationName = (typeof activationNames)[number];
 type ScratchName = "projected" | "dQkv" | "delta";
-
-export const totalBytes = (sizes: Record<string, number>): number => Object.values(sizes).reduce((a, b) => a + b, 0);
-
-/** Names the parts of one range, in order; parts of no bytes are absent. */
-export function carve<Name extends string>(
-  range: Range,
-  sizes: Record<Name, number>,
-): (name: Name, bytes?: number) => Range {
-  const offsets = new Map<Name, number>();
-  let offset = 0;
-  for (const name in sizes) {
-    offsets.set(name, offset);
-    offset += sizes[name];
-  }
-  return (name, bytes = sizes[name]) => range.slice(offsets.get(name)!, bytes);
-}
 
 /** Everything a block's computation is given. */
 export interface BlockContext {

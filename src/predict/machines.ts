@@ -9,7 +9,7 @@
 
 import { ConfigError } from "../words/errors.ts";
 import { causalPairs } from "./flops.ts";
-import { bytesOf } from "../models/decoder.ts";
+import { bytesOf } from "../plan/layout.ts";
 import type { Dtype, OpName, Ops } from "../native/abi.gen.ts";
 import { accesses, type Command, type Range } from "../plan/plan.ts";
 import { closest } from "../words/suggest.ts";

@@ -13,7 +13,7 @@ import { readFileSync } from "node:fs";
 import { writeFileAtomic } from "../io/atomic.ts";
 import { machines, type Machine } from "./machines.ts";
 import type { DecoderConfig } from "../models/config.ts";
-import { bytesOf } from "../models/decoder.ts";
+import { bytesOf } from "../plan/layout.ts";
 import type { Dtype, OpName, Ops } from "../native/abi.gen.ts";
 import { cacheDirectory } from "../native/library.ts";
 import type { Buffer, Engine } from "../native/runtime.ts";

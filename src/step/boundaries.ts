@@ -7,7 +7,7 @@
 
 import { assert } from "../words/errors.ts";
 import type { Buffers, StepShape } from "../tiers/memory.ts";
-import { alignBytes, bytesOf } from "../models/decoder.ts";
+import { alignBytes, bytesOf } from "../plan/layout.ts";
 import { Resource, type Plan, type Range } from "../plan/plan.ts";
 
 interface Place {

@@ -21,7 +21,8 @@ import {
   type Buffers,
   type StepShape,
 } from "../tiers/memory.ts";
-import { BlockGradients, bytesOf, type HeadGradients } from "../models/decoder.ts";
+import { BlockGradients, type HeadGradients } from "../models/decoder.ts";
+import { bytesOf } from "../plan/layout.ts";
 import { vectorsOffset, type ParameterBlock } from "../models/parameters.ts";
 import type { Dtype, Ops } from "../native/abi.gen.ts";
 import type { AdamwStep } from "../state/optimizer.ts";

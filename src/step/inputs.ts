@@ -3,7 +3,8 @@
 // Two sets of staging buffers alternate, so that a step can be written down while the one before is still computing.
 
 import type { MicroBatch } from "../data/loader.ts";
-import { alignBytes, carve, totalBytes, type DeviceBatch } from "../models/decoder.ts";
+import { type DeviceBatch } from "../models/decoder.ts";
+import { alignBytes, carve, totalBytes } from "../plan/layout.ts";
 import { batchSizes, embedSizes, type Buffers, type StepShape } from "../tiers/memory.ts";
 import { Resource, type Plan, type Range } from "../plan/plan.ts";
 

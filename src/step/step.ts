@@ -18,17 +18,15 @@ import { gradientDtype, keepOf, keptBytes, resultSizes, type Buffers, type StepS
 import {
   activationSizes,
   backwardBlock,
-  bytesOf,
-  carve,
   forwardBlock,
   headLoss,
   recomputeBlock,
   scratchSizes,
-  totalBytes,
   type BlockContext,
   type HeadContext,
   type Weights,
 } from "../models/decoder.ts";
+import { bytesOf, carve, totalBytes } from "../plan/layout.ts";
 import type { AdamwStep } from "../state/optimizer.ts";
 import { Plan, Resource, type Event, type Range } from "../plan/plan.ts";
 import { Window } from "./window.ts";

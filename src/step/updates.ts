@@ -7,7 +7,7 @@
 
 import { assert } from "../words/errors.ts";
 import { gradientDtype, isResident, type Buffers, type StepShape } from "../tiers/memory.ts";
-import { bytesOf } from "../models/decoder.ts";
+import { bytesOf } from "../plan/layout.ts";
 import type { ParameterBlock } from "../models/parameters.ts";
 import type { Dtype } from "../native/abi.gen.ts";
 import { updateRuns, type AdamwStep, type UpdateRun } from "../state/optimizer.ts";

@@ -9,7 +9,8 @@
 
 import { assert } from "../words/errors.ts";
 import { decoderBlocks, embeddingBlock, headBlock, usesSlot, type Buffers, type StepShape } from "../tiers/memory.ts";
-import { Weights, bytesOf } from "../models/decoder.ts";
+import { Weights } from "../models/decoder.ts";
+import { bytesOf } from "../plan/layout.ts";
 import type { ParameterBlock } from "../models/parameters.ts";
 import { chunksOf, type Chunk } from "../state/optimizer.ts";
 import { Resource, type Label, type Plan, type Range } from "../plan/plan.ts";

@@ -6,16 +6,8 @@
 
 import { ConfigError, MemoryError } from "../words/errors.ts";
 import { formatBytes, formatPlaces } from "../words/format.ts";
-import {
-  activationSizes,
-  alignBytes,
-  bytesOf,
-  headSizes,
-  keptSizes,
-  scratchSizes,
-  totalBytes,
-  type KeepLevel,
-} from "../models/decoder.ts";
+import { activationSizes, headSizes, keptSizes, scratchSizes, type KeepLevel } from "../models/decoder.ts";
+import { alignBytes, bytesOf, totalBytes } from "../plan/layout.ts";
 import type { DecoderConfig } from "../models/config.ts";
 import { vectorsOffset, type ParameterBlock } from "../models/parameters.ts";
 import type { Dtype, Place } from "../native/abi.gen.ts";

@@ -14,7 +14,7 @@ import {
 } from "./contents.ts";
 import type { Violation } from "./order.ts";
 import type { StepShape } from "../../tiers/memory.ts";
-import { bytesOf } from "../../models/decoder.ts";
+import { bytesOf } from "../layout.ts";
 import { vectorsOffset, type ParameterBlock } from "../../models/parameters.ts";
 import type { Ops } from "../../native/abi.gen.ts";
 import { accesses, describeCommand, type Command, type Plan, type Range } from "../plan.ts";
