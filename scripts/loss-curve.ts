@@ -15,7 +15,7 @@ import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { clippingOf, defaultDtype, dtypeProblem } from "../src/run/config.ts";
-import type { StepBatch } from "../src/data/loader.ts";
+import type { StepBatch } from "../src/data/batches.ts";
 import { ConfigError, SluiceError } from "../src/words/errors.ts";
 import { exportModel } from "../src/keep/export.ts";
 import { run } from "../src/cli/main.ts";

@@ -10,7 +10,7 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { defaultDtype } from "../src/run/config.ts";
 import { SluiceError, ConfigError, ModelError } from "../src/words/errors.ts";
-import type { MicroBatch, StepBatch } from "../src/data/loader.ts";
+import type { MicroBatch, StepBatch } from "../src/data/batches.ts";
 import { readSafetensors } from "../src/io/safetensors.ts";
 import { logits, toFloat32 } from "../src/engine/logits.ts";
 import { load, type Model } from "../src/engine/model.ts";

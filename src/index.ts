@@ -23,14 +23,8 @@ export type { GenerateOptions, Prompt } from "./engine/generate.ts";
 export type { ChatLoss, Message } from "./data/text/chat.ts";
 export { describeData, measureData, type DataDescription, type DescribeOptions } from "./data/data-report.ts";
 export type { Dataset, DatasetOptions, DatasetReport } from "./data/dataset.ts";
-export {
-  Loader,
-  evaluationBatches,
-  type BatchShape,
-  type LoaderState,
-  type MicroBatch,
-  type StepBatch,
-} from "./data/loader.ts";
+export type { Batches, BatchShape, LoaderState, MicroBatch, StepBatch } from "./data/batches.ts";
+export { Loader, evaluationBatches } from "./data/loader.ts";
 export { StreamLoader } from "./data/stream-loader.ts";
 export { TokenStream, type StreamOptions } from "./data/stream.ts";
 export type { DataInput, DataRecord, DataSource } from "./data/read/source.ts";

@@ -16,6 +16,7 @@ import {
   findSources,
   isFound,
   noSamples,
+  nothingCounts,
   readItems,
   takesAll,
   type DataInput,
@@ -130,13 +131,7 @@ class Tokenizing {
           await store.add(batch);
           progress.show(this.#tokens, this.#bytesRead / this.#bytes);
         }
-        if (this.#counts.samples === before.samples) {
-          const found = this.#bad.count - before.bad;
-          if (found === 0) throw noSamples(source);
-          throw new DataError(
-            `${source.path}: none of its ${found} records is a sample; the first bad lines:\n${this.#bad.show()}`,
-          );
-        }
+        if (this.#counts.samples === before.samples) throw noSamples(source, this.#bad, this.#bad.count - before.bad);
         if (source.weight === undefined) continue;
         const documents = this.#counts.documents - before.documents;
         if (documents === 0)
@@ -151,11 +146,7 @@ class Tokenizing {
     }
     this.#stamps.checkData();
     this.#bad.finish(this.#counts.samples);
-    if (this.#counts.documents === 0)
-      throw new DataError(
-        `${this.#sources.map(({ path }) => path).join(", ")}: none of the ${this.#counts.samples} samples has a token that ` +
-          `counts within ${sequenceLength} tokens; raise sequenceLength or look at the data`,
-      );
+    if (this.#counts.documents === 0) throw nothingCounts(this.#sources, this.#counts.samples, sequenceLength);
     const { count, first } = this.#bad;
     const report = { ...this.#counts, tokens: this.#tokens, ...(count > 0 && { badLines: { count, first } }) };
     const about = (digest: string): About => ({

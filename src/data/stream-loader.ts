@@ -11,11 +11,13 @@ import {
   checkState,
   documentsOf,
   stepBatch,
+  type Batches,
   type BatchShape,
   type LoaderState,
   type Row,
   type StepBatch,
-} from "./loader.ts";
+} from "./batches.ts";
+import type { DatasetReport } from "./dataset.ts";
 import { pack } from "./pack.ts";
 import type { TokenStream } from "./stream.ts";
 import type { Arrays } from "./store/token-store.ts";
@@ -24,7 +26,7 @@ import type { Arrays } from "./store/token-store.ts";
 const SAMPLED_PARTS = 3;
 
 /** Batches for `Trainer.step` from a stream, one after another without end; `state` and `restore` keep the position. */
-export class StreamLoader {
+export class StreamLoader implements Batches {
   readonly #stream: TokenStream;
   readonly #shape: BatchShape;
   readonly #seed: number;
@@ -59,6 +61,14 @@ export class StreamLoader {
     }
     const all = this.#stream.isUniform ? (rows * this.#stream.bytes) / bytes : rows;
     return Math.max(1, Math.ceil((epochs * all) / this.#shape.batchSize));
+  }
+
+  get report(): DatasetReport {
+    return this.#stream.report;
+  }
+
+  get streamedBytes(): number {
+    return this.#stream.bytes;
   }
 
   /** How many times the data has been gone through, with a fraction that is counted in bytes. */
@@ -114,6 +124,11 @@ export class StreamLoader {
     this.#part = state.part;
     this.#row = state.row;
     this.#open = undefined;
+  }
+
+  /** Closes the stream. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#stream.close();
   }
 
   /** The rows of the part at the position, or of the first part of the next epoch. */

@@ -17,7 +17,7 @@ import type { DatasetOptions, DatasetReport } from "./dataset.ts";
 import { lineNumberAt, unreadable } from "./read/files.ts";
 import { PartStore, type StreamAbout, type StreamProgress } from "./store/part-store.ts";
 import { Progress } from "./text/progress.ts";
-import { noSamples, type FoundSource, type FoundSources } from "./read/source.ts";
+import { noSamples, nothingCounts, type FoundSource, type FoundSources } from "./read/source.ts";
 import { sha256, storeKey, tokenizerKey } from "./store/store-key.ts";
 import { hasBlocks, streamTasks, type StreamTask } from "./stream-order.ts";
 import type { Arrays } from "./store/token-store.ts";
@@ -263,19 +263,10 @@ export class TokenStream implements AsyncDisposable {
   /** What can be said only when all is read. */
   #judge({ sources, counts }: StreamProgress, bad: BadLines): void {
     for (const [index, { samples, bad: found }] of sources.entries()) {
-      const source = this.#sources[index]!;
-      if (samples > 0) continue;
-      if (found === 0) throw noSamples(source);
-      throw new DataError(
-        `${source.path}: none of its ${found} records is a sample; the first bad lines:\n${bad.show()}`,
-      );
+      if (samples === 0) throw noSamples(this.#sources[index]!, bad, found);
     }
     bad.finish(counts.samples);
-    if (counts.documents === 0)
-      throw new DataError(
-        `${this.#sources.map(({ path }) => path).join(", ")}: none of the ${counts.samples} samples has a token that ` +
-          `counts within ${this.#options.sequenceLength} tokens; raise sequenceLength or look at the data`,
-      );
+    if (counts.documents === 0) throw nothingCounts(this.#sources, counts.samples, this.#options.sequenceLength);
   }
 }
 

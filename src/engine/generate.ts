@@ -8,7 +8,7 @@
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { ChatTemplate, encodePrompt, type Message } from "../data/text/chat.ts";
-import type { MicroBatch } from "../data/loader.ts";
+import type { MicroBatch } from "../data/batches.ts";
 import { ConfigError, MemoryError, ModelError } from "../words/errors.ts";
 import { parseJson } from "../io/json.ts";
 import { formatBytes } from "../words/format.ts";

@@ -7,7 +7,9 @@ import { availableParallelism } from "node:os";
 import { defaultDtype, dtypeProblem } from "../run/config.ts";
 import { companionsOf, type Companions } from "../keep/companions.ts";
 import { ConfigError, DataError, ModelError } from "../words/errors.ts";
-import { evaluationBatches, type BatchShape } from "../data/loader.ts";
+import type { Batches, BatchShape } from "../data/batches.ts";
+import { evaluationBatches, Loader } from "../data/loader.ts";
+import { StreamLoader } from "../data/stream-loader.ts";
 import { loadDataset, type Dataset, type DatasetOptions } from "../data/dataset.ts";
 import type { ChatLoss } from "../data/text/chat.ts";
 import { findSources, type DataInput } from "../data/read/source.ts";
@@ -130,25 +132,25 @@ export class Model implements Disposable {
     return TokenStream.open(await findSources(data), tokenizer, { loss: "assistant", ...options });
   }
 
-  /** What `train` learns from: a stream if the files are that large and no source has a weight, else a dataset. */
-  async trainingData(
+  /** What `train` learns from: of a stream if the files are that large and no source has a weight, else of a dataset. */
+  async batches(
     data: DataInput,
     { streamAbove, ...options }: ModelData<StreamOptions> & { streamAbove: number },
-  ): Promise<Dataset | TokenStream> {
+    shape: BatchShape & { seed: number },
+  ): Promise<Batches> {
     const tokenizer = await this.#tokenizerFor(options);
     const found = await findSources(data);
     const streams = found.bytes >= streamAbove && found.sources.every(({ weight }) => weight === undefined);
-    if (streams) {
-      const stream = await TokenStream.open(found, tokenizer, { loss: "assistant", ...options });
-      try {
-        await stream.lengths(0); // what is wrong with the first lines is said before anything else happens
-        return stream;
-      } catch (error) {
-        await stream.close();
-        throw error;
-      }
+    if (!streams)
+      return new Loader(await loadDataset(found, tokenizer, { loss: "assistant", ...options }), shape, shape.seed);
+    const stream = await TokenStream.open(found, tokenizer, { loss: "assistant", ...options });
+    try {
+      await stream.lengths(0); // what is wrong with the first lines is said before anything else happens
+      return new StreamLoader(stream, shape, shape.seed);
+    } catch (error) {
+      await stream.close();
+      throw error;
     }
-    return shownShort(await loadDataset(found, tokenizer, { loss: "assistant", ...options }));
   }
 
   /** The tokenizer, if the model can take what it is to be used for. */

@@ -1,7 +1,7 @@
 // A session: the buffers of a shape beside a model's own, and a recorder over them. Training, evaluation and generation
 // each open one and free it at the end; nothing is allocated between.
 
-import type { BatchShape, StepBatch } from "../data/loader.ts";
+import type { BatchShape, StepBatch } from "../data/batches.ts";
 import { formatPlaces } from "../words/format.ts";
 import { Buffers, checkBill, memoryBill, type BillLine, type StepShape } from "../tiers/memory.ts";
 import type { Model } from "./model.ts";

@@ -5,7 +5,7 @@
 
 import { saveCheckpoint } from "../keep/checkpoint.ts";
 import { clippingOf, type Config } from "../run/config.ts";
-import type { LoaderState, StepBatch } from "../data/loader.ts";
+import type { LoaderState, StepBatch } from "../data/batches.ts";
 import { ConfigError } from "../words/errors.ts";
 import { fit, leastShape, logitsRowsFor, type Choice, type Room } from "../predict/fit.ts";
 import { formatPlaces } from "../words/format.ts";

@@ -9,7 +9,7 @@
 import { existsSync, mkdirSync, readFileSync, readdirSync, renameSync, rmSync, statSync } from "node:fs";
 import { rm } from "node:fs/promises";
 import { basename, join } from "node:path";
-import type { LoaderState } from "../data/loader.ts";
+import type { LoaderState } from "../data/batches.ts";
 import { formatValue } from "../words/format.ts";
 import { CancelledError, CheckpointError, SluiceError } from "../words/errors.ts";
 import {

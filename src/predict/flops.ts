@@ -1,7 +1,7 @@
 // Model FLOPs of a batch by the exact formula: two per weight and token in every matrix forward, four more backward, and
 // causal attention as it is, half a square per document and less inside a window. What is recomputed is not counted.
 
-import type { StepBatch } from "../data/loader.ts";
+import type { StepBatch } from "../data/batches.ts";
 import type { DecoderConfig } from "../models/config.ts";
 
 /** FLOPs of a training step on this batch; the LM head counts only rows whose target counts. */

@@ -3,7 +3,7 @@
 // checked (`plan/check`) and timed (`simulate.ts`) on a machine that could never hold the model.
 
 import { ConfigError } from "../words/errors.ts";
-import type { BatchShape, MicroBatch, StepBatch } from "../data/loader.ts";
+import type { BatchShape, MicroBatch, StepBatch } from "../data/batches.ts";
 import { Buffers, memoryBill, type StepShape } from "../tiers/memory.ts";
 import type { DecoderSizes } from "../models/architecture.ts";
 import type { DecoderConfig } from "../models/config.ts";

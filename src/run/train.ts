@@ -18,10 +18,9 @@ import {
 } from "../keep/checkpoint.ts";
 import { configJson, parseConfig, type Config, type TrainConfig } from "./config.ts";
 import type { Dashboard } from "../view/dashboard.ts";
-import { Loader, evaluationBatches, type StepBatch } from "../data/loader.ts";
+import type { Batches, StepBatch } from "../data/batches.ts";
+import { evaluationBatches } from "../data/loader.ts";
 import type { Dataset } from "../data/dataset.ts";
-import { StreamLoader } from "../data/stream-loader.ts";
-import { TokenStream } from "../data/stream.ts";
 import { CancelledError, CheckpointError, ConfigError } from "../words/errors.ts";
 import { exportModel } from "../keep/export.ts";
 import { predictedTokensPerSecond } from "../predict/fit.ts";
@@ -82,23 +81,20 @@ async function trainAlone(config: Config, callbacks: Callbacks): Promise<TrainSu
   const { sequenceLength, maxBadLines, workers } = config;
   const lossOn = { sequenceLength, maxBadLines, workers, loss: config.chat.loss };
   const heldOut = config.evaluationData === undefined ? undefined : await model.dataset(config.evaluationData, lossOn);
-  const data = await model.trainingData(config.data, { ...lossOn, streamAbove: config.streamAbove });
-  await using _ = data instanceof TokenStream ? data : undefined;
-  const loader =
-    data instanceof TokenStream ? new StreamLoader(data, config, config.seed) : new Loader(data, config, config.seed);
-  const steps = await stepCount(config, loader);
+  await using batches = await model.batches(config.data, { ...lossOn, streamAbove: config.streamAbove }, config);
+  const steps = await stepCount(config, batches);
   const trainer = await Trainer.open(model, config);
-  announce(model, trainer, data, config, steps);
+  announce(model, trainer, batches, config, steps);
   const machine = trainer.machine ?? (config.device === "cpu" ? thisMachine(config.workers).machine : undefined);
   const facts = factsOf({
     steps,
     predictedTokensPerSecond: machine ? predictedTokensPerSecond(trainer.shape, machine) : null,
     model: aboutModel(model, config),
-    data: data.report,
+    data: batches.report,
     bill: trainer.bill,
   });
 
-  const run = new Run(config, model, trainer, loader, facts, callbacks);
+  const run = new Run(config, model, trainer, batches, facts, callbacks);
   try {
     await run.resume();
     const evaluationBefore = heldOut && trainer.steps === 0 ? await run.evaluate(heldOut) : undefined;
@@ -106,7 +102,7 @@ async function trainAlone(config: Config, callbacks: Callbacks): Promise<TrainSu
     await run.save();
     run.checkCallbacks();
     if (run.stopping) {
-      await run.conclude(data.report);
+      await run.conclude(batches.report);
       throw new CancelledError(
         `interrupted after step ${trainer.steps} of ${steps}, which is saved in ${run.checkpoints}; go on with checkpoint.resume: true`,
       );
@@ -115,7 +111,7 @@ async function trainAlone(config: Config, callbacks: Callbacks): Promise<TrainSu
     run.checkCallbacks();
     const exported = join(config.output, "model");
     await exportModel(model, exported);
-    await run.conclude(data.report);
+    await run.conclude(batches.report);
     const { output } = config;
     const { loss, stopped } = run;
     return { output, model: exported, steps: trainer.steps, loss, evaluationBefore, evaluationAfter, stopped };
@@ -139,9 +135,9 @@ function openOutput(output: string): RunLock {
 }
 
 /** How many steps the config means, with the rules that need the number. */
-async function stepCount(config: Config, loader: Loader | StreamLoader): Promise<number> {
+async function stepCount(config: Config, batches: Batches): Promise<number> {
   if (config.steps !== undefined) return config.steps;
-  const steps = await loader.stepsOf(config.epochs!);
+  const steps = await batches.stepsOf(config.epochs!);
   const problems = scheduleProblems(config.schedule, steps);
   if (problems.length > 0) throw new ConfigError(problems.join("\n"));
   return steps;
@@ -151,8 +147,8 @@ function aboutModel({ config: { modelType }, parameters }: Model, { dtype }: Con
   return { type: modelType, parameters, weightBytes: parameters * (dtype === "float32" ? 4 : 2) };
 }
 
-function announce(model: Model, trainer: Trainer, data: Dataset | TokenStream, config: Config, steps: number): void {
-  const { report } = data;
+function announce(model: Model, trainer: Trainer, batches: Batches, config: Config, steps: number): void {
+  const { report, streamedBytes } = batches;
   const { parameters, weightBytes: bytes } = aboutModel(model, config);
   const device = bytesIn(trainer.bill, "device");
   console.log(
@@ -163,7 +159,7 @@ function announce(model: Model, trainer: Trainer, data: Dataset | TokenStream, c
     report.dropped && `${report.dropped} dropped`,
     report.badLines && `${report.badLines.count} bad lines left out`,
   ].filter(Boolean);
-  const streamed = data instanceof TokenStream ? `${formatBytes(data.bytes)} streamed; so far ` : "";
+  const streamed = streamedBytes !== undefined ? `${formatBytes(streamedBytes)} streamed; so far ` : "";
   console.log(
     `data: ${streamed}${formatCount(report.samples)} samples, ${formatCount(report.tokens)} tokens, ${formatCount(report.validTokens)} count` +
       `${lost.length > 0 ? ` (${lost.join(", ")})` : ""}; ${steps} steps of ${config.batchSize} rows of at most ${config.sequenceLength}`,
@@ -192,7 +188,7 @@ class Run {
   stopping = false;
   #model: Model;
   #trainer: Trainer;
-  #loader: Loader | StreamLoader;
+  #batches: Batches;
   #steps: number;
   #facts: RunFacts;
   #log: MetricsLog | undefined;
@@ -208,18 +204,11 @@ class Run {
   #stepEnded = performance.now();
   #busy: Record<Stream, number>;
 
-  constructor(
-    config: Config,
-    model: Model,
-    trainer: Trainer,
-    loader: Loader | StreamLoader,
-    facts: RunFacts,
-    callbacks: Callbacks,
-  ) {
+  constructor(config: Config, model: Model, trainer: Trainer, batches: Batches, facts: RunFacts, callbacks: Callbacks) {
     this.config = config;
     this.#model = model;
     this.#trainer = trainer;
-    this.#loader = loader;
+    this.#batches = batches;
     this.#steps = facts.steps;
     this.#facts = facts;
     const { steps, predictedTokensPerSecond } = facts;
@@ -256,7 +245,7 @@ class Run {
     const { resume } = this.config.checkpoint;
     const manifest = await this.#restore(resume);
     if (manifest) {
-      this.#loader.restore(manifest.data);
+      this.#batches.restore(manifest.data);
       this.#saved = manifest.step;
       this.#status.print(`resumed after step ${manifest.step}`);
     }
@@ -318,7 +307,7 @@ class Run {
       const { result } = await this.#trainer.submit(batch, { learningRate: rate });
       result.catch(() => {}); // it is awaited by the next `settle`, one step later
       await settle();
-      inFlight = { result, batch, rate, epoch: this.#loader.epochs, plan: this.#trainer.plan };
+      inFlight = { result, batch, rate, epoch: this.#batches.epochs, plan: this.#trainer.plan };
       const { steps } = this.#trainer;
       const saves = checkpoint.every !== null && steps % checkpoint.every === 0;
       const evaluates = heldOut && evaluation.every !== null && steps % evaluation.every === 0 && steps < this.#steps;
@@ -334,7 +323,7 @@ class Run {
   /** What has failed behind a stream's back ends the run after a checkpoint. */
   async #nextBatch(settle: () => Promise<void>): Promise<StepBatch> {
     try {
-      return await this.#loader.next();
+      return await this.#batches.next();
     } catch (error) {
       await settle();
       if (this.#trainer.steps > 0) await this.save();
@@ -404,7 +393,7 @@ class Run {
   async save(): Promise<void> {
     const { steps: step } = this.#trainer;
     if (this.#saved === step) return;
-    const contents = { data: this.#loader.state(), config: configJson(this.config) };
+    const contents = { data: this.#batches.state(), config: configJson(this.config) };
     this.#savedAs = await saveCheckpoint(this.#trainer, this.checkpoints, contents);
     this.#saved = step;
     pruneCheckpoints(this.checkpoints, this.config.checkpoint.keep);

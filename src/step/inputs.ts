@@ -2,7 +2,7 @@
 // their targets) and for the host (token ids, and where each distinct token occurs, for the embedding's gradient).
 // Two sets of staging buffers alternate, so that a step can be written down while the one before is still computing.
 
-import type { MicroBatch } from "../data/loader.ts";
+import type { MicroBatch } from "../data/batches.ts";
 import { type DeviceBatch } from "../models/decoder.ts";
 import { alignBytes, carve, totalBytes } from "../plan/layout.ts";
 import { batchSizes, embedSizes, type Buffers, type StepShape } from "../tiers/memory.ts";

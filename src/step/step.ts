@@ -9,7 +9,7 @@
 // not updated when backward ends goes on underneath the next step's forward pass. Who waits for whom is decided by the
 // verbs of `window.ts`, `boundaries.ts` and `gradients.ts`; what a block computes, by `models/decoder.ts`.
 
-import type { MicroBatch, StepBatch } from "../data/loader.ts";
+import type { MicroBatch, StepBatch } from "../data/batches.ts";
 import { Boundaries } from "./boundaries.ts";
 import { assert } from "../words/errors.ts";
 import { Gradients } from "./gradients.ts";

@@ -4,7 +4,7 @@ import { describe, expect, test } from "bun:test";
 import { cpSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { trainConfig } from "../../src/cli/train.ts";
-import { checkState } from "../../src/data/loader.ts";
+import { checkState } from "../../src/data/batches.ts";
 import { readRecords } from "../../src/data/read/files.ts";
 import { loadTokenizer } from "../../src/data/text/tokenizer.ts";
 import { ConfigError, DataError, ModelError, NativeError, SluiceError } from "../../src/words/errors.ts";

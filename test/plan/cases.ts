@@ -1,7 +1,7 @@
 // Random and enumerated shapes for the plan tests: small models, every option, uneven micro-batches. A case is plain data
 // and prints as one line, so that a failure can be played again from its text.
 
-import type { MicroBatch, StepBatch } from "../../src/data/loader.ts";
+import type { MicroBatch, StepBatch } from "../../src/data/batches.ts";
 import { keepLast, type StepShape } from "../../src/tiers/memory.ts";
 import { keepLevels, type KeepLevel } from "../../src/models/decoder.ts";
 import { Random } from "../../src/words/random.ts";

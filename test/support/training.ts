@@ -1,7 +1,7 @@
 // Small training runs for tests: random batches that are awkward in every way a real one may be, and the exact state of a
 // trainer as digests, so that two runs can be compared bit for bit.
 
-import type { MicroBatch, StepBatch } from "../../src/data/loader.ts";
+import type { MicroBatch, StepBatch } from "../../src/data/batches.ts";
 import type { DecoderConfig } from "../../src/models/config.ts";
 import type { Model } from "../../src/engine/model.ts";
 import type { Buffer } from "../../src/native/runtime.ts";

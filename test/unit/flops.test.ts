@@ -1,7 +1,7 @@
 // The FLOPs of a step against counting every multiplication by hand.
 
 import { expect, test } from "bun:test";
-import type { MicroBatch } from "../../src/data/loader.ts";
+import type { MicroBatch } from "../../src/data/batches.ts";
 import { causalPairs, stepFlops } from "../../src/predict/flops.ts";
 import type { DecoderConfig } from "../../src/models/config.ts";
 

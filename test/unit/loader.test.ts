@@ -1,7 +1,8 @@
 import { describe, expect, test } from "bun:test";
 import type { Dataset } from "../../src/data/dataset.ts";
 import { IGNORED } from "../../src/data/text/encode.ts";
-import { evaluationBatches, Loader, type BatchShape, type MicroBatch, type StepBatch } from "../../src/data/loader.ts";
+import type { BatchShape, MicroBatch, StepBatch } from "../../src/data/batches.ts";
+import { evaluationBatches, Loader } from "../../src/data/loader.ts";
 import { epochDocuments } from "../../src/data/mix.ts";
 import { Random } from "../../src/words/random.ts";
 

@@ -6,7 +6,7 @@ import { appendFileSync, readdirSync, readFileSync, statSync, writeFileSync } fr
 import { join } from "node:path";
 import { loadDataset } from "../../src/data/dataset.ts";
 import { readRange } from "../../src/data/read/files.ts";
-import type { BatchShape, StepBatch } from "../../src/data/loader.ts";
+import type { BatchShape, StepBatch } from "../../src/data/batches.ts";
 import { findSources, type DataInput } from "../../src/data/read/source.ts";
 import { StreamLoader } from "../../src/data/stream-loader.ts";
 import { TokenStream, type StreamOptions } from "../../src/data/stream.ts";

@@ -17,6 +17,7 @@ import { DataError } from "../../words/errors.ts";
 import { formatValue } from "../../words/format.ts";
 import { closest } from "../../words/suggest.ts";
 import type { Item } from "../batch.ts";
+import type { BadLines } from "./bad-lines.ts";
 import { findFiles, readRecords } from "./files.ts";
 import { EXPECTED, toSample, type Sample } from "./shapes.ts";
 
@@ -135,8 +136,19 @@ export async function* readSamples(source: DataSource): AsyncGenerator<Sample> {
   if (samples === 0) throw noSamples(source);
 }
 
-export function noSamples({ path }: DataSource): DataError {
-  return new DataError(`${path}: no samples; expected one JSON object per line with ${EXPECTED}`);
+/** What a source without a sample is refused with; `found` of the bad lines are its own. */
+export function noSamples({ path }: DataSource, bad?: BadLines, found = 0): DataError {
+  if (bad === undefined || found === 0)
+    return new DataError(`${path}: no samples; expected one JSON object per line with ${EXPECTED}`);
+  return new DataError(`${path}: none of its ${found} records is a sample; the first bad lines:\n${bad.show()}`);
+}
+
+/** What samples without a token that is learned are refused with. */
+export function nothingCounts(sources: DataSource[], samples: number, sequenceLength: number): DataError {
+  return new DataError(
+    `${sources.map(({ path }) => path).join(", ")}: none of the ${samples} samples has a token that ` +
+      `counts within ${sequenceLength} tokens; raise sequenceLength or look at the data`,
+  );
 }
 
 /** A function of the recipe; what it throws is about the record it was given. */
