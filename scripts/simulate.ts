@@ -103,7 +103,7 @@ export function predict(args: string[], machine = machineNamed(parse(args).machi
   const [broken] = checkPlans(recorded, { shape, recorder });
   assert(broken === undefined, `the recorded plans break rule ${broken?.rule}: ${broken?.message}`);
   const jitter = { share: share(values), seed: 1 };
-  const { secondsPerStep, busy, binds, places } = simulate(recorded, { machine, jitter });
+  const { secondsPerStep, busy, binds, tiers } = simulate(recorded, { machine, jitter });
   const { residentBlocks, boundary, slots, ring } = shape;
   return {
     machine: machine.name,
@@ -111,11 +111,11 @@ export function predict(args: string[], machine = machineNamed(parse(args).machi
     tokensPerStep: batch.tokens,
     secondsPerStep,
     tokensPerSecond: batch.tokens / secondsPerStep,
-    teraflopsPerSecond: stepFlops(shape.config, batch) / secondsPerStep / 1e12,
+    teraflopsPerSecond: stepFlops(shape.model, batch) / secondsPerStep / 1e12,
     busy,
     binds,
     window: { residentBlocks, keep: describeKeep(shape.keep, model.layers), boundary, slots, ring },
-    bytes: places,
+    bytes: tiers,
     bill,
   };
 }

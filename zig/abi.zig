@@ -24,7 +24,7 @@ pub const Dtype = enum(u32) {
 };
 
 /// Where a buffer lives. `pinned` is host memory that a GPU copies from and to without staging.
-pub const Place = enum(u32) { device, pinned, host, file };
+pub const Tier = enum(u32) { device, pinned, host, file };
 
 /// An in-order queue of commands, except `host`: there the ready command with the earliest deadline runs first,
 /// split over all workers.

@@ -127,7 +127,7 @@ fn readRange(wanted: Wanted, memory: *const memory_module.Memory, reader: *Reade
     const buffer = memory.get(handle) orelse return refuse("command {d}: {s} names a buffer that is not there (handle {d})", .{ id, what, handle });
     if (offset > buffer.bytes or bytes > buffer.bytes - offset)
         return refuse("command {d}: {s} takes bytes {d} to {d} of {s}, which has {d}", .{ id, what, offset, offset +| bytes, buffer.label(), buffer.bytes });
-    if (wanted.file != (buffer.place == .file))
+    if (wanted.file != (buffer.tier == .file))
         return refuse("command {d}: {s} is {s}, which is {s}", .{ id, what, buffer.label(), if (wanted.file) "no file" else "a file" });
     if (wanted.file) {
         if (command.stream != .disk) return refuse("command {d}: {s} is a file outside the disk stream", .{ id, what });
@@ -135,7 +135,7 @@ fn readRange(wanted: Wanted, memory: *const memory_module.Memory, reader: *Reade
         return .{ .address = null, .bytes = bytes };
     }
     if (memory.gpu != null) {
-        const on_gpu = buffer.place == .device;
+        const on_gpu = buffer.tier == .device;
         const on_host_stream = command.stream == .host or command.stream == .disk;
         if (on_gpu and on_host_stream) return refuse("command {d}: {s} is {s}, in the GPU's memory, which the {s} stream does not reach", .{ id, what, buffer.label(), @tagName(command.stream) });
         if (!on_gpu and !on_host_stream and command.op != .copy) return refuse("command {d}: {s} is {s}, in host memory; on the {s} stream a GPU only copies that", .{ id, what, buffer.label(), @tagName(command.stream) });

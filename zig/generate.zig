@@ -57,7 +57,7 @@ fn emitTypeScript() void {
         \\
         \\
     , .{comptime hash()}));
-    inline for (.{ .{ "Dtype", "dtypes", abi.Dtype }, .{ "Place", "places", abi.Place }, .{ "Stream", "streams", abi.Stream }, .{ "DeviceKind", "deviceKinds", abi.DeviceKind } }) |entry| {
+    inline for (.{ .{ "Dtype", "dtypes", abi.Dtype }, .{ "Tier", "tiers", abi.Tier }, .{ "Stream", "streams", abi.Stream }, .{ "DeviceKind", "deviceKinds", abi.DeviceKind } }) |entry| {
         emit("export const " ++ entry[1] ++ " = {");
         inline for (@typeInfo(entry[2]).@"enum".fields) |field| emit(std.fmt.comptimePrint(" {s}: {d},", .{ field.name, field.value }));
         emit(" } as const;\nexport type " ++ entry[0] ++ " = keyof typeof " ++ entry[1] ++ ";\n\n");
@@ -114,7 +114,7 @@ pub fn hash() u64 {
         for (fieldsOf(declaration.name)) |field| state = step(step(state, field.name), kindOf(field.type));
     }
     for (@typeInfo(root.exports).@"struct".decls) |declaration| state = step(state, symbol(declaration.name));
-    for (.{ abi.Dtype, abi.Place, abi.Stream, abi.DeviceKind }) |T| {
+    for (.{ abi.Dtype, abi.Tier, abi.Stream, abi.DeviceKind }) |T| {
         for (@typeInfo(T).@"enum".fields) |field| state = step(state, field.name);
     }
     return state;

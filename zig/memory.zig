@@ -23,7 +23,7 @@ const touch_threads_max = 16;
 pub const Buffer = struct {
     name: [256]u8 = undefined,
     name_length: u32 = 0,
-    place: abi.Place,
+    tier: abi.Tier,
     bytes: u64,
     /// First byte (null for files). On the null device: the first digest.
     address: ?[*]u8,
@@ -55,16 +55,16 @@ pub const Memory = struct {
     const allocator = std.heap.c_allocator;
 
     /// Makes a zeroed buffer; the handle is never 0 and is not reused for another buffer.
-    pub fn create(memory: *Memory, place: abi.Place, bytes: u64, name: []const u8) !u32 {
+    pub fn create(memory: *Memory, tier: abi.Tier, bytes: u64, name: []const u8) !u32 {
         if (bytes == 0) {
             last_error.set("buffer {s} has no bytes", .{name});
             return error.Refused;
         }
-        const held = memory.bytes_held[@intFromEnum(place)];
+        const held = memory.bytes_held[@intFromEnum(tier)];
         if (memory.gpu) |device| {
             _ = device.enter();
-            if (place == .device) return memory.createOnDevice(device, bytes, name);
-        } else if (place == .device and held + bytes > memory.device_bytes_max) {
+            if (tier == .device) return memory.createOnDevice(device, bytes, name);
+        } else if (tier == .device and held + bytes > memory.device_bytes_max) {
             last_error.set("device memory: buffer {s} needs {d} bytes, {d} of {d} are taken", .{ name, bytes, held, memory.device_bytes_max });
             return error.Refused;
         }
@@ -73,16 +73,16 @@ pub const Memory = struct {
         const large = stored >= huge_page_bytes;
         const alignment: usize = if (large) huge_page_bytes else 0;
         const mapping = map(stored + stagger + alignment) catch {
-            last_error.set("out of memory: buffer {s} needs {d} bytes of {s} memory ({s})", .{ name, bytes, @tagName(place), last_error.systemText() });
+            last_error.set("out of memory: buffer {s} needs {d} bytes of {s} memory ({s})", .{ name, bytes, @tagName(tier), last_error.systemText() });
             return error.Refused;
         };
         const base = if (large) std.mem.alignForward(usize, @intFromPtr(mapping.ptr), huge_page_bytes) else @intFromPtr(mapping.ptr);
         if (large and builtin.os.tag == .linux) _ = std.c.madvise(@ptrFromInt(base), stored, std.c.MADV.HUGEPAGE);
         memory.made += 1;
-        var buffer: Buffer = .{ .place = place, .bytes = bytes, .address = @ptrFromInt(base + stagger), .mapping = mapping, .generation = 0 };
+        var buffer: Buffer = .{ .tier = tier, .bytes = bytes, .address = @ptrFromInt(base + stagger), .mapping = mapping, .generation = 0 };
         if (memory.gpu) |device| {
             if (bytes >= touch_bytes_min) touch(buffer.address.?[0..bytes], memory.touch_threads);
-            if (place == .pinned) buffer.pinned = pin(device, buffer.address.?[0..bytes], name) catch |problem| {
+            if (tier == .pinned) buffer.pinned = pin(device, buffer.address.?[0..bytes], name) catch |problem| {
                 _ = std.c.munmap(@ptrCast(mapping.ptr), mapping.len);
                 return problem;
             };
@@ -105,7 +105,7 @@ pub const Memory = struct {
             last_error.set("cannot clear buffer {s} of {d} bytes on the device: {s}", .{ name, bytes, device.table.describe(code).slice() });
             return error.Refused;
         }
-        return memory.insert(.{ .place = .device, .bytes = bytes, .address = @ptrFromInt(address), .mapping = &.{}, .generation = 0 }, name);
+        return memory.insert(.{ .tier = .device, .bytes = bytes, .address = @ptrFromInt(address), .mapping = &.{}, .generation = 0 }, name);
     }
 
     /// Registers the whole pages that a buffer lies on, so that copies need no staging.
@@ -146,7 +146,7 @@ pub const Memory = struct {
             return error.Refused;
         }
         errdefer _ = std.c.close(file);
-        return memory.insert(.{ .place = .file, .bytes = bytes, .address = null, .mapping = &.{}, .file = file, .generation = 0 }, name);
+        return memory.insert(.{ .tier = .file, .bytes = bytes, .address = null, .mapping = &.{}, .file = file, .generation = 0 }, name);
     }
 
     fn insert(memory: *Memory, buffer: Buffer, name: []const u8) !u32 {
@@ -170,7 +170,7 @@ pub const Memory = struct {
         if (memory.generations.items[index] == 0) memory.generations.items[index] = 1;
         made.generation = memory.generations.items[index];
         memory.buffers.items[index] = made;
-        memory.bytes_held[@intFromEnum(made.place)] += made.bytes;
+        memory.bytes_held[@intFromEnum(made.tier)] += made.bytes;
         return @as(u32, made.generation) << 16 | @as(u32, @intCast(index));
     }
 
@@ -189,11 +189,11 @@ pub const Memory = struct {
     }
 
     fn release(memory: *Memory, index: usize, buffer: *Buffer) void {
-        memory.bytes_held[@intFromEnum(buffer.place)] -= buffer.bytes;
+        memory.bytes_held[@intFromEnum(buffer.tier)] -= buffer.bytes;
         if (buffer.file >= 0) _ = std.c.close(buffer.file);
         if (memory.gpu) |device| {
             _ = device.enter();
-            if (buffer.place == .device) device.release(@intFromPtr(buffer.address), buffer.bytes);
+            if (buffer.tier == .device) device.release(@intFromPtr(buffer.address), buffer.bytes);
             if (buffer.pinned.len > 0) device.table.unpin(buffer.pinned);
         }
         if (buffer.mapping.len > 0) _ = std.c.munmap(@ptrCast(buffer.mapping.ptr), buffer.mapping.len);

@@ -166,11 +166,11 @@ pub const exports = struct {
         if (notifications()) |ends| executor_module.wake(ends[1]);
     }
 
-    pub fn sluice_buffer_create(handle: u32, place: u32, bytes: u64, name: ?[*]const u8, name_length: u32, out: ?*u32) callconv(.c) i32 {
+    pub fn sluice_buffer_create(handle: u32, tier: u32, bytes: u64, name: ?[*]const u8, name_length: u32, out: ?*u32) callconv(.c) i32 {
         const engine = find(handle) orelse return 1;
         const result = out orelse return last_error.fail("no place for the buffer's handle", .{});
-        if (place > 2 or name == null) return last_error.fail("a buffer needs a place (0 to 2, was {d}) and a name", .{place});
-        result.* = engine.memory.create(@enumFromInt(place), bytes, name.?[0..name_length]) catch return 1;
+        if (tier > 2 or name == null) return last_error.fail("a buffer needs a tier (0 to 2, was {d}) and a name", .{tier});
+        result.* = engine.memory.create(@enumFromInt(tier), bytes, name.?[0..name_length]) catch return 1;
         return 0;
     }
 

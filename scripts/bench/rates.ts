@@ -43,7 +43,7 @@ export class Bench implements Disposable {
 
   /**
    * Seconds of each run of a command, about half a second of them. `args` of run i may name other ranges. What an op
-   * changes in place is restored before each run: values that shrink from run to run end as denormals, which are slow.
+   * changes in tier is restored before each run: values that shrink from run to run end as denormals, which are slow.
    */
   async time<Name extends OpName>(
     stream: "compute" | "host",
@@ -69,17 +69,17 @@ export class Bench implements Disposable {
 
   /** A buffer of normal numbers (or zeros), freed by `free`. */
   async buffer(
-    place: "device" | "pinned" | "host",
+    tier: "device" | "pinned" | "host",
     count: number,
     dtype: Dtype,
     content: "normal" | "zero",
   ): Promise<Range> {
     const bytes = count * (dtype === "float32" ? 4 : 2);
-    const buffer = this.engine.buffer(place, bytes, `bench ${this.#buffers.length}`);
+    const buffer = this.engine.buffer(tier, bytes, `bench ${this.#buffers.length}`);
     this.#buffers.push(buffer);
     const plan = new Plan({ step: 1, phase: "load" });
-    const stream = place === "device" ? "upload" : "host";
-    if (content === "zero" && place === "device" && this.onGpu) return buffer.range(); // made zero by the device itself
+    const stream = tier === "device" ? "upload" : "host";
+    if (content === "zero" && tier === "device" && this.onGpu) return buffer.range(); // made zero by the device itself
     if (content === "zero") {
       plan.record(stream, "zero", { to: buffer.range() }); // it is zero already, but its pages are not there
       await this.engine.play(plan);

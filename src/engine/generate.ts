@@ -170,12 +170,12 @@ function shapeFor(
   }
 }
 
-const cacheBytes = ({ config, dtype }: StepShape, sequences: number, capacity: number): number =>
-  alignBytes(sequences * capacity * config.kvHeads * config.headDim * bytesOf(dtype));
+const cacheBytes = ({ model, dtype }: StepShape, sequences: number, capacity: number): number =>
+  alignBytes(sequences * capacity * model.kvHeads * model.headDim * bytesOf(dtype));
 const totalCacheBytes = (shape: StepShape, sequences: number, capacity: number): number =>
-  shape.config.layers * 2 * cacheBytes(shape, sequences, capacity) +
+  shape.model.layers * 2 * cacheBytes(shape, sequences, capacity) +
   alignBytes(sequences * 4) +
-  alignBytes(sequences * shape.config.vocabulary * bytesOf(shape.dtype));
+  alignBytes(sequences * shape.model.vocabulary * bytesOf(shape.dtype));
 
 /** One batch of sequences with its cache. */
 class Generator implements Disposable {
@@ -192,13 +192,13 @@ class Generator implements Disposable {
     this.#session = new Session(model, shape, new Map());
     this.#sequences = sequences;
     this.#capacity = capacity;
-    const make = (place: "device" | "pinned", bytes: number, name: string): Buffer => {
-      const buffer = model.engine.buffer(place, bytes, name);
+    const make = (tier: "device" | "pinned", bytes: number, name: string): Buffer => {
+      const buffer = model.engine.buffer(tier, bytes, name);
       this.#own.push(buffer);
       return buffer;
     };
-    const cache = shape.config.layers * cacheBytes(shape, sequences, capacity);
-    const logits = alignBytes(sequences * shape.config.vocabulary * bytesOf(shape.dtype));
+    const cache = shape.model.layers * cacheBytes(shape, sequences, capacity);
+    const logits = alignBytes(sequences * shape.model.vocabulary * bytesOf(shape.dtype));
     this.#keys = make("device", cache, "key cache");
     this.#values = make("device", cache, "value cache");
     this.#lengths = {
@@ -225,7 +225,7 @@ class Generator implements Disposable {
         sequence.cached += counts[b]!;
         sequence.pending.splice(0, counts[b]!);
       }
-      const { vocabulary } = this.#session.shape.config;
+      const { vocabulary } = this.#session.shape.model;
       for (const [row, sequence] of ready.entries())
         next(sequence, logits.subarray(row * vocabulary, (row + 1) * vocabulary));
     }
@@ -266,11 +266,11 @@ class Generator implements Disposable {
   async #forward(batch: MicroBatch, rows: number): Promise<Float32Array> {
     const { recorder, shape, model } = this.#session;
     const { window, boundaries, inputs } = recorder;
-    const { layers, vocabulary } = shape.config;
+    const { layers, vocabulary } = shape.model;
     const plan = new Plan({ step: 0, phase: "generate", block: "embedding" });
-    const staged = inputs.stage(recorder.parity, [[batch]]);
+    const staged = inputs.stage(recorder.side, [[batch]]);
     const device = staged.batches[0]![0]!;
-    inputs.upload(plan, recorder.parity);
+    inputs.upload(plan, recorder.side);
     const { device: lengths, staging, resource } = this.#lengths;
     plan.record("upload", "copy", { to: lengths.range(), from: staging.range() }, { writes: [resource] });
     boundaries.begin({ tokens: [device.tokens], store: false });

@@ -14,13 +14,13 @@ export async function logits(session: Session, batch: MicroBatch): Promise<Float
   const { engine } = model;
   // Every row counts here, whatever the labels are.
   const everyRow = { ...batch, targets: new Int32Array(batch.tokens.length) };
-  const bytes = batch.tokens.length * shape.config.vocabulary * bytesOf(shape.dtype);
+  const bytes = batch.tokens.length * shape.model.vocabulary * bytesOf(shape.dtype);
   const device = engine.buffer("device", bytes, "logits");
   const pinned = engine.buffer("pinned", bytes, "logits");
   try {
     const plan = new Plan({ step: 0, phase: "embed" });
-    const inputs = recorder.inputs.stage(recorder.parity, [[everyRow]]);
-    recorder.inputs.upload(plan, recorder.parity);
+    const inputs = recorder.inputs.stage(recorder.side, [[everyRow]]);
+    recorder.inputs.upload(plan, recorder.side);
     forward(recorder, plan, { step: 0, pass: 0 }, [everyRow], inputs, { store: false });
     plan.label = { step: 0, phase: "loss", block: "head" };
     const event = headLogits(

@@ -186,7 +186,7 @@ export class Model implements Disposable {
       ] as const) {
         const name = `${block.name}.${part}`;
         const old = this.state.get(name)!;
-        if ((old.place === "device") === resident) continue;
+        if ((old.tier === "device") === resident) continue;
         const moved = this.engine.buffer(resident ? "device" : hostPlace, old.bytes, name);
         const plan = new Plan({ step: 0, phase: "load" });
         plan.record(resident ? "upload" : "download", "copy", { to: moved.range(), from: old.range() });

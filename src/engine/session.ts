@@ -2,7 +2,7 @@
 // each open one and free it at the end; nothing is allocated between.
 
 import type { BatchShape, StepBatch } from "../data/batches.ts";
-import { formatPlaces } from "../words/format.ts";
+import { formatTiers } from "../words/format.ts";
 import { Buffers, checkBill, memoryBill, type BillLine, type StepShape } from "../tiers/memory.ts";
 import type { Model } from "./model.ts";
 import { alignBytes } from "../plan/layout.ts";
@@ -34,7 +34,7 @@ export function microBatchesFor({
 export function inferenceShape(model: Model, options: BatchShape, slots = 2): StepShape {
   const tokensMax = tokensMaxFor(options.microBatchTokens);
   return {
-    config: model.config,
+    model: model.config,
     blocks: model.blocks,
     dtype: model.dtype,
     training: false,
@@ -87,8 +87,8 @@ export class Session implements Disposable {
     this.recorder = new StepRecorder(shape, this.buffers, decays, write);
   }
 
-  #make({ place, bytes, name }: BillLine): Buffer {
-    const buffer = this.model.engine.buffer(place, bytes, name);
+  #make({ tier, bytes, name }: BillLine): Buffer {
+    const buffer = this.model.engine.buffer(tier, bytes, name);
     this.#own.push(buffer);
     return buffer;
   }
@@ -97,7 +97,7 @@ export class Session implements Disposable {
   async prepare(): Promise<void> {
     if (this.#prepared) return;
     this.#prepared = true;
-    const table = ropeTable(this.shape.config, this.shape.positions);
+    const table = ropeTable(this.shape.model, this.shape.positions);
     const staging = this.model.engine.buffer("pinned", alignBytes(table.byteLength), "rope table staging");
     new Float32Array(staging.window(0, table.byteLength)).set(table);
     const plan = new Plan({ step: 0, phase: "load" });
@@ -127,15 +127,15 @@ export class Session implements Disposable {
   }
 
   /** Sum of the losses of a finished step. */
-  lossSum({ parity, totals }: RecordedStep): number {
-    const range = resultRange(this.shape, this.buffers, parity)("totals");
+  lossSum({ side, totals }: RecordedStep): number {
+    const range = resultRange(this.shape, this.buffers, side)("totals");
     const values = new Float64Array(this.buffers.get(range.buffer.name).window(range.offset, range.bytes));
     return totals.reduce((sum, index) => sum + values[index * 8]!, 0);
   }
 
   /** Norm of a finished training step's gradient, before clipping. */
-  gradNorm({ parity }: RecordedStep): number {
-    const range = resultRange(this.shape, this.buffers, parity)("factor");
+  gradNorm({ side }: RecordedStep): number {
+    const range = resultRange(this.shape, this.buffers, side)("factor");
     return new Float64Array(this.buffers.get(range.buffer.name).window(range.offset, 16))[1]!;
   }
 
@@ -143,7 +143,7 @@ export class Session implements Disposable {
     const { training, microBatches, tokensMax, slots } = this.shape;
     const what = training ? "training" : "forward only";
     const size = `${microBatches} × ${tokensMax} tokens, ${slots} slots`;
-    return `Session(${what}, ${size}, ${formatPlaces(this.bill)})`;
+    return `Session(${what}, ${size}, ${formatTiers(this.bill)})`;
   }
 
   /** The factor that the next step's updates take over (`maxGradNorm.mode` "previous"); everything must be drained. */

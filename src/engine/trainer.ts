@@ -8,7 +8,7 @@ import { clippingOf, type Config } from "../run/config.ts";
 import type { LoaderState, StepBatch } from "../data/batches.ts";
 import { ConfigError } from "../words/errors.ts";
 import { fit, leastShape, logitsRowsFor, type Choice, type Room } from "../predict/fit.ts";
-import { formatPlaces } from "../words/format.ts";
+import { formatTiers } from "../words/format.ts";
 import type { Machine } from "../predict/machines.ts";
 import { checkBill, checkShape, isResident, keepLast, type BillLine, type StepShape } from "../tiers/memory.ts";
 import type { Model } from "./model.ts";
@@ -49,7 +49,7 @@ export class Trainer implements Disposable {
   steps = 0;
   /** The last plan submitted, for traces. */
   plan: Plan | undefined;
-  /** Steps whose staging buffers may still be read, by parity. */
+  /** Steps whose staging buffers may still be read, by side. */
   #inFlight: (Promise<unknown> | undefined)[] = [];
   #recorded: RecordedStep | undefined;
   /** The first failure. It may have left blocks at different versions, so every later use throws it again. */
@@ -97,7 +97,7 @@ export class Trainer implements Disposable {
    */
   async submit(batch: StepBatch, options: { learningRate?: number } = {}): Promise<{ result: Promise<StepResult> }> {
     const { recorder } = this.session;
-    await this.#until(() => this.#inFlight[recorder.parity]);
+    await this.#until(() => this.#inFlight[recorder.side]);
     const step = this.steps + 1;
     const { beta1, beta2, epsilon, learningRate } = this.config.optimizer;
     const update = { step, learningRate: options.learningRate ?? learningRate, beta1, beta2, epsilon };
@@ -111,7 +111,7 @@ export class Trainer implements Disposable {
     const result = measured.then(() => this.#measure(recorded, step, batch));
     const over = Promise.all([result, inputsFree]);
     this.#until(() => over).catch(() => {}); // whoever awaits `result` or the next submit gets the error
-    this.#inFlight[recorded.parity] = over;
+    this.#inFlight[recorded.side] = over;
     return { result };
   }
 
@@ -160,7 +160,7 @@ export class Trainer implements Disposable {
   [Bun.inspect.custom](): string {
     const { passes, microBatches, tokensMax } = this.shape;
     const size = `${passes} × ${microBatches} × ${tokensMax} tokens a step`;
-    return `Trainer(${this.model.config.modelType} after step ${this.steps}, ${size}, ${formatPlaces(this.bill)})`;
+    return `Trainer(${this.model.config.modelType} after step ${this.steps}, ${size}, ${formatTiers(this.bill)})`;
   }
 
   /** Frees the trainer's buffers; the model stays. Drain first, or what is in flight is lost. */
@@ -227,7 +227,7 @@ function openShape(
     );
   const tokensMax = tokensMaxFor(config.microBatchTokens);
   const shape: StepShape = {
-    config: model.config,
+    model: model.config,
     blocks: model.blocks,
     dtype: model.dtype,
     training: true,

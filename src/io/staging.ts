@@ -30,7 +30,7 @@ export class Staging implements Disposable {
 
   /** Bytes of the device as a copy, all others where they are; commands that read them read `reads`. */
   onHost(plan: Plan, from: Range): { range: Range; reads: Resource[] } {
-    if (from.buffer.place !== "device") return { range: from, reads: [] };
+    if (from.buffer.tier !== "device") return { range: from, reads: [] };
     const { range, resource } = this.take(from.bytes);
     plan.record("download", "copy", { to: range, from }, { writes: [resource] });
     return { range, reads: [resource] };

@@ -130,7 +130,7 @@ export async function readTensors(
       const from = file.range(tensor.offset, tensor.bytes);
       const checksum = sums.at(index, position + 1);
       const to = target(tensor.name);
-      if (to.buffer.place === "device") {
+      if (to.buffer.tier === "device") {
         const { range, resource } = staging.take(tensor.bytes);
         plan.record("disk", "fileRead", { to: range, file: from, checksum }, { writes: [resource] });
         plan.record("upload", "copy", { to, from: range }, { reads: [resource] });
@@ -157,7 +157,7 @@ function stagingFor(engine: Engine, files: readonly FileLayout[], where: (tensor
   const tensors = files.flatMap((file) => file.tensors);
   return new Staging(
     engine,
-    tensors.filter(({ name }) => where(name).buffer.place === "device").map(({ bytes }) => bytes),
+    tensors.filter(({ name }) => where(name).buffer.tier === "device").map(({ bytes }) => bytes),
   );
 }
 
@@ -178,8 +178,8 @@ class Scope implements Disposable {
     this.#engine = engine;
   }
 
-  buffer(place: "pinned" | "host", bytes: number, name: string): Buffer {
-    const buffer = this.#engine.buffer(place, bytes, name);
+  buffer(tier: "pinned" | "host", bytes: number, name: string): Buffer {
+    const buffer = this.#engine.buffer(tier, bytes, name);
     this.#held.push(buffer);
     return buffer;
   }

@@ -83,7 +83,7 @@ async function writeWeights(
   // Float32 masters are joined file by file, so that the joined copy is no larger than a shard.
   for (const file of layout.files) {
     using joined = new Joined(model, Math.max(...file.tensors.map(({ offset, bytes }) => offset + bytes)));
-    const resident = file.tensors.filter(({ name }) => half(name, "hi").buffer.place === "device");
+    const resident = file.tensors.filter(({ name }) => half(name, "hi").buffer.tier === "device");
     using staging = new Staging(
       model.engine,
       resident.flatMap(({ bytes }) => [bytes / 2, bytes / 2]),

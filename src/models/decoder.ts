@@ -89,8 +89,8 @@ export class BlockGradients {
 }
 
 /** What a block's forward leaves for its backward, and where: byte sizes per name for T tokens. */
-export function activationSizes(config: DecoderConfig, tokens: number, dtype: Dtype): Record<ActivationName, number> {
-  const { hidden: C, intermediate: F, heads: H, kvHeads: K, headDim: D } = config;
+export function activationSizes(model: DecoderConfig, tokens: number, dtype: Dtype): Record<ActivationName, number> {
+  const { hidden: C, intermediate: F, heads: H, kvHeads: K, headDim: D } = model;
   const rows = (width: number) => alignBytes(tokens * width * bytesOf(dtype));
   const floats = (width: number) => alignBytes(tokens * width * 4);
   return {
@@ -98,7 +98,7 @@ export function activationSizes(config: DecoderConfig, tokens: number, dtype: Dt
     inverse1: floats(1),
     qkv: rows((H + 2 * K) * D),
     qk: rows((H + K) * D),
-    qkInverse: config.qkNorm ? floats(H + K) : 0,
+    qkInverse: model.qkNorm ? floats(H + K) : 0,
     attention: rows(H * D),
     lse: floats(H),
     residual: rows(C),
@@ -135,19 +135,19 @@ const isKept = (level: KeepLevel, name: ActivationName): boolean => level === "a
 
 /** The part of `activationSizes` that a level keeps. */
 export function keptSizes(
-  config: DecoderConfig,
+  model: DecoderConfig,
   tokens: number,
   dtype: Dtype,
   level: KeepLevel,
 ): Record<ActivationName, number> {
-  const sizes = activationSizes(config, tokens, dtype);
+  const sizes = activationSizes(model, tokens, dtype);
   for (const name of activationNames) if (!isKept(level, name)) sizes[name] = 0;
   return sizes;
 }
 
 /** What backward needs beside that, for one micro-batch at a time. Forward uses `projected` only. */
-export function scratchSizes(config: DecoderConfig, tokens: number, dtype: Dtype): Record<ScratchName, number> {
-  const { hidden: C, heads: H, kvHeads: K, headDim: D } = config;
+export function scratchSizes(model: DecoderConfig, tokens: number, dtype: Dtype): Record<ScratchName, number> {
+  const { hidden: C, heads: H, kvHeads: K, headDim: D } = model;
   const rows = (width: number) => alignBytes(tokens * width * bytesOf(dtype));
   return { projected: rows(Math.max(C, H * D)), dQkv: rows((H + 2 * K) * D), delta: alignBytes(tokens * H * 4) };
 }
@@ -172,7 +172,7 @@ type ScratchName = "projected" | "dQkv" | "delta";
 /** Everything a block's computation is given. */
 export interface BlockContext {
   plan: Plan;
-  config: DecoderConfig;
+  model: DecoderConfig;
   /** Index of the decoder layer. */
   layer: number;
   dtype: Dtype;
@@ -190,20 +190,20 @@ export interface BlockContext {
 
 /** The block's ranges at this micro-batch's true number of tokens. */
 function views(context: BlockContext, tokens: number) {
-  const { config, dtype, tokensMax } = context;
-  const { hidden: C, intermediate: F, heads: H, kvHeads: K, headDim: D } = config;
+  const { model, dtype, tokensMax } = context;
+  const { hidden: C, intermediate: F, heads: H, kvHeads: K, headDim: D } = model;
   const e = bytesOf(dtype);
-  const passing = carve(context.activations, activationSizes(config, tokensMax, dtype));
-  const keeping = context.kept && carve(context.kept, keptSizes(config, tokensMax, dtype, context.keep));
+  const passing = carve(context.activations, activationSizes(model, tokensMax, dtype));
+  const keeping = context.kept && carve(context.kept, keptSizes(model, tokensMax, dtype, context.keep));
   const kept = (name: ActivationName, bytes: number): Range =>
     (keeping && isKept(context.keep, name) ? keeping : passing)(name, bytes);
-  const scratch = carve(context.scratch, scratchSizes(config, tokensMax, dtype));
+  const scratch = carve(context.scratch, scratchSizes(model, tokensMax, dtype));
   return {
     normed1: kept("normed1", tokens * C * e), // (T, C)
     inverse1: kept("inverse1", tokens * 4), // (T)
     qkv: kept("qkv", tokens * (H + 2 * K) * D * e), // (T, (H+2K)·D)
     qk: kept("qk", tokens * (H + K) * D * e), // (T, (H+K)·D)
-    qkInverse: config.qkNorm ? kept("qkInverse", tokens * (H + K) * 4) : null, // (T, H+K)
+    qkInverse: model.qkNorm ? kept("qkInverse", tokens * (H + K) * 4) : null, // (T, H+K)
     attention: kept("attention", tokens * H * D * e), // (T, H·D)
     lse: kept("lse", tokens * H * 4), // (H, T)
     residual: kept("residual", tokens * C * e), // (T, C)
@@ -220,8 +220,8 @@ function views(context: BlockContext, tokens: number) {
 
 /** The block's forward as functions, one per op, in the order in which they build on each other. */
 function blockOps(context: BlockContext, x: Range, batch: DeviceBatch) {
-  const { plan, config, dtype, weights: w } = context;
-  const { hidden: C, intermediate: F, heads, kvHeads, headDim, normEpsilon: epsilon } = config;
+  const { plan, model, dtype, weights: w } = context;
+  const { hidden: C, intermediate: F, heads, kvHeads, headDim, normEpsilon: epsilon } = model;
   const { tokens } = batch;
   const a = views(context, tokens);
   const shape = { tokens, heads, kvHeads, headDim, dtype };
@@ -370,8 +370,8 @@ export function backwardBlock(
   batch: DeviceBatch,
   accumulate: boolean,
 ): void {
-  const { plan, config, dtype, weights: w } = context;
-  const { hidden: C, intermediate: F, heads, kvHeads, headDim } = config;
+  const { plan, model, dtype, weights: w } = context;
+  const { hidden: C, intermediate: F, heads, kvHeads, headDim } = model;
   const { tokens } = batch;
   const a = views(context, tokens);
   const shape = { tokens, heads, kvHeads, headDim, dtype };
@@ -454,16 +454,16 @@ export function backwardBlock(
   });
 }
 
-function attentionShape({ config, layer }: BlockContext): { window: number; scale: number } {
-  return { window: config.windows[layer]!, scale: 1 / Math.sqrt(config.headDim) };
+function attentionShape({ model, layer }: BlockContext): { window: number; scale: number } {
+  return { window: model.windows[layer]!, scale: 1 / Math.sqrt(model.headDim) };
 }
 
 // ---- head -----------------------------------------------------------------------------------------------------------
 
 /** Workspace of the head for T tokens, `chunk` of them at a time: it lies in the same place as a block's. */
-export function headSizes(config: DecoderConfig, tokens: number, chunk: number, dtype: Dtype) {
+export function headSizes(model: DecoderConfig, tokens: number, chunk: number, dtype: Dtype) {
   const e = bytesOf(dtype);
-  const { hidden: C, vocabulary: V } = config;
+  const { hidden: C, vocabulary: V } = model;
   return {
     rows: alignBytes(tokens * C * e), // (R, C) hidden states of the rows that count
     dRows: alignBytes(tokens * C * e), // (R, C) their gradients
@@ -475,7 +475,7 @@ export function headSizes(config: DecoderConfig, tokens: number, chunk: number, 
 
 export interface HeadContext {
   plan: Plan;
-  config: DecoderConfig;
+  model: DecoderConfig;
   dtype: Dtype;
   tokensMax: number;
   chunk: number;
@@ -505,10 +505,10 @@ export function headLoss(
   batch: DeviceBatch,
   backward?: HeadGradients & { dHidden: Range; scale: number; accumulate: boolean },
 ): void {
-  const { plan, config, dtype, tokensMax, chunk } = context;
-  const { hidden: C, vocabulary: V, normEpsilon: epsilon } = config;
+  const { plan, model, dtype, tokensMax, chunk } = context;
+  const { hidden: C, vocabulary: V, normEpsilon: epsilon } = model;
   const e = bytesOf(dtype);
-  const part = carve(context.workspace, headSizes(config, tokensMax, chunk, dtype));
+  const part = carve(context.workspace, headSizes(model, tokensMax, chunk, dtype));
   const run = plan.on("compute");
   const { validRows, tokens } = batch;
   const gathered = validRows > 0 ? part("rows", validRows * C * e) : null; // (R, C)
@@ -572,10 +572,10 @@ export function headLoss(
 
 /** Logits (R, V) of the rows in `batch.rowIndex`, for generation and parity. */
 export function headLogits(context: HeadContext, x: Range, logits: Range, batch: DeviceBatch): Event {
-  const { plan, config, dtype, tokensMax, chunk } = context;
-  const { hidden: C, vocabulary: V, normEpsilon: epsilon } = config;
+  const { plan, model, dtype, tokensMax, chunk } = context;
+  const { hidden: C, vocabulary: V, normEpsilon: epsilon } = model;
   const e = bytesOf(dtype);
-  const part = carve(context.workspace, headSizes(config, tokensMax, chunk, dtype));
+  const part = carve(context.workspace, headSizes(model, tokensMax, chunk, dtype));
   const run = plan.on("compute");
   const rows = batch.validRows;
   const gathered = part("rows", rows * C * e);

@@ -6,8 +6,8 @@ export const abiHash = 0x4329a21e21145a2an;
 export const dtypes = { float32: 0, bfloat16: 1, float16: 2 } as const;
 export type Dtype = keyof typeof dtypes;
 
-export const places = { device: 0, pinned: 1, host: 2, file: 3 } as const;
-export type Place = keyof typeof places;
+export const tiers = { device: 0, pinned: 1, host: 2, file: 3 } as const;
+export type Tier = keyof typeof tiers;
 
 export const streams = { compute: 0, upload: 1, download: 2, host: 3, disk: 4 } as const;
 export type Stream = keyof typeof streams;

@@ -7,8 +7,8 @@
 import { read } from "node:fs";
 import { CancelledError, MemoryError, NativeError, StepError, assert } from "../words/errors.ts";
 import { accesses, describeLabel, Range, type BufferLike, type Event, type Plan } from "../plan/plan.ts";
-import { deviceKinds, places, type DeviceKind, type Place } from "./abi.gen.ts";
-import { formatBytes, formatPlaces } from "../words/format.ts";
+import { deviceKinds, tiers, type DeviceKind, type Tier } from "./abi.gen.ts";
+import { formatBytes, formatTiers } from "../words/format.ts";
 import { usableHostBytes } from "../tiers/host-memory.ts";
 import type { Limits } from "../tiers/memory.ts";
 import { cacheDirectory, kernelFiles, native, windowInto, type Native } from "./library.ts";
@@ -18,15 +18,15 @@ export class Buffer implements BufferLike {
   readonly engine: Engine;
   readonly handle: number;
   readonly name: string;
-  readonly place: Place;
+  readonly tier: Tier;
   readonly bytes: number;
 
   /** Use `Engine.buffer` or `Engine.file`. */
-  constructor(engine: Engine, handle: number, name: string, place: Place, bytes: number) {
+  constructor(engine: Engine, handle: number, name: string, tier: Tier, bytes: number) {
     this.engine = engine;
     this.handle = handle;
     this.name = name;
-    this.place = place;
+    this.tier = tier;
     this.bytes = bytes;
   }
 
@@ -36,7 +36,7 @@ export class Buffer implements BufferLike {
 
   /** A window for JavaScript into pinned or host memory; not to be kept after `free`. */
   window(offset = 0, bytes = this.bytes - offset): ArrayBuffer {
-    assert(this.place === "pinned" || this.place === "host", `no window into ${this.place} buffer ${this.name}`);
+    assert(this.tier === "pinned" || this.tier === "host", `no window into ${this.tier} buffer ${this.name}`);
     return this.engine.windowInto(this, offset, bytes);
   }
 
@@ -45,7 +45,7 @@ export class Buffer implements BufferLike {
   }
 
   [Bun.inspect.custom](): string {
-    return `Buffer(${this.name}, ${this.place}, ${formatBytes(this.bytes)})`;
+    return `Buffer(${this.name}, ${this.tier}, ${formatBytes(this.bytes)})`;
   }
 }
 
@@ -162,12 +162,12 @@ export class Engine implements Disposable {
 
   // ---- memory -------------------------------------------------------------------------------------------------------
 
-  /** Makes a zeroed buffer; MemoryError when the place is too small. */
-  buffer(place: Exclude<Place, "file">, bytes: number, name: string): Buffer {
+  /** Makes a zeroed buffer; MemoryError when the tier is too small. */
+  buffer(tier: Exclude<Tier, "file">, bytes: number, name: string): Buffer {
     const text = new TextEncoder().encode(name);
-    const status = this.#native.sluice_buffer_create(this.#handle, places[place], bytes, text, text.length, this.#out);
+    const status = this.#native.sluice_buffer_create(this.#handle, tiers[tier], bytes, text, text.length, this.#out);
     if (status !== 0) throw new MemoryError(this.#lastError());
-    return new Buffer(this, Number(this.#out[0]! & 0xffffffffn), name, place, bytes);
+    return new Buffer(this, Number(this.#out[0]! & 0xffffffffn), name, tier, bytes);
   }
 
   /** Opens an existing file of `bytes` bytes for reading, or creates one. */
@@ -188,8 +188,8 @@ export class Engine implements Disposable {
     return windowInto(this.#out[0]!, offset, bytes);
   }
 
-  /** Bytes held now, per place. */
-  held(): Record<Place, number> {
+  /** Bytes held now, per tier. */
+  held(): Record<Tier, number> {
     this.#check(this.#native.sluice_memory_held(this.#handle, this.#out));
     const [device, pinned, host, file] = [...this.#out.subarray(0, 4)].map(Number) as [number, number, number, number];
     return { device, pinned, host, file };
@@ -310,7 +310,7 @@ export class Engine implements Disposable {
   }
 
   [Bun.inspect.custom](): string {
-    const held = (): string => formatPlaces(Object.entries(this.held()).map(([place, bytes]) => ({ place, bytes })));
+    const held = (): string => formatTiers(Object.entries(this.held()).map(([tier, bytes]) => ({ tier, bytes })));
     return `Engine(${this.device}, ${this.workers} ${this.workers === 1 ? "worker" : "workers"}, ${this.#closed ? "closed" : `holds ${held()}`})`;
   }
 

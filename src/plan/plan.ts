@@ -13,7 +13,7 @@ import {
   type Access,
   type OpName,
   type Ops,
-  type Place,
+  type Tier,
   type Stream,
   type Writer,
 } from "../native/abi.gen.ts";
@@ -22,7 +22,7 @@ import {
 export interface BufferLike {
   readonly handle: number;
   readonly name: string;
-  readonly place: Place;
+  readonly tier: Tier;
   readonly bytes: number;
 }
 
@@ -48,7 +48,7 @@ export class Range {
   }
 
   [Bun.inspect.custom](): string {
-    return `Range(${this.toString()}, ${this.buffer.place})`;
+    return `Range(${this.toString()}, ${this.buffer.tier})`;
   }
 
   toString(): string {

@@ -46,7 +46,7 @@ const logitsShare = 0.03;
  */
 export function logitsRowsFor(shape: StepShape, deviceBytes: number): number {
   const { tokensMax, microBatches, passes, dtype } = shape;
-  const { vocabulary, hidden } = shape.config;
+  const { vocabulary, hidden } = shape.model;
   const rows = (count: number): number => Math.ceil(Math.min(count, tokensMax) / 16) * 16;
   const sums = hidden * 4 + 2048 * 2;
   if (dtype === "bfloat16" && microBatches === 1 && passes === 1 && tokensMax * 2 <= sums) return rows(tokensMax);
@@ -63,7 +63,7 @@ export const leastShape = (shape: StepShape, open: ReadonlySet<Choice>): StepSha
   ...(open.has("residentBlocks") ? { residentBlocks: 0 } : {}),
   ...(open.has("boundary") ? { boundary: "pinned" as const } : {}),
   ...(open.has("slots") ? { slots: 2 } : {}),
-  ...(open.has("ring") ? { ring: shape.clips === "exact" ? shape.config.layers : shortRings[0] } : {}),
+  ...(open.has("ring") ? { ring: shape.clips === "exact" ? shape.model.layers : shortRings[0] } : {}),
 });
 
 /** The shape with everything that is open chosen for the least time per step; `leastShape` when not even that fits. */
@@ -86,7 +86,7 @@ export function fit(shape: StepShape, open: ReadonlySet<Choice>, room: Room): St
   /** A ring with a slot for every block, unless the host has no room for it. */
   const withRing = (candidate: StepShape): StepShape => {
     if (!freeRing) return candidate;
-    const long = { ...candidate, ring: shape.config.layers };
+    const long = { ...candidate, ring: shape.model.layers };
     return hostOf(long) <= hostBytes ? long : candidate;
   };
   const clock = new Clock(shape, machine);
@@ -94,7 +94,7 @@ export function fit(shape: StepShape, open: ReadonlySet<Choice>, room: Room): St
   for (const boundary of open.has("boundary") ? (["device", "pinned"] as const) : [shape.boundary]) {
     const resident = (residentBlocks: number) => filled(withRing({ ...least, boundary, residentBlocks }));
     const found = open.has("residentBlocks")
-      ? bestResident(resident, shape.config.layers, clock)
+      ? bestResident(resident, shape.model.layers, clock)
       : filled(withRing({ ...least, boundary }));
     if (found && (!best || clock.seconds(found) < clock.seconds(best) * better)) best = found;
   }
@@ -137,7 +137,7 @@ const shortRings = [4, 8, 12, 16] as const;
 
 /** Pinned memory is dear: the shortest ring that is as good as one with a slot for every block. */
 function shortestRing(shape: StepShape, clock: Clock): StepShape {
-  const streaming = shape.config.layers - shape.residentBlocks;
+  const streaming = shape.model.layers - shape.residentBlocks;
   for (const ring of shortRings)
     if (ring < streaming && clock.seconds({ ...shape, ring }) * better <= clock.seconds(shape))
       return { ...shape, ring };
@@ -146,7 +146,7 @@ function shortestRing(shape: StepShape, clock: Clock): StepShape {
 
 /** Upgrades layers, the most seconds per byte first, as long as it fits. */
 function fillKeep(shape: StepShape, bytes: number, saved: ReadonlyMap<KeepLevel, number>): KeepLevel[] {
-  const { layers } = shape.config;
+  const { layers } = shape.model;
   const size = (level: KeepLevel): number => shape.microBatches * keptBytes(shape, level);
   const levels: KeepLevel[] = Array.from({ length: layers }, () => "recompute");
   let left = bytes;
@@ -172,10 +172,10 @@ function fillKeep(shape: StepShape, bytes: number, saved: ReadonlyMap<KeepLevel,
 /** Device seconds of a step that one layer saves at a level. */
 function keptSeconds(shape: StepShape, level: KeepLevel, machine: Machine): number {
   const again = (keep: KeepLevel): number => {
-    const { config } = shape;
-    const one = { ...config, layers: 1, windows: config.windows.slice(-1) };
+    const { model } = shape;
+    const one = { ...model, layers: 1, windows: model.windows.slice(-1) };
     const blocks = [shape.blocks[0]!, decoderBlocks(shape)[0]!, shape.blocks.at(-1)!];
-    const small: StepShape = { ...shape, config: one, blocks, keep: [keep], residentBlocks: 0, ring: 1, slots: 2 };
+    const small: StepShape = { ...shape, model: one, blocks, keep: [keep], residentBlocks: 0, ring: 1, slots: 2 };
     const { plan } = recordStep(rehearse(small), batchOf(small), rehearsedSettings(small, 1));
     const repeated = plan.commands.filter(
       ({ op, label }) => label.phase === "backward" && label.block === 0 && op.endsWith("Forward"),
@@ -221,7 +221,7 @@ export function predictedTokensPerSecond(shape: StepShape, machine: Machine): nu
 }
 
 /** Full rows of one document each; which tokens they have matters little here. */
-function batchOf({ config, tokensMax, microBatches, passes, positions }: StepShape) {
+function batchOf({ model, tokensMax, microBatches, passes, positions }: StepShape) {
   const rows = Math.max(1, Math.floor(tokensMax / positions));
   const sizes = {
     sequenceLength: positions,
@@ -229,5 +229,5 @@ function batchOf({ config, tokensMax, microBatches, passes, positions }: StepSha
     microBatchTokens: rows * positions,
     gradientAccumulation: passes,
   };
-  return fullBatch(config, sizes, () => 0.5);
+  return fullBatch(model, sizes, () => 0.5);
 }

@@ -153,9 +153,9 @@ function touchedBytes(command: Command): number {
 /** Bytes a copy reads on one side of the link to write them on the other. */
 function crossingBytes(command: Command): number {
   const all = [...accesses(command)];
-  const target = all.find(({ access }) => access === "write")!.range.buffer.place;
+  const target = all.find(({ access }) => access === "write")!.range.buffer.tier;
   const sources = all.filter(
-    ({ access, range }) => access === "read" && (range.buffer.place === "device") !== (target === "device"),
+    ({ access, range }) => access === "read" && (range.buffer.tier === "device") !== (target === "device"),
   );
   return sources.reduce((sum, { range }) => sum + range.bytes, 0);
 }

@@ -144,12 +144,8 @@ class Probe implements Disposable {
     this.free();
   }
 
-  #buffer(place: "device" | "pinned" | "host", bytes: number): Range {
-    const buffer = this.#engine.buffer(
-      place,
-      Math.max(64, Math.ceil(bytes / 64) * 64),
-      `probe ${this.#buffers.length}`,
-    );
+  #buffer(tier: "device" | "pinned" | "host", bytes: number): Range {
+    const buffer = this.#engine.buffer(tier, Math.max(64, Math.ceil(bytes / 64) * 64), `probe ${this.#buffers.length}`);
     this.#buffers.push(buffer);
     return buffer.range();
   }

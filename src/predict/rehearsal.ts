@@ -85,10 +85,10 @@ export function publishedModel(name: string): DecoderConfig {
 /** A recorder over buffers that are not there. */
 export function rehearse(shape: StepShape): StepRecorder {
   let handle = 0;
-  const buffers = Buffers.make<BufferLike>(memoryBill(shape), ({ name, place, bytes }) => ({
+  const buffers = Buffers.make<BufferLike>(memoryBill(shape), ({ name, tier, bytes }) => ({
     handle: ++handle,
     name,
-    place,
+    tier,
     bytes,
   }));
   return new StepRecorder(shape, buffers, rehearsedDecays(shape), () => {});
@@ -165,13 +165,13 @@ export function rehearsedShape(config: DecoderConfig, options: Partial<StepShape
     boundary: "device",
     keep: [],
     residentBlocks: 0,
-    // Clipped gradients all wait for the norm; so every one of them needs a place.
+    // Clipped gradients all wait for the norm; so every one of them needs a tier.
     ring: clips === "exact" ? config.layers : 2,
     logitsChunk: 1024,
     chunkParameters: 4 << 20,
     ...options,
     clips,
-    config,
+    model: config,
     blocks: parameterBlocks(config),
   };
 }

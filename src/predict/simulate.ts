@@ -9,7 +9,7 @@
 // ends. Costs per op are in `machines.ts`.
 
 import { costOf, type Cost, type Machine } from "./machines.ts";
-import type { Place, Stream } from "../native/abi.gen.ts";
+import type { Tier, Stream } from "../native/abi.gen.ts";
 import { accesses, describeCommand, type Command } from "../plan/plan.ts";
 import { Random } from "../words/random.ts";
 import type { RecordedStep } from "../step/step.ts";
@@ -34,7 +34,7 @@ export interface Simulation {
   /** The busiest stream: what a faster step would need more of. */
   binds: Stream;
   /** Bytes of the buffers that the plans touched. */
-  places: Record<Place, number>;
+  tiers: Record<Tier, number>;
   spans: Span[];
 }
 
@@ -105,15 +105,15 @@ function dependencies(steps: readonly RecordedStep[], commands: readonly Command
   const dependents: number[][] = commands.map(() => []);
   const unresolved = new Int32Array(commands.length);
   const over = new Map<number, number[]>();
-  for (const { plan, parity, measured, inputsFree } of steps) {
-    const submitted = over.get(parity) ?? [];
+  for (const { plan, side, measured, inputsFree } of steps) {
+    const submitted = over.get(side) ?? [];
     for (const { id, waits } of plan.commands)
       for (const event of new Set([...waits, ...submitted])) {
         if (event < base) continue; // of a step before these
         dependents[event - base]!.push(id - base);
         unresolved[id - base]!++;
       }
-    over.set(parity, [measured, inputsFree]);
+    over.set(side, [measured, inputsFree]);
   }
   return { dependents, unresolved };
 }
@@ -167,19 +167,19 @@ function report(steps: readonly RecordedStep[], spans: Span[]): Simulation {
     secondsPerStep: (to - from) / Math.max(1, steps.length - 1 - first),
     busy,
     binds,
-    places: touchedPlaces(spans),
+    tiers: touchedTiers(spans),
     spans,
   };
 }
 
-function touchedPlaces(spans: readonly Span[]): Record<Place, number> {
-  const places: Record<Place, number> = { device: 0, pinned: 0, host: 0, file: 0 };
+function touchedTiers(spans: readonly Span[]): Record<Tier, number> {
+  const tiers: Record<Tier, number> = { device: 0, pinned: 0, host: 0, file: 0 };
   const seen = new Set<number>();
   for (const { command } of spans)
     for (const { range } of accesses(command)) {
       if (seen.has(range.buffer.handle)) continue;
       seen.add(range.buffer.handle);
-      places[range.buffer.place] += range.buffer.bytes;
+      tiers[range.buffer.tier] += range.buffer.bytes;
     }
-  return places;
+  return tiers;
 }

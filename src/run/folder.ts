@@ -32,8 +32,8 @@ export interface RunFacts {
   predictedTokensPerSecond: number | null;
   model: { type: string; parameters: number; weightBytes: number };
   data: { samples: number; tokens: number; validTokens: number; truncated: number; dropped: number };
-  /** One line per purpose and place. */
-  bill: { purpose: string; place: string; bytes: number }[];
+  /** One line per purpose and tier. */
+  bill: { purpose: string; tier: string; bytes: number }[];
   /** What ran where, in the words that the report shows. */
   environment: Record<string, string>;
   answers: SampleAnswer[];

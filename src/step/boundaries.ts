@@ -32,8 +32,8 @@ export class Boundaries {
 
   constructor(shape: StepShape, buffers: Buffers) {
     this.shape = shape;
-    const { config, microBatches, tokensMax, training } = shape;
-    const bytes = alignBytes(tokensMax * config.hidden * bytesOf(shape.dtype)); // (T, C)
+    const { model, microBatches, tokensMax, training } = shape;
+    const bytes = alignBytes(tokensMax * model.hidden * bytesOf(shape.dtype)); // (T, C)
     const places = (name: string, count: number, first = 0): Place[] =>
       Array.from({ length: count }, (_, index) => ({
         range: buffers.range(name, (first + index) * bytes, bytes),
@@ -44,9 +44,9 @@ export class Boundaries {
     this.rows = places("embedding.rows", microBatches);
     this.dRows = training && shape.updates ? places("embedding.dRows", microBatches) : [];
     this.#dHidden = training ? places("dHidden", microBatches) : [];
-    if (training && shape.boundary === "device") this.#onDevice = layers(config.layers + 1);
+    if (training && shape.boundary === "device") this.#onDevice = layers(model.layers + 1);
     else this.#idle = places("hidden", microBatches + 2);
-    if (training && shape.boundary === "pinned") this.#pinned = layers(config.layers - 1);
+    if (training && shape.boundary === "pinned") this.#pinned = layers(model.layers - 1);
   }
 
   /** Starts a pass over micro-batches of so many tokens; `store` when a backward pass follows. */
@@ -58,7 +58,7 @@ export class Boundaries {
 
   /** T·C elements of a place, at the micro-batch's true length. */
   #view({ range }: Place, microBatch: number): Range {
-    return range.slice(0, this.#tokens[microBatch]! * this.shape.config.hidden * bytesOf(this.shape.dtype));
+    return range.slice(0, this.#tokens[microBatch]! * this.shape.model.hidden * bytesOf(this.shape.dtype));
   }
 
   // ---- forward --------------------------------------------------------------------------------------------------------

@@ -73,7 +73,7 @@ export class Gradients {
   #onDevice: number[] = [];
   #normEvents: Event[] = [];
   #results!: StepResults;
-  #parity: 0 | 1 = 0;
+  #side: 0 | 1 = 0;
 
   constructor(shape: StepShape, buffers: Buffers, window: Window, decays: ReadonlyMap<string, number>) {
     this.shape = shape;
@@ -95,7 +95,7 @@ export class Gradients {
       cast: optional("head.gradientCast"),
       landing: optional("head.landing"),
     };
-    if (shape.config.tied)
+    if (shape.model.tied)
       this.#matrix = {
         sums: optional("head.matrixGradient"),
         cast: optional("head.matrixGradientCast"),
@@ -116,10 +116,10 @@ export class Gradients {
   }
 
   /** Starts a step: where its results go, and what its updates do. */
-  begin(parity: 0 | 1, results: StepResults, update: AdamwStep): void {
-    this.#parity = parity;
+  begin(side: 0 | 1, results: StepResults, update: AdamwStep): void {
+    this.#side = side;
     this.#results = results;
-    this.#updates.begin(parity, results.factor, update);
+    this.#updates.begin(side, results.factor, update);
     this.#onDevice = [];
   }
 
@@ -211,7 +211,7 @@ export class Gradients {
     const finished = this.#finish(plan, headBlock(this.shape), this.#head, atOnce);
     const matrix = this.#matrix && this.#finish(plan, embeddingBlock(this.shape), this.#matrix, atOnce);
     if (!this.shape.updates) return;
-    this.#measureOnDevice(plan, finished, this.shape.config.layers, gradientDtype(this.shape));
+    this.#measureOnDevice(plan, finished, this.shape.model.layers, gradientDtype(this.shape));
     this.#push(head, this.#download(plan, head, finished, this.#head.landing!), gradientDtype(this.shape));
     if (matrix) this.#download(plan, this.#window.embedding, matrix, this.#matrix!.landing!);
     if (this.shape.clips !== "exact") this.#updates.record(plan);
@@ -310,7 +310,7 @@ export class Gradients {
     args: Ops<Range>[Name],
     reads: Resource[],
   ): void {
-    this.#normEvents.push(plan.record("host", op, args, { reads, waits: this.#norms[this.#parity].toWrite() }));
+    this.#normEvents.push(plan.record("host", op, args, { reads, waits: this.#norms[this.#side].toWrite() }));
   }
 
   #norm(part: number): Range {
@@ -327,24 +327,24 @@ export class Gradients {
     args: { dRows: Range; order: Range; starts: Range },
     reads: readonly Resource[],
   ): void {
-    const { config, dtype } = this.shape;
+    const { model, dtype } = this.shape;
     const { distinct } = rows;
     const gradient = this.#touchedGradient(distinct);
     plan.record(
       "host",
       "embeddingScatter",
-      { ...args, gradient, distinct, width: config.hidden, dtype, accumulate: pass > 0 ? 1 : 0 },
+      { ...args, gradient, distinct, width: model.hidden, dtype, accumulate: pass > 0 ? 1 : 0 },
       { reads, writes: [this.#rowsGradient.resource] },
     );
   }
 
   #touchedGradient(distinct: number): Range {
-    return this.#rowsGradient.range.slice(0, distinct * this.shape.config.hidden * 4);
+    return this.#rowsGradient.range.slice(0, distinct * this.shape.model.hidden * 4);
   }
 
   /** The embedding's gradient is complete: touched rows get the head's share when tied, then both parts are measured. */
   #landEmbedding(plan: Plan, { tokens, distinct }: TouchedRows): void {
-    const { layers, hidden: width, vocabulary } = this.shape.config;
+    const { layers, hidden: width, vocabulary } = this.shape.model;
     const gradient = this.#touchedGradient(distinct);
     const touched = this.#rowsGradient.resource;
     const dtype = gradientDtype(this.shape);
@@ -367,7 +367,7 @@ export class Gradients {
   /** The tied head's gradient as it lies in the embedding: V rows of C. */
   #tiedLanding(): Place {
     const { range, resource } = this.#matrix!.landing!;
-    const { vocabulary, hidden } = this.shape.config;
+    const { vocabulary, hidden } = this.shape.model;
     return { range: range.slice(0, vocabulary * hidden * bytesOf(gradientDtype(this.shape))), resource };
   }
 
@@ -378,7 +378,7 @@ export class Gradients {
    * the embedding's update, after which the step's token lists are free.
    */
   finish(plan: Plan, rows: TouchedRows, maxGradNorm: number | null): { norm: Event; rows: Event } {
-    const parity = this.#parity;
+    const side = this.#side;
     plan.label = { step: plan.label.step, phase: "update", block: "embedding" };
     this.#landEmbedding(plan, rows);
     plan.label = { step: plan.label.step, phase: "update" };
@@ -386,10 +386,10 @@ export class Gradients {
     for (const part of this.#onDevice) {
       const from = this.#deviceNorms.range.slice(part * normStride, normStride);
       const to = this.#results.norms.slice(part * normStride, normStride);
-      const order = { reads: [this.#deviceNorms.resource], waits: this.#norms[parity].toWrite() };
+      const order = { reads: [this.#deviceNorms.resource], waits: this.#norms[side].toWrite() };
       this.#normEvents.push(plan.record("download", "copy", { to, from }, order));
     }
-    const parts = normParts(this.shape) - (this.shape.config.tied ? 0 : 1);
+    const parts = normParts(this.shape) - (this.shape.model.tied ? 0 : 1);
     const sums = this.#results.norms.slice(0, parts * normStride);
     const { factor } = this.#results;
     const norm = plan.record(
@@ -398,7 +398,7 @@ export class Gradients {
       { factor, sums, parts, maxNorm: maxGradNorm ?? 0 },
       { waits: [...this.#normEvents, ...this.#updates.lossChecks], writes: [this.#updates.factor] },
     );
-    this.#norms[parity].wrote(norm);
+    this.#norms[side].wrote(norm);
     this.#normEvents = [];
     plan.label = { step: plan.label.step, phase: "update", block: "embedding" };
     const gradient = { range: this.#touchedGradient(rows.distinct), resource: this.#rowsGradient.resource };

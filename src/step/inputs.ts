@@ -8,7 +8,8 @@ import { alignBytes, carve, totalBytes } from "../plan/layout.ts";
 import { batchSizes, embedSizes, type Buffers, type StepShape } from "../tiers/memory.ts";
 import { Resource, type Plan, type Range } from "../plan/plan.ts";
 
-export type Parity = 0 | 1;
+/** Which of the two sets of staging buffers a step uses; they take turns. */
+export type Side = 0 | 1;
 
 /** Puts Int32 values into a host buffer; the simulator has none and leaves it out. */
 export type WriteInts = (buffer: string, offset: number, values: Int32Array) => void;
@@ -38,29 +39,29 @@ export class Inputs {
     this.#write = write;
   }
 
-  /** Writes a step's arrays into the staging buffers of this parity, whose last step must be over. */
-  stage(parity: Parity, passes: readonly (readonly MicroBatch[])[]): StepInputs {
+  /** Writes a step's arrays into the staging buffers of this side, whose last step must be over. */
+  stage(side: Side, passes: readonly (readonly MicroBatch[])[]): StepInputs {
     const batches = passes.map((microBatches, pass) =>
-      microBatches.map((batch, microBatch) => this.#stageBatch(parity, pass, microBatch, batch)),
+      microBatches.map((batch, microBatch) => this.#stageBatch(side, pass, microBatch, batch)),
     );
-    return { batches, ...this.#stageEmbedding(parity, passes) };
+    return { batches, ...this.#stageEmbedding(side, passes) };
   }
 
   /** Sends the staged arrays to the device. Compute waits for them and settles `resource` at the end of the step. */
-  upload(plan: Plan, parity: Parity): void {
-    const from = this.#buffers.range(`batch.${parity}`);
+  upload(plan: Plan, side: Side): void {
+    const from = this.#buffers.range(`batch.${side}`);
     plan.record("upload", "copy", { to: this.#buffers.range("batch"), from }, { writes: [this.resource] });
     plan.acquire(this.resource, "read");
   }
 
-  #stageBatch(parity: Parity, pass: number, microBatch: number, batch: MicroBatch): DeviceBatch {
+  #stageBatch(side: Side, pass: number, microBatch: number, batch: MicroBatch): DeviceBatch {
     const sizes = batchSizes(this.shape);
     const offset = (pass * this.shape.microBatches + microBatch) * totalBytes(sizes);
-    const staging = carve(this.#buffers.range(`batch.${parity}`, offset, totalBytes(sizes)), sizes);
+    const staging = carve(this.#buffers.range(`batch.${side}`, offset, totalBytes(sizes)), sizes);
     const device = carve(this.#buffers.range("batch", offset, totalBytes(sizes)), sizes);
     const { rowIndex, targets } = validRows(batch.targets);
     const put = (name: keyof typeof sizes, values: Int32Array): Range => {
-      this.#write(`batch.${parity}`, staging(name).offset, values);
+      this.#write(`batch.${side}`, staging(name).offset, values);
       return device(name, values.length * 4);
     };
     return {
@@ -74,14 +75,14 @@ export class Inputs {
     };
   }
 
-  #stageEmbedding(parity: Parity, passes: readonly (readonly MicroBatch[])[]): Omit<StepInputs, "batches"> {
+  #stageEmbedding(side: Side, passes: readonly (readonly MicroBatch[])[]): Omit<StepInputs, "batches"> {
     const sizes = embedSizes(this.shape);
-    const name = `embed.${parity}`;
+    const name = `embed.${side}`;
     const part = carve(this.#buffers.range(name), sizes);
     const { microBatches, tokensMax } = this.shape;
     const perBatch = alignBytes(tokensMax * 4);
     const distinct = distinctTokens(passes);
-    const { padId } = this.shape.config;
+    const { padId } = this.shape.model;
     const buckets = passes.map((pass) => bucketsOf(pass, distinct, this.shape.tokensMax, padId));
     const put = (range: Range, values: Int32Array): Range => {
       this.#write(name, range.offset, values);

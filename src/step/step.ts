@@ -13,7 +13,7 @@ import type { MicroBatch, StepBatch } from "../data/batches.ts";
 import { Boundaries } from "./boundaries.ts";
 import { assert } from "../words/errors.ts";
 import { Gradients } from "./gradients.ts";
-import { Inputs, type Parity, type StepInputs, type WriteInts } from "./inputs.ts";
+import { Inputs, type Side, type StepInputs, type WriteInts } from "./inputs.ts";
 import { gradientDtype, keepOf, keptBytes, resultSizes, type Buffers, type StepShape } from "../tiers/memory.ts";
 import {
   activationSizes,
@@ -41,7 +41,7 @@ export class StepRecorder {
   readonly inputs: Inputs;
   /** Loss rows on the device. */
   readonly losses = new Resource();
-  parity: Parity = 0;
+  side: Side = 0;
 
   constructor(shape: StepShape, buffers: Buffers, decays: ReadonlyMap<string, number>, write: WriteInts) {
     this.shape = shape;
@@ -55,10 +55,10 @@ export class StepRecorder {
 
 export interface RecordedStep {
   plan: Plan;
-  parity: Parity;
-  /** Loss totals are in `results.{parity}`; for a training step the norm is, too. */
+  side: Side;
+  /** Loss totals are in `results.{side}`; for a training step the norm is, too. */
   measured: Event;
-  /** The staging buffers of this parity may be written again. */
+  /** The staging buffers of this side may be written again. */
   inputsFree: Event;
   /** Which totals of the results were written: pass · microBatches + micro-batch. */
   totals: number[];
@@ -72,12 +72,12 @@ export interface StepSettings {
 
 /** Records one optimizer step: all passes, all micro-batches, one update of each parameter. */
 export function recordStep(recorder: StepRecorder, batch: StepBatch, settings: StepSettings): RecordedStep {
-  const { shape, window, boundaries, gradients, parity } = recorder;
+  const { shape, window, boundaries, gradients, side } = recorder;
   const { step } = settings.update;
   const plan = new Plan({ step, phase: "embed" });
-  const inputs = recorder.inputs.stage(parity, batch.passes);
-  gradients!.begin(parity, stepResults(recorder, parity), settings.update);
-  recorder.inputs.upload(plan, parity);
+  const inputs = recorder.inputs.stage(side, batch.passes);
+  gradients!.begin(side, stepResults(recorder, side), settings.update);
+  recorder.inputs.upload(plan, side);
 
   assert(batch.validTokens > 0, `step ${step} has no token whose target counts`);
   let summed: Event | undefined;
@@ -113,7 +113,7 @@ export function recordStep(recorder: StepRecorder, batch: StepBatch, settings: S
     gradients!.afterLossCheck(summed!);
     if (last) gradients!.landHead(plan);
 
-    for (let layer = shape.config.layers - 1; layer >= 0; layer--) {
+    for (let layer = shape.model.layers - 1; layer >= 0; layer--) {
       plan.label = { step, phase: "backward", pass, block: layer };
       const weights = window.acquire(plan, layer);
       window.fetch(plan, downFrom(layer - 1));
@@ -165,10 +165,10 @@ export function recordEvaluation(
   step: number,
   microBatches: readonly MicroBatch[],
 ): RecordedStep {
-  const { boundaries, parity } = recorder;
+  const { boundaries, side } = recorder;
   const plan = new Plan({ step, phase: "embed" });
-  const inputs = recorder.inputs.stage(parity, [microBatches]);
-  recorder.inputs.upload(plan, parity);
+  const inputs = recorder.inputs.stage(side, [microBatches]);
+  recorder.inputs.upload(plan, side);
   forward(recorder, plan, { step, pass: 0 }, microBatches, inputs, { store: false });
   const head = headContext(recorder, plan);
   let summed: Event | undefined;
@@ -201,7 +201,7 @@ export function forward(
   { store = true }: { store?: boolean } = {},
 ): void {
   const { shape, window, boundaries } = recorder;
-  const { layers } = shape.config;
+  const { layers } = shape.model;
   boundaries.begin({ tokens: microBatches.map(({ tokens }) => tokens.length), store });
   for (const [microBatch, { tokens }] of microBatches.entries()) {
     plan.label = { step, phase: "embed", pass, block: "embedding", microBatch };
@@ -241,7 +241,7 @@ export function gatherRows(
   tokenCount: number,
   microBatch: number,
 ): void {
-  const { vocabulary, hidden: width } = shape.config;
+  const { vocabulary, hidden: width } = shape.model;
   const { dtype } = shape;
   const whole = { offset: 0, count: vocabulary * width };
   const hi = window.embedding.range("hi", whole);
@@ -272,14 +272,14 @@ export function blockContext(
   weights: Weights,
   microBatch: number,
 ): BlockContext {
-  const { config, dtype, tokensMax } = shape;
-  const bytes = totalBytes(activationSizes(config, tokensMax, dtype));
-  const scratch = totalBytes(scratchSizes(config, tokensMax, dtype));
+  const { model, dtype, tokensMax } = shape;
+  const bytes = totalBytes(activationSizes(model, tokensMax, dtype));
+  const scratch = totalBytes(scratchSizes(model, tokensMax, dtype));
   const keep = keepOf(shape, layer);
   const kept = keptBytes(shape, keep);
   return {
     plan,
-    config,
+    model,
     layer,
     dtype,
     tokensMax,
@@ -288,7 +288,7 @@ export function blockContext(
     kept: kept > 0 ? buffers.range("kept", keptBefore(shape, layer) + microBatch * kept, kept) : null,
     activations: buffers.range("workspace", 0, bytes),
     scratch: buffers.range("workspace", bytes, scratch),
-    ropeTable: buffers.range("rope table", 0, shape.positions * config.headDim * 4),
+    ropeTable: buffers.range("rope table", 0, shape.positions * model.headDim * 4),
   };
 }
 
@@ -297,17 +297,17 @@ const keptBefore = (shape: StepShape, layer: number): number =>
   shape.keep.slice(0, layer).reduce((sum, level) => sum + shape.microBatches * keptBytes(shape, level), 0);
 
 export function headContext({ shape, buffers, window }: StepRecorder, plan: Plan): HeadContext {
-  const { config, dtype, tokensMax, logitsChunk: chunk } = shape;
-  return { plan, config, dtype, tokensMax, chunk, ...window.acquireHead(plan), workspace: buffers.range("workspace") };
+  const { model, dtype, tokensMax, logitsChunk: chunk } = shape;
+  return { plan, model, dtype, tokensMax, chunk, ...window.acquireHead(plan), workspace: buffers.range("workspace") };
 }
 
-/** The results of a step of this parity: losses and totals per micro-batch, norms, clip factor. */
-export function resultRange(shape: StepShape, buffers: Buffers, parity: Parity) {
-  return carve(buffers.range(`results.${parity}`), resultSizes(shape));
+/** The results of a step of this side: losses and totals per micro-batch, norms, clip factor. */
+export function resultRange(shape: StepShape, buffers: Buffers, side: Side) {
+  return carve(buffers.range(`results.${side}`), resultSizes(shape));
 }
 
-function stepResults({ shape, buffers }: StepRecorder, parity: Parity): { norms: Range; factor: Range } {
-  const part = resultRange(shape, buffers, parity);
+function stepResults({ shape, buffers }: StepRecorder, side: Side): { norms: Range; factor: Range } {
+  const part = resultRange(shape, buffers, side);
   return { norms: part("norms"), factor: part("factor", 16) };
 }
 
@@ -329,8 +329,8 @@ function sumLosses(
   inputs: StepInputs,
   { check, after }: { check: boolean; after: Event | undefined },
 ): Event {
-  const { shape, buffers, parity, losses } = recorder;
-  const part = resultRange(shape, buffers, parity);
+  const { shape, buffers, side, losses } = recorder;
+  const part = resultRange(shape, buffers, side);
   const index = pass * shape.microBatches + microBatch;
   const count = inputs.batches[pass]![microBatch]!.validRows;
   const total = part("totals").slice(index * 64, 16);
@@ -348,7 +348,7 @@ function sumLosses(
 
 function scatterRows(recorder: StepRecorder, plan: Plan, pass: number, microBatches: number, inputs: StepInputs): void {
   const { shape, buffers, boundaries, gradients } = recorder;
-  const rowBytes = shape.config.hidden * bytesOf(gradientDtype(shape));
+  const rowBytes = shape.model.hidden * bytesOf(gradientDtype(shape));
   const dRows = buffers.range("embedding.dRows", 0, microBatches * shape.tokensMax * rowBytes);
   const [order, starts] = [inputs.order[pass]!, inputs.starts[pass]!];
   const rows = { tokens: inputs.distinctTokens, distinct: inputs.distinct };
@@ -363,10 +363,10 @@ function finishRecording(
   inputsFree: Event,
   passes: readonly (readonly MicroBatch[])[],
 ): RecordedStep {
-  const { parity, shape } = recorder;
+  const { side, shape } = recorder;
   plan.notify(measured);
   plan.notify(inputsFree);
-  recorder.parity = parity === 0 ? 1 : 0;
+  recorder.side = side === 0 ? 1 : 0;
   const totals = passes.flatMap((pass, p) => pass.map((_, microBatch) => p * shape.microBatches + microBatch));
-  return { plan, parity, measured, inputsFree, totals };
+  return { plan, side, measured, inputsFree, totals };
 }

@@ -43,8 +43,8 @@ export interface TouchedRows {
  * the model, backward waits for slots, and every block but the last ones frees a slot that it waits for: those go first, in
  * the order in which they land.
  */
-export function deadlineOf({ config, residentBlocks, ring }: StepShape, { index, layer }: ParameterBlock): number {
-  const streaming = config.layers - residentBlocks;
+export function deadlineOf({ model, residentBlocks, ring }: StepShape, { index, layer }: ParameterBlock): number {
+  const streaming = model.layers - residentBlocks;
   const behind = layer - residentBlocks;
   if (layer < 0 || behind < 0 || ring >= streaming) return index;
   return behind >= ring ? streaming - behind : index;
@@ -64,7 +64,7 @@ export class Updates {
   readonly #factors = [new Resource(), new Resource()] as const;
   // The step in hand.
   #landed: Landed[] = [];
-  #parity: 0 | 1 = 0;
+  #side: 0 | 1 = 0;
   #factorRange!: Range;
   #update!: AdamwStep;
   /** Events that fail the step when the loss is not finite: nothing is updated before them. */
@@ -88,9 +88,9 @@ export class Updates {
   }
 
   /** Starts a step: where its clip factor will be, and what its updates do. */
-  begin(parity: 0 | 1, factor: Range, update: AdamwStep): void {
+  begin(side: 0 | 1, factor: Range, update: AdamwStep): void {
     assert(this.#landed.length === 0, "gradients of the last step were not updated");
-    this.#parity = parity;
+    this.#side = side;
     this.#factorRange = factor;
     this.#update = update;
     this.lossChecks = [];
@@ -107,13 +107,13 @@ export class Updates {
 
   /** Who writes and reads this step's clip factor. */
   get factor(): Resource {
-    return this.#factors[this.#parity];
+    return this.#factors[this.#side];
   }
 
   /** Rows that no token touched need no scatter, so theirs comes first; touched rows follow. */
   recordEmbedding(plan: Plan, { tokens, distinct }: TouchedRows, touched: Place, tied: Place | undefined): Event {
     const { embedding } = this.#window;
-    const { vocabulary, hidden: width } = this.#shape.config;
+    const { vocabulary, hidden: width } = this.#shape.model;
     const whole = { offset: 0, count: vocabulary * width };
     const { range: factor, resource } = this.#hostFactor();
     const others = tied ? { range: factor, resource } : this.#unitFactor();

@@ -74,7 +74,7 @@ export class Window {
     for (let index = 0; buffers.has(`slot ${index}`); index++)
       this.#slots.push(new Slot(buffers.range(`slot ${index}`)));
     this.#head = new Slot(buffers.range("head.weights"));
-    if (shape.config.tied) this.#tiedMatrix = new Slot(buffers.range("head.matrix"));
+    if (shape.model.tied) this.#tiedMatrix = new Slot(buffers.range("head.matrix"));
   }
 
   layer(layer: number): BlockParameters {

@@ -1,21 +1,21 @@
-// The memory bill: every buffer a run will hold, by name, place and bytes, computed before anything is allocated. The same
+// The memory bill: every buffer a run will hold, by name, tier and bytes, computed before anything is allocated. The same
 // list is printed at start, allocated, and compared with what the simulator sees touched. A step allocates nothing.
 //
 // Sizes follow from a `StepShape`, which is the config resolved against a model. Lengths in elements are those of
 // `models/parameters.ts`; E is bytes per element of the compute dtype, G of a gradient on its way to the host.
 
 import { ConfigError, MemoryError } from "../words/errors.ts";
-import { formatBytes, formatPlaces } from "../words/format.ts";
+import { formatBytes, formatTiers } from "../words/format.ts";
 import { activationSizes, headSizes, keptSizes, scratchSizes, type KeepLevel } from "../models/decoder.ts";
 import { alignBytes, bytesOf, totalBytes } from "../plan/layout.ts";
 import type { DecoderConfig } from "../models/config.ts";
 import { vectorsOffset, type ParameterBlock } from "../models/parameters.ts";
-import type { Dtype, Place } from "../native/abi.gen.ts";
+import type { Dtype, Tier } from "../native/abi.gen.ts";
 import { Range, type BufferLike } from "../plan/plan.ts";
 
 /** Everything that decides what a step computes and where it keeps it. */
 export interface StepShape {
-  config: DecoderConfig;
+  model: DecoderConfig;
   /** Embedding, decoder layers, head. */
   blocks: ParameterBlock[];
   dtype: Dtype;
@@ -51,7 +51,7 @@ export interface StepShape {
 export interface BillLine {
   /** Unique; the buffer's name. */
   name: string;
-  place: Exclude<Place, "file">;
+  tier: Exclude<Tier, "file">;
   bytes: number;
   /** What it is for; lines of one purpose are printed as one. */
   purpose: string;
@@ -67,8 +67,8 @@ export const usesSlot = (shape: StepShape, layer: number): boolean =>
   !isResident(shape, layer) || shape.dtype === "float32";
 export const keepOf = (shape: StepShape, layer: number): KeepLevel => shape.keep[layer] ?? "recompute";
 /** Bytes that a layer keeps of one micro-batch. */
-export const keptBytes = ({ config, tokensMax, dtype }: StepShape, level: KeepLevel): number =>
-  totalBytes(keptSizes(config, tokensMax, dtype, level));
+export const keptBytes = ({ model, tokensMax, dtype }: StepShape, level: KeepLevel): number =>
+  totalBytes(keptSizes(model, tokensMax, dtype, level));
 /** The last `count` of all layers keep so much, the others nothing. */
 export const keepLast = (layers: number, count: number, level: KeepLevel): KeepLevel[] =>
   Array.from({ length: layers }, (_, layer) => (layer >= layers - count ? level : "recompute"));
@@ -81,14 +81,14 @@ export const roundsAtOnce = ({ dtype, microBatches }: StepShape): boolean => dty
 /** The same of the head, whose gradient is summed over chunks of logits and over passes. */
 export const headRoundsAtOnce = (shape: StepShape): boolean =>
   roundsAtOnce(shape) && shape.passes === 1 && shape.logitsChunk >= shape.tokensMax;
-/** A resident block's gradient has a place of its own while others are computed: with clipping or accumulation. */
+/** A resident block's gradient has a tier of its own while others are computed: with clipping or accumulation. */
 export const keepsGradient = (shape: StepShape, layer: number): boolean =>
   isResident(shape, layer) && (shape.clips === "exact" || shape.passes > 1);
 /** Distinct tokens of a step, at most. */
 export const distinctMax = (shape: StepShape): number =>
-  Math.min(shape.config.vocabulary, shape.passes * shape.microBatches * shape.tokensMax);
+  Math.min(shape.model.vocabulary, shape.passes * shape.microBatches * shape.tokensMax);
 /** Gradient norms are summed from parts: one per decoder layer, one for the head, two for the embedding. */
-export const normParts = (shape: StepShape): number => shape.config.layers + 3;
+export const normParts = (shape: StepShape): number => shape.model.layers + 3;
 export const normStride = 64;
 
 /** Int32 arrays of one micro-batch, each at a multiple of 64 bytes: for the device, and for host ops. */
@@ -118,17 +118,17 @@ export function resultSizes(shape: StepShape): Record<"losses" | "totals" | "nor
 
 /** Every buffer of a run. */
 export function memoryBill(shape: StepShape): BillLine[] {
-  const { config, dtype, training, tokensMax, microBatches, passes } = shape;
+  const { model, dtype, training, tokensMax, microBatches, passes } = shape;
   const lines: BillLine[] = [];
-  const add = (purpose: string, place: BillLine["place"], name: string, bytes: number) => {
-    if (bytes > 0) lines.push({ purpose, place, name, bytes });
+  const add = (purpose: string, tier: BillLine["tier"], name: string, bytes: number) => {
+    if (bytes > 0) lines.push({ purpose, tier, name, bytes });
   };
   const E = bytesOf(dtype);
   const G = bytesOf(gradientDtype(shape));
   const sliding = decoderBlocks(shape).filter((block) => usesSlot(shape, block.layer));
   const streaming = decoderBlocks(shape).filter((block) => !isResident(shape, block.layer));
   const longest = (blocks: ParameterBlock[]) => Math.max(0, ...blocks.map((block) => block.length));
-  const hidden = alignBytes(tokensMax * config.hidden * E); // (T, C)
+  const hidden = alignBytes(tokensMax * model.hidden * E); // (T, C)
   const [embedding, head] = [embeddingBlock(shape), headBlock(shape)];
 
   for (const block of shape.blocks) {
@@ -143,31 +143,31 @@ export function memoryBill(shape: StepShape): BillLine[] {
   const slots = Math.min(shape.slots, sliding.length);
   for (let slot = 0; slot < slots; slot++) add("window slots", "device", `slot ${slot}`, longest(sliding) * E);
   add("head weights", "device", "head.weights", head.length * E);
-  if (config.tied) add("head weights", "device", "head.matrix", embedding.length * E);
+  if (model.tied) add("head weights", "device", "head.matrix", embedding.length * E);
   const block =
-    totalBytes(activationSizes(config, tokensMax, dtype)) + totalBytes(scratchSizes(config, tokensMax, dtype));
+    totalBytes(activationSizes(model, tokensMax, dtype)) + totalBytes(scratchSizes(model, tokensMax, dtype));
   add(
     "workspace",
     "device",
     "workspace",
-    Math.max(block, totalBytes(headSizes(config, tokensMax, shape.logitsChunk, dtype))),
+    Math.max(block, totalBytes(headSizes(model, tokensMax, shape.logitsChunk, dtype))),
   );
-  add("rope table", "device", "rope table", alignBytes(shape.positions * config.headDim * 4));
+  add("rope table", "device", "rope table", alignBytes(shape.positions * model.headDim * 4));
   const perBatch = passes * microBatches * totalBytes(batchSizes(shape));
   add("token ids, positions, targets", "device", "batch", perBatch);
   add("losses and norms", "device", "losses", resultSizes(shape).losses);
   add("embedding rows", "pinned", "embedding.rows", microBatches * hidden);
-  for (const parity of [0, 1]) {
-    add("token ids, positions, targets", "pinned", `batch.${parity}`, perBatch);
-    add("token ids, positions, targets", "host", `embed.${parity}`, totalBytes(embedSizes(shape)));
-    add("losses and norms", "pinned", `results.${parity}`, totalBytes(resultSizes(shape)));
+  for (const side of [0, 1]) {
+    add("token ids, positions, targets", "pinned", `batch.${side}`, perBatch);
+    add("token ids, positions, targets", "host", `embed.${side}`, totalBytes(embedSizes(shape)));
+    add("losses and norms", "pinned", `results.${side}`, totalBytes(resultSizes(shape)));
   }
   if (shape.boundary === "pinned" || !training) add("hidden states", "device", "hidden", (microBatches + 2) * hidden);
   if (!training) return lines;
 
   if (shape.boundary === "device")
-    add("boundaries", "device", "boundaries", (config.layers + 1) * microBatches * hidden);
-  else add("boundaries", "pinned", "boundaries", (config.layers - 1) * microBatches * hidden);
+    add("boundaries", "device", "boundaries", (model.layers + 1) * microBatches * hidden);
+  else add("boundaries", "pinned", "boundaries", (model.layers - 1) * microBatches * hidden);
   add("gradient of hidden states", "device", "dHidden", microBatches * hidden);
   const kept = decoderBlocks(shape).map(({ layer }) => microBatches * keptBytes(shape, keepOf(shape, layer)));
   add("kept activations", "device", "kept", sum(kept));
@@ -187,11 +187,11 @@ export function memoryBill(shape: StepShape): BillLine[] {
       add("gradients cast to bf16", "device", `gradientCast.${index}`, longestDecoder * G);
   if (headRoundsAtOnce(shape)) add("gradient accumulators", "device", "head.gradientVectors", vectors(head) * 4);
   else add("gradient accumulators", "device", "head.gradient", head.length * 4);
-  if (config.tied && !headRoundsAtOnce(shape))
+  if (model.tied && !headRoundsAtOnce(shape))
     add("gradient accumulators", "device", "head.matrixGradient", embedding.length * 4);
   if (G !== 4) {
     add("gradients cast to bf16", "device", "head.gradientCast", head.length * G);
-    if (config.tied) add("gradients cast to bf16", "device", "head.matrixGradientCast", embedding.length * G);
+    if (model.tied) add("gradients cast to bf16", "device", "head.matrixGradientCast", embedding.length * G);
   }
   if (!shape.updates) return lines;
   add("losses and norms", "device", "norms", normParts(shape) * normStride);
@@ -203,22 +203,22 @@ export function memoryBill(shape: StepShape): BillLine[] {
   const ring = Math.min(shape.ring, streaming.length);
   for (let slot = 0; slot < ring; slot++) add("gradient ring", "pinned", `ring ${slot}`, longest(streaming) * G);
   add("gradient ring", "pinned", "head.landing", head.length * G);
-  if (config.tied) add("gradient ring", "pinned", "head.matrixLanding", embedding.length * G);
+  if (model.tied) add("gradient ring", "pinned", "head.matrixLanding", embedding.length * G);
   add("embedding gradient", "pinned", "embedding.dRows", microBatches * hidden);
-  add("embedding gradient", "host", "embedding.gradient", distinctMax(shape) * config.hidden * 4);
+  add("embedding gradient", "host", "embedding.gradient", distinctMax(shape) * model.hidden * 4);
   if (passes > 1)
     for (const { name, length } of streaming)
       add("gradient sums over passes", "host", `${name}.gradientSum`, length * 4);
   // Rows of an untied embedding that no token touches have no gradient: no factor changes their update.
-  if (!shape.clips || !config.tied) add("losses and norms", "host", "unit factor", 64);
+  if (!shape.clips || !model.tied) add("losses and norms", "host", "unit factor", 64);
   if (shape.clips === "previous") add("losses and norms", "host", "previous factors", 2 * 64);
   return lines;
 }
 
 const sum = (values: readonly number[]): number => values.reduce((total, value) => total + value, 0);
 
-export function bytesIn(bill: readonly BillLine[], place: Place): number {
-  return bill.reduce((sum, line) => sum + (line.place === place ? line.bytes : 0), 0);
+export function bytesIn(bill: readonly BillLine[], tier: Tier): number {
+  return bill.reduce((sum, line) => sum + (line.tier === tier ? line.bytes : 0), 0);
 }
 
 /** What a run may take, in bytes. */
@@ -243,15 +243,15 @@ export function deviceBytesOf(bill: readonly BillLine[], pieceBytes = devicePiec
     const unit = bytes < pieceBytes / 2 ? 512 : pieceBytes;
     return Math.ceil(bytes / unit) * unit;
   };
-  return bill.reduce((total, { place, bytes }) => total + (place === "device" ? rounded(bytes) : 0), 0);
+  return bill.reduce((total, { tier, bytes }) => total + (tier === "device" ? rounded(bytes) : 0), 0);
 }
 
 /** Throws a MemoryError that says what to change when a shape's bill is above the limits, of the device or of the host. */
 export function checkBill(shape: StepShape, { device, overhead, capped, pieceBytes, host }: Limits): void {
   const bill = memoryBill(shape);
   const onDevice = pieceBytes === undefined ? bytesIn(bill, "device") : deviceBytesOf(bill, pieceBytes);
-  const largest = (places: readonly Place[]): string =>
-    summarizeBill(bill.filter(({ place }) => places.includes(place)))
+  const largest = (tiers: readonly Tier[]): string =>
+    summarizeBill(bill.filter(({ tier }) => tiers.includes(tier)))
       .sort((a, b) => b.bytes - a.bytes)
       .slice(0, 3)
       .map(({ purpose, bytes }) => `${purpose} ${formatBytes(bytes)}`)
@@ -264,12 +264,12 @@ export function checkBill(shape: StepShape, { device, overhead, capped, pieceByt
         `${deviceRemedies(shape)}, or ${capped ? "raise deviceMemory" : "free memory that others use, or take a larger GPU"}`,
     );
   }
-  const places: Place[] = pieceBytes === undefined ? ["device", "pinned", "host"] : ["pinned", "host"];
-  const onHost = places.reduce((total, place) => total + bytesIn(bill, place), 0);
+  const tiers: Tier[] = pieceBytes === undefined ? ["device", "pinned", "host"] : ["pinned", "host"];
+  const onHost = tiers.reduce((total, tier) => total + bytesIn(bill, tier), 0);
   if (onHost > host)
     throw new MemoryError(
       `the run needs ${formatBytes(onHost)} of the host's memory, which has ${formatBytes(host)} for it; the largest parts are ` +
-        `${largest(places)}; ${hostRemedies(shape)}`,
+        `${largest(tiers)}; ${hostRemedies(shape)}`,
     );
 }
 
@@ -299,27 +299,27 @@ const tokensOf = ({ tokensMax, positions }: StepShape): string =>
 export function printBill(bill: readonly BillLine[], parameters: number): string {
   const rows = summarizeBill(bill);
   const order = ["device", "pinned", "host"];
-  rows.sort((a, b) => order.indexOf(a.place) - order.indexOf(b.place) || b.bytes - a.bytes);
+  rows.sort((a, b) => order.indexOf(a.tier) - order.indexOf(b.tier) || b.bytes - a.bytes);
   const width = Math.max(...rows.map((row) => row.purpose.length));
   const text: string[] = [];
-  for (const place of order) {
-    const own = rows.filter((row) => row.place === place);
+  for (const tier of order) {
+    const own = rows.filter((row) => row.tier === tier);
     if (own.length === 0) continue;
     const total = own.reduce((sum, row) => sum + row.bytes, 0);
     text.push(
-      `${place.padEnd(width + 2)} ${formatBytes(total).padStart(10)}  ${(total / parameters).toFixed(2)} B/parameter`,
+      `${tier.padEnd(width + 2)} ${formatBytes(total).padStart(10)}  ${(total / parameters).toFixed(2)} B/parameter`,
     );
     for (const row of own) text.push(`  ${row.purpose.padEnd(width)} ${formatBytes(row.bytes).padStart(10)}`);
   }
   return text.join("\n");
 }
 
-/** One line per purpose and place, in the order of the bill. */
-export function summarizeBill(bill: readonly BillLine[]): { purpose: string; place: Place; bytes: number }[] {
-  const sums = new Map<string, { purpose: string; place: Place; bytes: number }>();
-  for (const { purpose, place, bytes } of bill) {
-    const key = `${place} ${purpose}`;
-    const sum = sums.get(key) ?? { purpose, place, bytes: 0 };
+/** One line per purpose and tier, in the order of the bill. */
+export function summarizeBill(bill: readonly BillLine[]): { purpose: string; tier: Tier; bytes: number }[] {
+  const sums = new Map<string, { purpose: string; tier: Tier; bytes: number }>();
+  for (const { purpose, tier, bytes } of bill) {
+    const key = `${tier} ${purpose}`;
+    const sum = sums.get(key) ?? { purpose, tier, bytes: 0 };
     sums.set(key, { ...sum, bytes: sum.bytes + bytes });
   }
   return [...sums.values()];
@@ -339,7 +339,7 @@ export class Buffers<B extends BufferLike = BufferLike> {
   }
 
   [Bun.inspect.custom](): string {
-    return `Buffers(${this.all.size}: ${formatPlaces(this.all.values())})`;
+    return `Buffers(${this.all.size}: ${formatTiers(this.all.values())})`;
   }
 
   get(name: string): B {
@@ -359,7 +359,7 @@ export class Buffers<B extends BufferLike = BufferLike> {
 
 /** Rules that need both config and model. */
 export function checkShape(shape: StepShape): void {
-  const { layers } = shape.config;
+  const { layers } = shape.model;
   const within = (path: string, value: number, least: number) => {
     if (value < least || value > layers)
       throw new ConfigError(`${path} must be ${least} to ${layers}, the model's number of layers (was ${value})`);

@@ -206,16 +206,16 @@ function answerTable(answers: NonNullable<RunRecord["facts"]>["answers"]): Html 
 }
 
 function billTable(bill: NonNullable<RunRecord["facts"]>["bill"], parameters: number): Html {
-  const places = ["device", "pinned", "host"].filter((place) => bill.some((line) => line.place === place));
+  const tiers = ["device", "pinned", "host"].filter((tier) => bill.some((line) => line.tier === tier));
   const size = (bytes: number): string[] => [formatBytes(bytes), (bytes / parameters).toFixed(2)];
-  const rows = places.map((place) => {
-    const lines = bill.filter((line) => line.place === place).sort((a, b) => b.bytes - a.bytes);
+  const rows = tiers.map((tier) => {
+    const lines = bill.filter((line) => line.tier === tier).sort((a, b) => b.bytes - a.bytes);
     const total = size(lines.reduce((sum, line) => sum + line.bytes, 0));
     const cells = (name: string, values: readonly string[]): Html =>
       html`<th>${name}</th>
         ${values.map((value) => html`<td class="number">${value}</td>`)}`;
     return html`<tr class="total">
-        ${cells(place, total)}
+        ${cells(tier, total)}
       </tr>
       ${lines.map(
         ({ purpose, bytes }) =>
@@ -228,7 +228,7 @@ function billTable(bill: NonNullable<RunRecord["facts"]>["bill"], parameters: nu
     <table class="facts">
       <thead>
         <tr>
-          <th>place, purpose</th>
+          <th>tier, purpose</th>
           <th class="number">size</th>
           <th class="number">bytes per parameter</th>
         </tr>

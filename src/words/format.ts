@@ -12,11 +12,11 @@ export function formatBytes(bytes: number): string {
   return `${unit === 0 ? Math.round(bytes) : bytes.toFixed(1)} ${units[unit]}`;
 }
 
-/** Bytes per place, for the handles that print themselves: "device 2.6 MiB, pinned 3.1 MiB". */
-export function formatPlaces(held: Iterable<{ place: string; bytes: number }>): string {
+/** Bytes per tier, for the handles that print themselves: "device 2.6 MiB, pinned 3.1 MiB". */
+export function formatTiers(held: Iterable<{ tier: string; bytes: number }>): string {
   const sums = new Map<string, number>();
-  for (const { place, bytes } of held) sums.set(place, (sums.get(place) ?? 0) + bytes);
-  const parts = [...sums].filter(([, bytes]) => bytes > 0).map(([place, bytes]) => `${place} ${formatBytes(bytes)}`);
+  for (const { tier, bytes } of held) sums.set(tier, (sums.get(tier) ?? 0) + bytes);
+  const parts = [...sums].filter(([, bytes]) => bytes > 0).map(([tier, bytes]) => `${tier} ${formatBytes(bytes)}`);
   return parts.join(", ") || "nothing";
 }
 

@@ -10,7 +10,7 @@ import { CheckpointError, ConfigError, NativeError } from "../../src/words/error
 import { isObject, parseJson } from "../../src/io/json.ts";
 import { Buffers, memoryBill } from "../../src/tiers/memory.ts";
 import { load } from "../../src/engine/model.ts";
-import { places, type Place } from "../../src/native/abi.gen.ts";
+import { tiers, type Tier } from "../../src/native/abi.gen.ts";
 import { native } from "../../src/native/library.ts";
 import { Plan, Range } from "../../src/plan/plan.ts";
 import { Random } from "../../src/words/random.ts";
@@ -117,16 +117,16 @@ export const flags: Target = {
 // ---- plans ----------------------------------------------------------------------------------------------------------
 
 interface Bytewise {
-  place: Place;
+  tier: Tier;
   bytes: number;
   name: string;
 }
 
 const planShape = shapeOf({ ...randomCase(1), layers: 2, slots: 2, ring: 2, keepBlocks: 1, residentBlocks: 1 });
 const extras: Bytewise[] = [
-  { place: "host", bytes: 4096, name: "some bytes" },
-  { place: "host", bytes: 64, name: "checksum" },
-  { place: "file", bytes: 4096, name: "/dev/zero" },
+  { tier: "host", bytes: 4096, name: "some bytes" },
+  { tier: "host", bytes: 64, name: "checksum" },
+  { tier: "file", bytes: 4096, name: "/dev/zero" },
 ];
 
 /** An engine of the null device with the buffers that the seeds name; handles come out the same each time. */
@@ -139,12 +139,12 @@ function openEngine(): { handle: number; made: Map<string, number>; close(): voi
   };
   const handle = check(library.sluice_engine_create(0, 1, Number.MAX_SAFE_INTEGER, null, null, 0, out));
   const made = new Map<string, number>();
-  for (const { place, bytes, name } of [...memoryBill(planShape), ...extras]) {
+  for (const { tier, bytes, name } of [...memoryBill(planShape), ...extras]) {
     const text = bytesOf(`${name}\0`);
     const status =
-      place === "file"
+      tier === "file"
         ? library.sluice_file_open(handle, text, 0, bytes, out)
-        : library.sluice_buffer_create(handle, places[place], bytes, text, text.length - 1, out);
+        : library.sluice_buffer_create(handle, tiers[tier], bytes, text, text.length - 1, out);
     made.set(name, check(status));
   }
   return { handle, made, close: () => void library.sluice_engine_destroy(handle) };
@@ -166,7 +166,7 @@ function partOf(plan: Plan, from: number, to: number): Bytes {
 function planSeeds(): Bytes[] {
   const { made, close } = openEngine();
   close();
-  const buffer = ({ place, bytes, name }: Bytewise) => ({ handle: made.get(name)!, place, bytes, name });
+  const buffer = ({ tier, bytes, name }: Bytewise) => ({ handle: made.get(name)!, tier, bytes, name });
   const recorder = new StepRecorder(
     planShape,
     Buffers.make(memoryBill(planShape), buffer),

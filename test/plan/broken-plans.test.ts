@@ -310,12 +310,12 @@ describe("boundaries and places", () => {
   });
   broken(9, "a buffer is not on the bill", base, ({ first }) =>
     change(find(first, "swigluForward"), {
-      y: new Range({ handle: 999, name: "surprise", place: "device", bytes: 1 << 20 }),
+      y: new Range({ handle: 999, name: "surprise", tier: "device", bytes: 1 << 20 }),
     }),
   );
   broken(9, "a buffer is larger than the bill says", base, ({ first, recorder }) => {
-    const { handle, name, place, bytes } = recorder.buffers.get("rope table");
-    change(find(first, "qkRopeForward"), { table: new Range({ handle, name, place, bytes: bytes * 2 }) });
+    const { handle, name, tier, bytes } = recorder.buffers.get("rope table");
+    change(find(first, "qkRopeForward"), { table: new Range({ handle, name, tier, bytes: bytes * 2 }) });
   });
   broken(9, "a buffer of the bill is never used", base, ({ steps }) => {
     for (const { plan } of steps) for (const command of plan.commands) if (touches("kept")(command)) forget(command);

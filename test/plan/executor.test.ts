@@ -283,7 +283,7 @@ describe("a plan is refused as a whole", () => {
           ...buffers[1]!,
           handle: buffers[1]!.handle,
           name: "buffer 1",
-          place: "host",
+          tier: "host",
           bytes: 128,
         });
         plan.record("host", "copy", { to: larger, from: larger });

@@ -24,7 +24,7 @@ export async function playCase(chosen: PlanCase, options: PlayOptions = {}): Pro
   using engine = new Engine({ device: "null", workers });
   engine.disturb({ jitterUs, seed });
   const shape = shapeOf(chosen);
-  const buffers = Buffers.make(memoryBill(shape), ({ place, bytes, name }) => engine.buffer(place, bytes, name));
+  const buffers = Buffers.make(memoryBill(shape), ({ tier, bytes, name }) => engine.buffer(tier, bytes, name));
   const digests = (name: string): BigUint64Array => {
     const buffer = buffers.get(name);
     return new BigUint64Array(engine.windowInto(buffer, 0, Math.ceil(buffer.bytes / granuleBytes) * 8));
@@ -40,11 +40,11 @@ export async function playCase(chosen: PlanCase, options: PlayOptions = {}): Pro
 
   const over = new Map<number, Event[]>();
   for (const record of recordCase(chosen, recorder)) {
-    for (const event of over.get(recorder.parity) ?? []) await engine.done(event);
+    for (const event of over.get(recorder.side) ?? []) await engine.done(event);
     const recorded: RecordedStep = record();
     if (sequential) chain(recorded.plan);
     engine.submit(recorded.plan);
-    over.set(recorded.parity, [recorded.measured, recorded.inputsFree]);
+    over.set(recorded.side, [recorded.measured, recorded.inputsFree]);
   }
   await engine.idle();
   return new Map(state.map((name) => [name, Bun.hash.xxHash64(digests(name)).toString(16)]));

@@ -4,7 +4,7 @@
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { machines, type Machine } from "../../src/predict/machines.ts";
 import { bytesIn, memoryBill } from "../../src/tiers/memory.ts";
-import type { Ops, Place, Stream } from "../../src/native/abi.gen.ts";
+import type { Ops, Tier, Stream } from "../../src/native/abi.gen.ts";
 import { Plan, Range, type Event, type RecordOptions } from "../../src/plan/plan.ts";
 import { publishedModel, rehearse } from "../../src/predict/rehearsal.ts";
 import { simulate } from "../../src/predict/simulate.ts";
@@ -34,15 +34,15 @@ const machine: Machine = {
 };
 
 let handle = 0;
-const range = (place: Place, bytes: number): Range =>
-  new Range({ handle: ++handle, name: `buffer ${handle}`, place, bytes });
+const range = (tier: Tier, bytes: number): Range =>
+  new Range({ handle: ++handle, name: `buffer ${handle}`, tier, bytes });
 
 /** Times of the commands of one plan, by the order of recording. */
 function play(record: (plan: Plan) => void, on: Machine = machine): { start: number; end: number }[] {
   const plan = new Plan({ step: 1, phase: "load" });
   record(plan);
   const measured = plan.base + plan.commands.length - 1;
-  const step: RecordedStep = { plan, parity: 0, measured, inputsFree: measured, totals: [] };
+  const step: RecordedStep = { plan, side: 0, measured, inputsFree: measured, totals: [] };
   const { spans } = simulate([step], { machine: on });
   const round = (seconds: number): number => Math.round(seconds * 1e6) / 1e6;
   return spans
@@ -50,7 +50,7 @@ function play(record: (plan: Plan) => void, on: Machine = machine): { start: num
     .map(({ start, end }) => ({ start: round(start), end: round(end) }));
 }
 
-const copy = (plan: Plan, stream: Stream, from: Place, to: Place, bytes: number, options?: RecordOptions): Event =>
+const copy = (plan: Plan, stream: Stream, from: Tier, to: Tier, bytes: number, options?: RecordOptions): Event =>
   plan.record(stream, "copy", { to: range(to, bytes), from: range(from, bytes) }, options);
 const GB = 1e9;
 
@@ -158,7 +158,7 @@ describe("the clock", () => {
     const first = copy(plan, "upload", "pinned", "device", GB);
     Object.assign(plan.command(first), { waits: [first + 1] });
     copy(plan, "upload", "pinned", "device", GB);
-    const step: RecordedStep = { plan, parity: 0, measured: first, inputsFree: first, totals: [] };
+    const step: RecordedStep = { plan, side: 0, measured: first, inputsFree: first, totals: [] };
     expect(() => simulate([step], { machine })).toThrow(
       /^internal error: the plans never come to an end; this command's waits are never done: \d+ upload copy/,
     );
@@ -185,8 +185,7 @@ describe("recorded steps", () => {
         }
         expect(found.spans.length).toBe(steps.reduce((sum, { plan }) => sum + plan.commands.length, 0));
         const bill = memoryBill(shape);
-        for (const place of ["device", "pinned", "host"] as const)
-          expect(found.places[place]).toBe(bytesIn(bill, place));
+        for (const tier of ["device", "pinned", "host"] as const) expect(found.tiers[tier]).toBe(bytesIn(bill, tier));
         expect(simulate(steps, options).secondsPerStep).toBe(found.secondsPerStep);
         expect(found.binds in found.busy).toBe(true);
       } catch (error) {

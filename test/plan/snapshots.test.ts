@@ -49,7 +49,7 @@ export function planText(plan: Plan, before = plan.base): string {
 }
 
 const billText = (bill: readonly BillLine[]): string =>
-  bill.map(({ name, place, bytes, purpose }) => `${name} ${place} ${bytes} ${purpose}`).join("\n");
+  bill.map(({ name, tier, bytes, purpose }) => `${name} ${tier} ${bytes} ${purpose}`).join("\n");
 
 const now: Record<string, string> = {};
 
@@ -131,7 +131,7 @@ test.each(Object.keys(real))("%s", async (name) => {
   const blocks = parameterBlocks(described);
   const fitted = room === undefined ? undefined : { machine: machines["h200"]!, deviceBytes: room };
   const shape = trainingShape({ config: described, blocks, dtype: "bfloat16" }, config, fitted);
-  const { blocks: _, config: __, ...choices } = shape;
+  const { blocks: _, model: __, ...choices } = shape;
   const recorder = rehearse(shape);
   const random = new Random(0);
   const batch = fullBatch(described, config, () => random.uniform());

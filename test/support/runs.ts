@@ -35,8 +35,8 @@ export const facts: RunFacts = {
   model: { type: "qwen3", parameters: 1000, weightBytes: 4000 },
   data: { samples: 7, tokens: 1234, validTokens: 567, truncated: 3, dropped: 2 },
   bill: [
-    { place: "pinned", purpose: "weights: hi (bf16)", bytes: 2000 },
-    { place: "device", purpose: "workspace", bytes: 512 },
+    { tier: "pinned", purpose: "weights: hi (bf16)", bytes: 2000 },
+    { tier: "device", purpose: "workspace", bytes: 512 },
   ],
   environment: { Bun: "1.4.5", CPU: "2 × Some CPU" },
   answers: [],

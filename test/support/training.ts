@@ -89,7 +89,7 @@ export function masterWeights({ blocks, state }: Model): Float32Array {
 
 /** A copy of a buffer, wherever it is. */
 async function bytesIn(buffer: Buffer): Promise<Uint8Array> {
-  if (buffer.place !== "device") return new Uint8Array(buffer.window()).slice();
+  if (buffer.tier !== "device") return new Uint8Array(buffer.window()).slice();
   const copy = buffer.engine.buffer("pinned", buffer.bytes, `copy of ${buffer.name}`);
   const plan = new Plan({ step: 0, phase: "save" });
   plan.record("download", "copy", { to: copy.range(), from: buffer.range() });

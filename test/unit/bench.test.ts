@@ -68,7 +68,7 @@ test.each([
 
 test("a trace has a row per stream and leaves out what did not run", () => {
   const plan = new Plan({ step: 3, phase: "forward", block: 1 });
-  const range = new Range({ handle: 1, name: "a", place: "device", bytes: 64 });
+  const range = new Range({ handle: 1, name: "a", tier: "device", bytes: 64 });
   plan.record("upload", "zero", { to: range });
   plan.record("compute", "zero", { to: range });
   const events = traceEvents([

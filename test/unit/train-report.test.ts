@@ -19,8 +19,8 @@ test("train writes run.json, report.html and loss.svg", async () => {
   expect(facts!.data.samples).toBe(16);
   expect(facts!.environment["Bun"]).toBe(Bun.version);
   // The memory that steps report is the memory of the bill.
-  const billed = (...places: string[]) =>
-    facts!.bill.reduce((sum, line) => sum + (places.includes(line.place) ? line.bytes : 0), 0);
+  const billed = (...tiers: string[]) =>
+    facts!.bill.reduce((sum, line) => sum + (tiers.includes(line.tier) ? line.bytes : 0), 0);
   expect(steps[2]!.deviceBytes).toBe(billed("device"));
   expect(steps[2]!.hostBytes).toBe(billed("pinned", "host"));
   expect(steps[2]!.residentBytes).toBeGreaterThan(steps[2]!.hostBytes);

@@ -38,22 +38,22 @@ function checkPlaces(steps: readonly RecordedStep[], shape: StepShape): Violatio
   for (const { plan } of steps)
     for (const command of plan.commands)
       for (const { range } of accesses(command)) {
-        const { name, place, bytes } = range.buffer;
+        const { name, tier, bytes } = range.buffer;
         if (touched.has(name)) continue;
         touched.add(name);
         const line = bill.get(name);
-        if (line?.place === place && line.bytes === bytes) continue;
-        const billed = line ? `${line.bytes} bytes of ${line.place}` : "nothing";
-        const message = `${name} takes ${bytes} bytes of ${place}, the bill has ${billed} under that name`;
+        if (line?.tier === tier && line.bytes === bytes) continue;
+        const billed = line ? `${line.bytes} bytes of ${line.tier}` : "nothing";
+        const message = `${name} takes ${bytes} bytes of ${tier}, the bill has ${billed} under that name`;
         violations.push({ rule: 9, message, commands: [command] });
       }
-  const parities = new Set(steps.map(({ parity }) => parity));
-  for (const { name, bytes, place } of bill.values()) {
-    const [, parity] = /^(?:batch|embed|results)\.([01])$/.exec(name) ?? [];
-    if (touched.has(name) || (parity !== undefined && !parities.has(parity === "0" ? 0 : 1))) continue;
+  const parities = new Set(steps.map(({ side }) => side));
+  for (const { name, bytes, tier } of bill.values()) {
+    const [, side] = /^(?:batch|embed|results)\.([01])$/.exec(name) ?? [];
+    if (touched.has(name) || (side !== undefined && !parities.has(side === "0" ? 0 : 1))) continue;
     violations.push({
       rule: 9,
-      message: `the bill has ${bytes} bytes of ${place} for ${name}, which no command touches`,
+      message: `the bill has ${bytes} bytes of ${tier} for ${name}, which no command touches`,
       commands: [],
     });
   }

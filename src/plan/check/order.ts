@@ -3,7 +3,7 @@
 //
 // Each command gets a clock: how far each in-order stream has come when it starts, and, as a bit per command, which host
 // commands are done, because those are ordered by waits alone. JavaScript takes part, too: it writes the staging buffers
-// of a parity when the last step of that parity is measured and its inputs are free, submits the plan, and reads results
+// of a side when the last step of that side is measured and its inputs are free, submits the plan, and reads results
 // at the step's `measured` event. Those are nodes in lanes of their own.
 //
 // Accesses are compared with the last writer and the readers since. That is enough: what came earlier is ordered before
@@ -188,16 +188,16 @@ export function checkOrder(steps: readonly RecordedStep[]): Violation[] {
   const hostCommands = steps.flatMap(({ plan }) => plan.commands).filter(({ stream }) => stream === "host").length;
   const order = new Order(hostCommands);
   const over = new Map<number, number[]>();
-  for (const { plan, parity, measured, inputsFree } of steps) {
+  for (const { plan, side, measured, inputsFree } of steps) {
     const { label } = plan.commands[0]!;
     const touched = (...names: string[]) =>
       buffersOf(
         plan.commands,
-        names.map((name) => `${name}.${parity}`),
+        names.map((name) => `${name}.${side}`),
       );
     const staged = order.javascript(
       "staging",
-      over.get(parity) ?? [],
+      over.get(side) ?? [],
       touched("batch", "embed"),
       `JavaScript writes the inputs of step ${label.step}`,
     );
@@ -208,8 +208,8 @@ export function checkOrder(steps: readonly RecordedStep[]): Violation[] {
       continue;
     }
     const text = `JavaScript reads the results of step ${label.step}`;
-    const read = order.javascript(`reading ${parity}`, [order.of(measured)], touched("results"), text);
-    over.set(parity, [read, order.of(inputsFree)]);
+    const read = order.javascript(`reading ${side}`, [order.of(measured)], touched("results"), text);
+    over.set(side, [read, order.of(inputsFree)]);
   }
   return order.violations;
 }

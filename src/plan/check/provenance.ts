@@ -138,7 +138,7 @@ export class Provenance {
   /** Rule 8: what is read as a layer's input is what the layer before computed, in backward the same as in forward. */
   #checkInput(command: Command, range: Range): void {
     const { block, phase, pass, microBatch } = command.label;
-    const layer = block === "head" ? this.shape.config.layers : block;
+    const layer = block === "head" ? this.shape.model.layers : block;
     if (typeof layer !== "number") return;
     const key = `${pass} ${layer} ${microBatch}`;
     for (const { value } of this.#contents.read(range)) {
@@ -169,7 +169,7 @@ export class Provenance {
   /** Rule 5: the gradient of the hidden states comes down through every layer. */
   #checkHiddenGradient(command: Command, range: Range): void {
     const { block, pass, microBatch } = command.label;
-    const above = block === this.shape.config.layers - 1 ? "head" : Number(block) + 1;
+    const above = block === this.shape.model.layers - 1 ? "head" : Number(block) + 1;
     for (const { value } of this.#contents.read(range)) {
       const label = value?.kind === "data" && this.#plan.has(value.from.id) ? value.from.label : undefined;
       const fits =
@@ -321,7 +321,7 @@ export class Provenance {
       const wanted = [...this.#expected.parts.keys()];
       if (value.parts.join() !== wanted.join())
         return { rule: 5, what: `has ${value.parts.map(partName)} where it needs ${wanted.map(partName)}` };
-      if (value.tied !== this.shape.config.tied) return { rule: 7, what: "lacks the tied head's share" };
+      if (value.tied !== this.shape.model.tied) return { rule: 7, what: "lacks the tied head's share" };
     }
     return undefined;
   }
@@ -350,13 +350,13 @@ export class Provenance {
 
   /** Rule 6: all parts of the norm are measured in this step. */
   #clip(command: Command, { factor, sums, parts }: Ops<Range>["clipFactor"]): void {
-    const { blocks, config } = this.shape;
+    const { blocks, model } = this.shape;
     const measured: string[] = [];
     for (let part = 0; part < parts; part++) {
       const value = this.#contents.at(sums.slice(part * 64, 16));
       measured.push(value?.kind === "norm" && value.plan === this.#plan ? value.of : "nothing");
     }
-    const wanted = ["touched rows", ...blocks.slice(config.tied ? 0 : 1).map(({ name }) => name)];
+    const wanted = ["touched rows", ...blocks.slice(model.tied ? 0 : 1).map(({ name }) => name)];
     if (measured.toSorted().join() !== wanted.toSorted().join())
       this.#report(6, command, `adds the norms of ${measured.join(", ")} where it needs ${wanted.join(", ")}`);
     this.#contents.write(factor, { kind: "factor", plan: this.#plan });
@@ -365,9 +365,9 @@ export class Provenance {
   /** Rules 5, 6 and 7: a complete gradient, this step's factor, and each parameter once. */
   #update(command: Command, args: Ops<Range>["adamw"]): void {
     const { gradient, factor } = args;
-    const { clips, config } = this.shape;
+    const { clips, model } = this.shape;
     const scale = this.#contents.at(factor);
-    const plain = !clips || (command.op === "adamwOtherRows" && !config.tied);
+    const plain = !clips || (command.op === "adamwOtherRows" && !model.tied);
     const wanted = plain ? undefined : clips === "exact" ? this.#plan : this.#before;
     if (scale?.kind !== "factor" || scale.plan !== wanted)
       this.#report(6, command, `scales by ${factor}, which holds ${describe(scale)}`);
@@ -375,7 +375,7 @@ export class Provenance {
     if (first?.kind !== "weights")
       return this.#report(5, command, `updates ${args.hi}, which holds ${describe(first)}`);
     const { block, at } = first;
-    const tied = config.tied && block.kind === "embedding";
+    const tied = model.tied && block.kind === "embedding";
     if (command.op === "adamwRows") {
       const missing = this.#missingRows(gradient);
       if (missing) this.#report(missing.rule, command, `the gradient in ${gradient} ${missing.what}`);
@@ -399,7 +399,7 @@ export class Provenance {
       }
       if (value.version !== this.#version || (half !== undefined && value.half === half))
         this.#report(
-          this.shape.config.tied && block.kind === "embedding" ? 7 : 5,
+          this.shape.model.tied && block.kind === "embedding" ? 7 : 5,
           command,
           `updates ${range} a second time`,
         );
