@@ -6,7 +6,7 @@ import { ConfigError } from "../../src/words/errors.ts";
 import { predictedSeconds } from "../../src/predict/fit.ts";
 import { stepFlops } from "../../src/predict/flops.ts";
 import type { Machine } from "../../src/predict/machines.ts";
-import { deviceBytesOf } from "../../src/tiers/memory.ts";
+import { deviceBytesOf } from "../../src/tiers/limits.ts";
 import { Model } from "../../src/engine/model.ts";
 import type { DecoderConfig } from "../../src/models/config.ts";
 import { describeKeep } from "../../src/models/decoder.ts";

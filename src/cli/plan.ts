@@ -74,7 +74,7 @@ async function decoderOf(model: string): Promise<DecoderConfig> {
 }
 
 async function print(model: string, dtype: string, found: Forecast): Promise<void> {
-  const { printBill } = await import("../tiers/memory.ts");
+  const { printBill } = await import("../tiers/bill.ts");
   const percent = (share: number): string => `${(100 * share).toFixed(0)} %`;
   const busy = Object.entries(found.busy).filter(([, share]) => share >= 0.005);
   const rows: [string, string][] = [

@@ -3,7 +3,9 @@
 
 import type { BatchShape, StepBatch } from "../data/batches.ts";
 import { formatTiers } from "../words/format.ts";
-import { Buffers, checkBill, memoryBill, type BillLine, type StepShape } from "../tiers/memory.ts";
+import { Buffers, memoryBill, type BillLine } from "../tiers/bill.ts";
+import { checkBill } from "../tiers/limits.ts";
+import { type StepShape } from "../tiers/shape.ts";
 import type { Model } from "./model.ts";
 import { alignBytes } from "../plan/layout.ts";
 import { ropeTable } from "../models/rope.ts";

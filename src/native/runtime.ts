@@ -9,8 +9,7 @@ import { CancelledError, MemoryError, NativeError, StepError, assert } from "../
 import { accesses, describeLabel, Range, type BufferLike, type Event, type Plan } from "../plan/plan.ts";
 import { deviceKinds, tiers, type DeviceKind, type Tier } from "./abi.gen.ts";
 import { formatBytes, formatTiers } from "../words/format.ts";
-import { usableHostBytes } from "../tiers/host-memory.ts";
-import type { Limits } from "../tiers/memory.ts";
+import { usableHostBytes } from "./host-memory.ts";
 import { cacheDirectory, kernelFiles, native, windowInto, type Native } from "./library.ts";
 
 /** A named range of native memory, or an open file. Zeroed when made. */
@@ -81,6 +80,19 @@ export interface DeviceInfo {
   multiprocessors: number;
   /** As the driver numbers itself: 13000 is CUDA 13.0. */
   driverVersion: number;
+}
+
+/** What a run may take, in bytes. */
+export interface Limits {
+  /** For buffers on the device; a GPU's context, kernels and libraries are `overhead`, and not part of it. */
+  device: number;
+  overhead: number;
+  /** Whether `deviceMemory` makes the limit, or the device does. */
+  capped: boolean;
+  /** How the device hands memory out; undefined where every byte counts by itself. */
+  pieceBytes: number | undefined;
+  /** For everything on the host; the cpu device's buffers are there, too. */
+  host: number;
 }
 
 const isGpu = (device: DeviceKind): device is "cuda" | "hip" => device === "cuda" || device === "hip";

@@ -6,18 +6,12 @@
 // memory for time in opposite directions, and which of them a step waits for depends on everything at once.
 //
 // Numbers in the config win; what they leave free is fitted around them. Read `simulate.ts` for the clock, `machines.ts`
-// for the rates, `memory.ts` for the bytes.
+// for the rates, `bill.ts` for the bytes.
 
 import { costOf, type Machine } from "./machines.ts";
-import {
-  bytesIn,
-  decoderBlocks,
-  deviceBytesOf,
-  devicePieceBytes,
-  keptBytes,
-  memoryBill,
-  type StepShape,
-} from "../tiers/memory.ts";
+import { bytesIn, memoryBill } from "../tiers/bill.ts";
+import { deviceBytesOf, devicePieceBytes } from "../tiers/limits.ts";
+import { decoderBlocks, keptBytes, type StepShape } from "../tiers/shape.ts";
 import { keepLevels, type KeepLevel } from "../models/decoder.ts";
 import { fullBatch, rehearse, rehearsedSettings } from "./rehearsal.ts";
 import { simulate } from "./simulate.ts";
@@ -41,7 +35,7 @@ export type Choice = "keep" | "residentBlocks" | "boundary" | "slots" | "ring";
 const logitsShare = 0.03;
 
 /**
- * Rows of logits at once. When all of a step's come in one chunk, the head's gradient needs no float32 sum (memory.ts,
+ * Rows of logits at once. When all of a step's come in one chunk, the head's gradient needs no float32 sum (tiers/shape.ts,
  * `roundsAtOnce`), which pays for the larger logits as long as they take no more than that sum.
  */
 export function logitsRowsFor(shape: StepShape, deviceBytes: number): number {

@@ -4,7 +4,8 @@
 
 import { ConfigError } from "../words/errors.ts";
 import type { BatchShape, MicroBatch, StepBatch } from "../data/batches.ts";
-import { Buffers, memoryBill, type StepShape } from "../tiers/memory.ts";
+import { Buffers, memoryBill } from "../tiers/bill.ts";
+import { type StepShape } from "../tiers/shape.ts";
 import type { DecoderSizes } from "../models/architecture.ts";
 import type { DecoderConfig } from "../models/config.ts";
 import { architectureOf } from "../models/index.ts";

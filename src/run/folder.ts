@@ -12,7 +12,7 @@ import { DataError } from "../words/errors.ts";
 import type { Answer } from "../engine/evaluate.ts";
 import { formatBytes } from "../words/format.ts";
 import { explainFileError, writeFileAtomic } from "../io/atomic.ts";
-import { summarizeBill, type BillLine } from "../tiers/memory.ts";
+import { summarizeBill, type BillLine } from "../tiers/bill.ts";
 import type { EvaluationMetrics, StepMetrics } from "./metrics.ts";
 import { abiHash } from "../native/abi.gen.ts";
 import { native } from "../native/library.ts";

@@ -30,7 +30,7 @@ import { formatBytes, formatCount } from "../words/format.ts";
 import { fileError, removeLeftovers, writeFileAtomic } from "../io/atomic.ts";
 import { resolveModel } from "../io/hub.ts";
 import { learningRate, scheduleProblems } from "./lr.ts";
-import { bytesIn, printBill } from "../tiers/memory.ts";
+import { bytesIn, printBill } from "../tiers/bill.ts";
 import { MetricsLog } from "./metrics.ts";
 import { load, type Model } from "../engine/model.ts";
 import type { Stream } from "../native/abi.gen.ts";

@@ -6,7 +6,8 @@
 // download: the gathered embedding rows are in pinned memory already.
 
 import { assert } from "../words/errors.ts";
-import type { Buffers, StepShape } from "../tiers/memory.ts";
+import type { Buffers } from "../tiers/bill.ts";
+import type { StepShape } from "../tiers/shape.ts";
 import { alignBytes, bytesOf } from "../plan/layout.ts";
 import { Resource, type Plan, type Range } from "../plan/plan.ts";
 

@@ -1,13 +1,14 @@
 // How gradients leave the device, and how their norm is measured. `updates.ts` does what follows: AdamW.
 //
 // `accumulators` hands out gradient buffers that their last reader has left: float32 sums, or, where a pass is one
-// micro-batch, the places of the rounded gradient itself (memory.ts, `roundsAtOnce`). `land` sends a block's finished
+// micro-batch, the places of the rounded gradient itself (tiers/shape.ts, `roundsAtOnce`). `land` sends a block's finished
 // gradient to the host, chunk by chunk, into a slot of the ring. Each chunk is updated as it lands; with exact clipping all
 // gradients are kept until the norm is known. Gradients of resident blocks never leave the device.
 //
 // With several passes, a pass's gradients are added up on the host in float32 and updated after the last pass.
 
 import { assert } from "../words/errors.ts";
+import { type Buffers } from "../tiers/bill.ts";
 import {
   embeddingBlock,
   gradientDtype,
@@ -18,9 +19,8 @@ import {
   normParts,
   normStride,
   roundsAtOnce,
-  type Buffers,
   type StepShape,
-} from "../tiers/memory.ts";
+} from "../tiers/shape.ts";
 import { BlockGradients, type HeadGradients } from "../models/decoder.ts";
 import { bytesOf } from "../plan/layout.ts";
 import { vectorsOffset, type ParameterBlock } from "../models/parameters.ts";

@@ -5,7 +5,8 @@
 import type { MicroBatch } from "../data/batches.ts";
 import { type DeviceBatch } from "../models/decoder.ts";
 import { alignBytes, carve, totalBytes } from "../plan/layout.ts";
-import { batchSizes, embedSizes, type Buffers, type StepShape } from "../tiers/memory.ts";
+import { batchSizes, embedSizes, type Buffers } from "../tiers/bill.ts";
+import { type StepShape } from "../tiers/shape.ts";
 import { Resource, type Plan, type Range } from "../plan/plan.ts";
 
 /** Which of the two sets of staging buffers a step uses; they take turns. */

@@ -14,7 +14,8 @@ import { Boundaries } from "./boundaries.ts";
 import { assert } from "../words/errors.ts";
 import { Gradients } from "./gradients.ts";
 import { Inputs, type Side, type StepInputs, type WriteInts } from "./inputs.ts";
-import { gradientDtype, keepOf, keptBytes, resultSizes, type Buffers, type StepShape } from "../tiers/memory.ts";
+import { resultSizes, type Buffers } from "../tiers/bill.ts";
+import { gradientDtype, keepOf, keptBytes, type StepShape } from "../tiers/shape.ts";
 import {
   activationSizes,
   backwardBlock,

@@ -6,7 +6,8 @@
 // clipped by the norm of the one before finds its factor ready. Resident blocks are updated by compute, on the device.
 
 import { assert } from "../words/errors.ts";
-import { gradientDtype, isResident, type Buffers, type StepShape } from "../tiers/memory.ts";
+import { type Buffers } from "../tiers/bill.ts";
+import { gradientDtype, isResident, type StepShape } from "../tiers/shape.ts";
 import { bytesOf } from "../plan/layout.ts";
 import type { ParameterBlock } from "../models/parameters.ts";
 import type { Dtype } from "../native/abi.gen.ts";

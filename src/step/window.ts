@@ -8,7 +8,8 @@
 // fetched too early, because each chunk of an upload waits for the update that writes it.
 
 import { assert } from "../words/errors.ts";
-import { decoderBlocks, embeddingBlock, headBlock, usesSlot, type Buffers, type StepShape } from "../tiers/memory.ts";
+import { type Buffers } from "../tiers/bill.ts";
+import { decoderBlocks, embeddingBlock, headBlock, usesSlot, type StepShape } from "../tiers/shape.ts";
 import { Weights } from "../models/decoder.ts";
 import { bytesOf } from "../plan/layout.ts";
 import type { ParameterBlock } from "../models/parameters.ts";

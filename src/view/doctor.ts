@@ -9,7 +9,7 @@ import { availableParallelism, homedir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { SluiceError } from "../words/errors.ts";
 import { formatBytes } from "../words/format.ts";
-import { hostMemory } from "../tiers/host-memory.ts";
+import { hostMemory } from "../native/host-memory.ts";
 import type { DeviceKind } from "../native/abi.gen.ts";
 import { cacheDirectory, kernelFiles, native } from "../native/library.ts";
 import type { DeviceInfo } from "../native/runtime.ts";

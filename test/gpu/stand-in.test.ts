@@ -195,7 +195,8 @@ describe("what a machine may lack is named", () => {
     const body = (options: string, needed: string) => `
       const { parseConfig } = await import("./src/run/config.ts");
       const { checkLeast } = await import("./src/engine/trainer.ts");
-      const { memoryBill, deviceBytesOf } = await import("./src/tiers/memory.ts");
+      const { memoryBill } = await import("./src/tiers/bill.ts");
+      const { deviceBytesOf } = await import("./src/tiers/limits.ts");
       const { Trainer } = await import("./src/engine/trainer.ts");
       const config = await parseConfig({ model: "m", data: "d", output: "o", device: "hip", steps: 1, sequenceLength: 512, batchSize: 4 });
       const directory = ${JSON.stringify(join(fixtures, "qwen3-tiny"))};

@@ -8,7 +8,7 @@
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { join } from "node:path";
 import { restoreCheckpoint, saveCheckpoint } from "../../src/keep/checkpoint.ts";
-import type { StepShape } from "../../src/tiers/memory.ts";
+import type { StepShape } from "../../src/tiers/shape.ts";
 import { load } from "../../src/engine/model.ts";
 import type { DeviceKind, Dtype } from "../../src/native/abi.gen.ts";
 import { Trainer, type StepResult, type TrainerConfig } from "../../src/engine/trainer.ts";

@@ -2,7 +2,7 @@
 // and prints as one line, so that a failure can be played again from its text.
 
 import type { MicroBatch, StepBatch } from "../../src/data/batches.ts";
-import { keepLast, type StepShape } from "../../src/tiers/memory.ts";
+import { keepLast, type StepShape } from "../../src/tiers/shape.ts";
 import { keepLevels, type KeepLevel } from "../../src/models/decoder.ts";
 import { Random } from "../../src/words/random.ts";
 import {

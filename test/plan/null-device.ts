@@ -1,7 +1,7 @@
 // Plays a case on the null device and tells what the parameters' digests are at the end. Weights and staged inputs start
 // as digests of their own, so a block in the wrong slot or a step with another step's tokens ends differently.
 
-import { Buffers, memoryBill } from "../../src/tiers/memory.ts";
+import { Buffers, memoryBill } from "../../src/tiers/bill.ts";
 import { Engine } from "../../src/native/runtime.ts";
 import type { Event, Plan } from "../../src/plan/plan.ts";
 import { rehearsedDecays } from "../../src/predict/rehearsal.ts";

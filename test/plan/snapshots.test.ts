@@ -11,7 +11,7 @@ import { join } from "node:path";
 import { parseConfig } from "../../src/run/config.ts";
 import { logits } from "../../src/engine/logits.ts";
 import { machines } from "../../src/predict/machines.ts";
-import { memoryBill, type BillLine } from "../../src/tiers/memory.ts";
+import { memoryBill, type BillLine } from "../../src/tiers/bill.ts";
 import { load } from "../../src/engine/model.ts";
 import { parameterBlocks } from "../../src/models/parameters.ts";
 import { Range, describeCommand, type Plan } from "../../src/plan/plan.ts";

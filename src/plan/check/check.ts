@@ -5,7 +5,8 @@
 // The plans are those of one recorder from its first step on: versions of weights are counted from there.
 // Rules 1 and 3 are in `order.ts`, 2 and 4 to 8 in `provenance.ts`, 9 is here.
 
-import { memoryBill, type StepShape } from "../../tiers/memory.ts";
+import { memoryBill } from "../../tiers/bill.ts";
+import { type StepShape } from "../../tiers/shape.ts";
 import { checkOrder, type Violation } from "./order.ts";
 import { Provenance } from "./provenance.ts";
 import { accesses } from "../plan.ts";

@@ -3,7 +3,7 @@
 // the end of a chain checks every link of it. The questions are in `provenance.ts`.
 
 import { ByteMap, type Segment } from "./byte-map.ts";
-import type { StepShape } from "../../tiers/memory.ts";
+import type { StepShape } from "../../tiers/shape.ts";
 import type { ParameterBlock } from "../../models/parameters.ts";
 import { describeCommand, type Command, type Plan, type Range } from "../plan.ts";
 

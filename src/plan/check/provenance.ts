@@ -13,7 +13,7 @@ import {
   type Weights,
 } from "./contents.ts";
 import type { Violation } from "./order.ts";
-import type { StepShape } from "../../tiers/memory.ts";
+import type { StepShape } from "../../tiers/shape.ts";
 import { bytesOf } from "../layout.ts";
 import { vectorsOffset, type ParameterBlock } from "../../models/parameters.ts";
 import type { Ops } from "../../native/abi.gen.ts";

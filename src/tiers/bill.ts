@@ -4,49 +4,29 @@
 // Sizes follow from a `StepShape`, which is the config resolved against a model. Lengths in elements are those of
 // `models/parameters.ts`; E is bytes per element of the compute dtype, G of a gradient on its way to the host.
 
-import { ConfigError, MemoryError } from "../words/errors.ts";
-import { formatBytes, formatTiers } from "../words/format.ts";
-import { activationSizes, headSizes, keptSizes, scratchSizes, type KeepLevel } from "../models/decoder.ts";
-import { alignBytes, bytesOf, totalBytes } from "../plan/layout.ts";
-import type { DecoderConfig } from "../models/config.ts";
+import { activationSizes, headSizes, scratchSizes } from "../models/decoder.ts";
 import { vectorsOffset, type ParameterBlock } from "../models/parameters.ts";
-import type { Dtype, Tier } from "../native/abi.gen.ts";
+import type { Tier } from "../native/abi.gen.ts";
+import { alignBytes, bytesOf, totalBytes } from "../plan/layout.ts";
 import { Range, type BufferLike } from "../plan/plan.ts";
-
-/** Everything that decides what a step computes and where it keeps it. */
-export interface StepShape {
-  model: DecoderConfig;
-  /** Embedding, decoder layers, head. */
-  blocks: ParameterBlock[];
-  dtype: Dtype;
-  /** False: forward only (evaluation, generation); then no optimizer state, gradients or boundaries exist. */
-  training: boolean;
-  /** False, to time forward and backward alone: gradients are left where they are made, and no optimizer state exists. */
-  updates: boolean;
-  /** The most tokens of a micro-batch. */
-  tokensMax: number;
-  /** The most micro-batches of a pass. */
-  microBatches: number;
-  /** Passes whose gradients share one update. */
-  passes: number;
-  /** Positions in the rotary table: the longest document. */
-  positions: number;
-  /** Device buffers that hold sliding blocks. */
-  slots: number;
-  boundary: "device" | "pinned";
-  /** Per layer, what it keeps from forward to backward; layers beyond the list keep nothing. */
-  keep: readonly KeepLevel[];
-  /** First blocks whose weights, moments and gradients stay on the device. */
-  residentBlocks: number;
-  /** Host slots for gradients of sliding blocks. */
-  ring: number;
-  /** Gradients are clipped by their exact global norm (so all of them are kept until it is known), or by the last step's. */
-  clips: false | "exact" | "previous";
-  /** Rows of logits that exist at once. */
-  logitsChunk: number;
-  /** Parameters per copy and per update command. */
-  chunkParameters: number;
-}
+import { formatBytes, formatTiers } from "../words/format.ts";
+import {
+  decoderBlocks,
+  distinctMax,
+  embeddingBlock,
+  gradientDtype,
+  headBlock,
+  headRoundsAtOnce,
+  isResident,
+  keepOf,
+  keepsGradient,
+  keptBytes,
+  normParts,
+  normStride,
+  roundsAtOnce,
+  usesSlot,
+  type StepShape,
+} from "./shape.ts";
 
 export interface BillLine {
   /** Unique; the buffer's name. */
@@ -56,40 +36,6 @@ export interface BillLine {
   /** What it is for; lines of one purpose are printed as one. */
   purpose: string;
 }
-
-export const gradientDtype = (shape: StepShape): Dtype => shape.dtype;
-export const decoderBlocks = (shape: StepShape): ParameterBlock[] => shape.blocks.slice(1, -1);
-export const embeddingBlock = (shape: StepShape): ParameterBlock => shape.blocks[0]!;
-export const headBlock = (shape: StepShape): ParameterBlock => shape.blocks.at(-1)!;
-export const isResident = (shape: StepShape, layer: number): boolean => layer >= 0 && layer < shape.residentBlocks;
-/** Resident float32 weights are joined into a slot like any other; resident bfloat16 weights are used where they lie. */
-export const usesSlot = (shape: StepShape, layer: number): boolean =>
-  !isResident(shape, layer) || shape.dtype === "float32";
-export const keepOf = (shape: StepShape, layer: number): KeepLevel => shape.keep[layer] ?? "recompute";
-/** Bytes that a layer keeps of one micro-batch. */
-export const keptBytes = ({ model, tokensMax, dtype }: StepShape, level: KeepLevel): number =>
-  totalBytes(keptSizes(model, tokensMax, dtype, level));
-/** The last `count` of all layers keep so much, the others nothing. */
-export const keepLast = (layers: number, count: number, level: KeepLevel): KeepLevel[] =>
-  Array.from({ length: layers }, (_, layer) => (layer >= layers - count ? level : "recompute"));
-
-/**
- * One product makes the whole gradient of a layer's matrix in a pass, so it is rounded to bf16 where it is made: there is
- * no float32 sum, and no cast of it. The bits are the same.
- */
-export const roundsAtOnce = ({ dtype, microBatches }: StepShape): boolean => dtype === "bfloat16" && microBatches === 1;
-/** The same of the head, whose gradient is summed over chunks of logits and over passes. */
-export const headRoundsAtOnce = (shape: StepShape): boolean =>
-  roundsAtOnce(shape) && shape.passes === 1 && shape.logitsChunk >= shape.tokensMax;
-/** A resident block's gradient has a tier of its own while others are computed: with clipping or accumulation. */
-export const keepsGradient = (shape: StepShape, layer: number): boolean =>
-  isResident(shape, layer) && (shape.clips === "exact" || shape.passes > 1);
-/** Distinct tokens of a step, at most. */
-export const distinctMax = (shape: StepShape): number =>
-  Math.min(shape.model.vocabulary, shape.passes * shape.microBatches * shape.tokensMax);
-/** Gradient norms are summed from parts: one per decoder layer, one for the head, two for the embedding. */
-export const normParts = (shape: StepShape): number => shape.model.layers + 3;
-export const normStride = 64;
 
 /** Int32 arrays of one micro-batch, each at a multiple of 64 bytes: for the device, and for host ops. */
 export function batchSizes(shape: StepShape): Record<"positions" | "rowIndex" | "targets" | "starts", number> {
@@ -221,80 +167,6 @@ export function bytesIn(bill: readonly BillLine[], tier: Tier): number {
   return bill.reduce((sum, line) => sum + (line.tier === tier ? line.bytes : 0), 0);
 }
 
-/** What a run may take, in bytes. */
-export interface Limits {
-  /** For buffers on the device; a GPU's context, kernels and libraries are `overhead`, and not part of it. */
-  device: number;
-  overhead: number;
-  /** Whether `deviceMemory` makes the limit, or the device does. */
-  capped: boolean;
-  /** How the device hands memory out; undefined where every byte counts by itself. */
-  pieceBytes: number | undefined;
-  /** For everything on the host; the cpu device's buffers are there, too. */
-  host: number;
-}
-
-/** The pieces in which a GPU's driver hands out memory. */
-export const devicePieceBytes = 2 << 20;
-
-/** What a bill really takes of a GPU (`rounded` in zig/device/gpu/gpu.zig). */
-export function deviceBytesOf(bill: readonly BillLine[], pieceBytes = devicePieceBytes): number {
-  const rounded = (bytes: number): number => {
-    const unit = bytes < pieceBytes / 2 ? 512 : pieceBytes;
-    return Math.ceil(bytes / unit) * unit;
-  };
-  return bill.reduce((total, { tier, bytes }) => total + (tier === "device" ? rounded(bytes) : 0), 0);
-}
-
-/** Throws a MemoryError that says what to change when a shape's bill is above the limits, of the device or of the host. */
-export function checkBill(shape: StepShape, { device, overhead, capped, pieceBytes, host }: Limits): void {
-  const bill = memoryBill(shape);
-  const onDevice = pieceBytes === undefined ? bytesIn(bill, "device") : deviceBytesOf(bill, pieceBytes);
-  const largest = (tiers: readonly Tier[]): string =>
-    summarizeBill(bill.filter(({ tier }) => tiers.includes(tier)))
-      .sort((a, b) => b.bytes - a.bytes)
-      .slice(0, 3)
-      .map(({ purpose, bytes }) => `${purpose} ${formatBytes(bytes)}`)
-      .join(", ");
-  if (onDevice > device) {
-    const beside = overhead > 0 ? `, ${formatBytes(overhead)} of it for context, kernels and libraries` : "";
-    throw new MemoryError(
-      `${capped ? "deviceMemory: " : ""}the run needs ${formatBytes(onDevice + overhead)} on the device${beside}; ` +
-        `${capped ? "the limit is" : "it has"} ${formatBytes(device + overhead)}; the largest parts are ${largest(["device"])}; ` +
-        `${deviceRemedies(shape)}, or ${capped ? "raise deviceMemory" : "free memory that others use, or take a larger GPU"}`,
-    );
-  }
-  const tiers: Tier[] = pieceBytes === undefined ? ["device", "pinned", "host"] : ["pinned", "host"];
-  const onHost = tiers.reduce((total, tier) => total + bytesIn(bill, tier), 0);
-  if (onHost > host)
-    throw new MemoryError(
-      `the run needs ${formatBytes(onHost)} of the host's memory, which has ${formatBytes(host)} for it; the largest parts are ` +
-        `${largest(tiers)}; ${hostRemedies(shape)}`,
-    );
-}
-
-function deviceRemedies(shape: StepShape): string {
-  if (!shape.training) return "give it fewer or shorter rows at once";
-  const window = [
-    shape.residentBlocks > 0 && `window.residentBlocks (${shape.residentBlocks})`,
-    shape.keep.some((level) => level !== "recompute") && "window.keepBlocks",
-    shape.slots > 2 && `window.slots (${shape.slots})`,
-  ];
-  const names = [...window, tokensOf(shape)].filter((name) => name !== false);
-  return `reduce ${names.join(", ")}${shape.boundary === "device" ? `, set window.boundary to "pinned"` : ""}`;
-}
-
-function hostRemedies(shape: StepShape): string {
-  if (!shape.training) return "give it fewer or shorter rows at once";
-  const ring = shape.clips === "exact" ? "" : ` and window.ring (${shape.ring})`;
-  const boundary = shape.boundary === "pinned" ? `, set window.boundary to "device"` : "";
-  return `reduce ${tokensOf(shape)}${ring}${boundary}, keep more blocks on the device (window.residentBlocks), or take a smaller model`;
-}
-
-/** A micro-batch has at least one row: where it has no more, only shorter rows help. */
-const tokensOf = ({ tokensMax, positions }: StepShape): string =>
-  tokensMax >= 2 * positions ? `microBatchTokens (${tokensMax})` : `sequenceLength (${positions})`;
-
 /** The bill as a table: a line per purpose, with totals. */
 export function printBill(bill: readonly BillLine[], parameters: number): string {
   const rows = summarizeBill(bill);
@@ -355,19 +227,4 @@ export class Buffers<B extends BufferLike = BufferLike> {
   range(name: string, offset?: number, bytes?: number): Range {
     return new Range(this.get(name), offset, bytes);
   }
-}
-
-/** Rules that need both config and model. */
-export function checkShape(shape: StepShape): void {
-  const { layers } = shape.model;
-  const within = (path: string, value: number, least: number) => {
-    if (value < least || value > layers)
-      throw new ConfigError(`${path} must be ${least} to ${layers}, the model's number of layers (was ${value})`);
-  };
-  within("window.residentBlocks", shape.residentBlocks, 0);
-  const streaming = layers - shape.residentBlocks;
-  if (shape.clips === "exact" && shape.ring < streaming)
-    throw new ConfigError(
-      `window.ring (${shape.ring}) must be "all" (${streaming} here) while gradients are clipped: all of them are kept until the norm is known`,
-    );
 }
