@@ -11,7 +11,8 @@ import { BadLines, type BadLinesMax } from "./read/bad-lines.ts";
 import { grouped, noCounts, type Batch, type Counts, type Task } from "./batch.ts";
 import type { EncodeOptions } from "./text/encode.ts";
 import { FileStamps } from "../io/file-stamps.ts";
-import { isJsonLines, readLineBlocks } from "./read/files.ts";
+import { readLineBlocks } from "./read/files.ts";
+import { formatOf } from "./read/format.ts";
 import {
   findSources,
   isFound,
@@ -163,7 +164,7 @@ class Tokenizing {
     const { taskBytes = 256 * 1024 } = this.#options;
     if (!takesAll(source)) return yield* grouped(readItems(source, source.files), taskBytes);
     for (const file of source.files) {
-      if (!isJsonLines(file)) yield* grouped(readItems(source, [file]), taskBytes);
+      if ((await formatOf(file)).form !== "lines") yield* grouped(readItems(source, [file]), taskBytes);
       else
         for await (const block of readLineBlocks(file, taskBytes)) {
           this.#bytesRead += block.lines.length;

@@ -9,8 +9,8 @@
 import { statSync } from "node:fs";
 import { Random } from "../words/random.ts";
 import { grouped, lengthOf, type Task } from "./batch.ts";
-import { isJsonLines, type FileRange } from "./read/files.ts";
-import { readItems, takesAll, type FoundSource } from "./read/source.ts";
+import type { FileRange } from "./read/files.ts";
+import { readItems, type FoundSource } from "./read/source.ts";
 
 export interface StreamTask {
   task: Task;
@@ -18,11 +18,6 @@ export interface StreamTask {
   source: number;
   /** Of its source's files; a guess where a file is not JSONL. */
   bytes: number;
-}
-
-/** Whether blocks of a source may be read in any order. */
-export function hasBlocks(source: FoundSource): boolean {
-  return takesAll(source) && source.files.every(isJsonLines);
 }
 
 /** All tasks of a stream but the first `skipped`. */
@@ -33,7 +28,7 @@ export async function* streamTasks(
 ): AsyncGenerator<StreamTask> {
   const lanes = sources.map((source, index) => {
     const bytes = source.files.reduce((sum, file) => sum + statSync(file).size, 0);
-    const tasks = hasBlocks(source) ? shuffledBlocks(source, blockBytes) : itemTasks(source, blockBytes);
+    const tasks = source.hasBlocks ? shuffledBlocks(source, blockBytes) : itemTasks(source, blockBytes);
     return { index, tasks: tasks[Symbol.asyncIterator](), bytes: Math.max(1, bytes), read: 0 };
   });
   while (lanes.length > 0) {

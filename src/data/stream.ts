@@ -19,7 +19,7 @@ import { PartStore, type StreamAbout, type StreamProgress } from "./store/part-s
 import { Progress } from "./text/progress.ts";
 import { noSamples, nothingCounts, type FoundSource, type FoundSources } from "./read/source.ts";
 import { sha256, storeKey, tokenizerKey } from "./store/store-key.ts";
-import { hasBlocks, streamTasks, type StreamTask } from "./stream-order.ts";
+import { streamTasks, type StreamTask } from "./stream-order.ts";
 import type { Arrays } from "./store/token-store.ts";
 import type { Tokenizer } from "./text/tokenizer.ts";
 import { TokenizePool } from "./text/tokenize.ts";
@@ -80,7 +80,7 @@ export class TokenStream implements AsyncDisposable {
     this.#about = found.about;
     this.bytes = bytes;
     this.digest = digest;
-    this.isUniform = sources.every(hasBlocks);
+    this.isUniform = sources.every(({ hasBlocks }) => hasBlocks);
   }
 
   /** Starts to tokenize where an earlier run has stopped. */

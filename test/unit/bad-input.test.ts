@@ -167,7 +167,7 @@ const files: [content: string | Uint8Array, message: string][] = [
   ],
   [
     '["a"]',
-    'FILE:1: expected a JSON object with "messages", "conversations", "instruction" with "output", "prompt" with "completion", or "text" (was ["a"])',
+    'FILE:1: expected a JSON object with "messages", "conversations", "instruction" with "output", "prompt" with "completion", or "text" (was "a")',
   ],
   [
     "null",
@@ -190,7 +190,30 @@ const files: [content: string | Uint8Array, message: string][] = [
   ],
   ['{"text": 5}', "FILE:1: text must be a string (was 5)"],
   ['{"text": ""}', "FILE:1: text must not be empty"],
-  ['{"prompt": ["a"], "completion": "b"}', 'FILE:1: prompt must be a string (was ["a"])'],
+  ['{"prompt": ["a"], "completion": "b"}', 'FILE:1: prompt[0] must be an object with role and content (was "a")'],
+  [`{"prompt": [${user}], "completion": "b"}`, 'FILE:1: completion must be a list with at least one message (was "b")'],
+  [
+    '{"prompt": "a", "chosen": "b", "rejected": "c"}',
+    'FILE:1: is preference data ("chosen" beside "rejected"), and Sluice trains on one answer: map it to one of those in a recipe: map: (row) => ({ prompt: row.prompt, completion: row.chosen })',
+  ],
+  [
+    '{"question": "a", "answer": "b"}',
+    'FILE:1: expected "messages", "conversations", "instruction" with "output", "prompt" with "completion", or "text" (found "question", "answer"); map it to one of those in a recipe: map: (row) => ({ prompt: row.question, completion: row.answer })',
+  ],
+  ['{"text": null}', 'FILE:1: "text" is null; leave the record out, or give it a value (found "text")'],
+  [
+    '{"prompt": "a", "completion": null}',
+    'FILE:1: "completion" is null; leave the record out, or give it a value (found "prompt", "completion")',
+  ],
+  ['{"input_ids": [1], "labels": [1]}', "FILE:1: is tokenized already; Sluice tokenizes texts, so give it those"],
+  [
+    `{"messages": [${user}], "images": ["a.png"]}`,
+    'FILE:1: has "images", and Sluice trains on text alone; leave such records out (filter in a recipe), or take the text out of them',
+  ],
+  [
+    '{"messages": [{"role": "user", "content": [{"type": "text", "text": "x"}, {"type": "image_url"}]}]}',
+    'FILE:1: messages[0].content[1] is of type "image_url", and Sluice trains on text alone; leave such records out (filter in a recipe), or take the text out of them',
+  ],
   ['{"prompt": "a", "completion": ""}', "FILE:1: completion must not be empty"],
   ['{"messages": []}', "FILE:1: messages must be a list with at least one message (was [])"],
   ['{"messages": "Hi"}', 'FILE:1: messages must be a list with at least one message (was "Hi")'],
@@ -206,7 +229,7 @@ const files: [content: string | Uint8Array, message: string][] = [
   ['{"messages": [{"role": "user"}]}', "FILE:1: messages[0].content must be a string (was undefined)"],
   [
     '{"messages": [{"role": "user", "content": [{"type": "text"}]}]}',
-    'FILE:1: messages[0].content must be a string (was [{"type":"text"}])',
+    'FILE:1: messages[0].content[0] must be a part such as {"type": "text", "text": "..."} (was {"type":"text"})',
   ],
   [`{"messages": [${user}], "tools": {}}`, "FILE:1: tools must be a list"],
   [
@@ -250,7 +273,7 @@ describe("data", async () => {
     mkdirSync(path);
     expect(await failure(path)).toMatchObject({
       name: "DataError",
-      message: `${path}: the folder has no .jsonl, .ndjson, .csv, .tsv, .parquet, .txt, .md, .markdown file; name the files if they end differently`,
+      message: `${path}: the folder has no .jsonl, .ndjson, .csv, .tsv, .parquet, .json, .txt, .md, .markdown file; name the files if they end differently`,
     });
   });
 

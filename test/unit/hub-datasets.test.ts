@@ -96,7 +96,7 @@ describe("which files", () => {
       );
     expect(hub.requests).toEqual([]);
     expect(await failure(() => sourceFiles({ path: `${uri}/nowhere` }))).toBe(
-      `${uri}/nowhere: has no .jsonl, .ndjson, .csv, .tsv, .parquet file there (found README.md, data/test-0.jsonl, ` +
+      `${uri}/nowhere: has no .jsonl, .ndjson, .csv, .tsv, .parquet, .json file there (found README.md, data/test-0.jsonl, ` +
         "data/train-0.jsonl, data/train-1.jsonl, extra/large.jsonl, plain.json, script.py); name one, as in hf://datasets/OWNER/NAME/FILE",
     );
     expect(await failure(() => sourceFiles({ path: uri, split: "dev" }))).toStartWith(

@@ -79,6 +79,20 @@ describe("shapes", () => {
       expect(messages({ instruction: "Add", input, output: "3" })).toEqual([{ role: "user", content: "Add" }, answer]);
   });
 
+  test("contents in parts are one text; prompt and completion may be lists of messages", () => {
+    const parts = [
+      { type: "text", text: "one, " },
+      { type: "text", text: "two" },
+    ];
+    expect(messages({ messages: [{ role: "user", content: parts }] })).toEqual([{ role: "user", content: "one, two" }]);
+    const turn = (role: string, content: string) => ({ role, content });
+    const prompt = [turn("user", "a"), turn("assistant", "b"), turn("user", "c")];
+    expect(messages({ prompt, completion: [turn("assistant", "d")] })).toEqual([
+      ...prompt.map((message) => ({ ...message, train: false })),
+      turn("assistant", "d"),
+    ]);
+  });
+
   test("what is wrong with one", () => {
     const problem = (record: unknown) => {
       try {
@@ -148,7 +162,7 @@ describe("formats", () => {
       ["text,text\na,b\n", ':1: the header names "text" twice'],
       [
         "question,answer\na,b\n",
-        ':2: expected "messages", "conversations", "instruction" with "output", "prompt" with "completion", or "text" (found "question", "answer")',
+        ':2: expected "messages", "conversations", "instruction" with "output", "prompt" with "completion", or "text" (found "question", "answer"); map it to one of those in a recipe: map: (row) => ({ prompt: row.question, completion: row.answer })',
       ],
     ];
     for (const [content, message] of wrong) {

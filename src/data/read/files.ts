@@ -1,22 +1,28 @@
-// Data files to records, one by one, by the ending of their names:
+// Data files to records, one by one, as format.ts says what they are:
 //
 //   .csv .tsv             a header and rows (csv.ts)
 //   .parquet              columns, read a row group at a time
 //   .txt .md .markdown    the whole file is one text
-//   .json                 an array of records, or JSON Lines under another name
+//   .json                 an array of records, or records over several lines (json-values.ts), or JSON Lines
 //   anything else         JSON Lines, read as a stream
+//
+// All but Parquet may be packed (.gz, .zst). No line may be longer than `lineBytesMax`, and what has to be in memory as a whole
+// no larger than `wholeBytesMax`; the time is that of reading once, whatever lines and rows are like.
 //
 // A record is given as its place and a function that reads it, so that one malformed line is the caller's to judge
 // (`maxBadLines`), while a file that cannot be read at all throws here. Next: source.ts.
 
 import { closeSync, fstatSync, openSync, readSync } from "node:fs";
 import { readdir, stat } from "node:fs/promises";
-import { extname, join } from "node:path";
+import { join } from "node:path";
 import { DataError } from "../../words/errors.ts";
+import { remark } from "../../words/remark.ts";
 import { explainFileError } from "../../io/atomic.ts";
 import { changedData } from "../../io/file-stamps.ts";
 import { isHubPath, resolveDataset } from "../../io/hub-datasets.ts";
-import { csvRecords } from "./csv.ts";
+import { csvRecords, SEPARATORS, separatorOf } from "./csv.ts";
+import { dataFiles, formatOf, KINDS, openBytes, type Format } from "./format.ts";
+import { jsonPieces } from "./json-values.ts";
 import { parquetRecords } from "./parquet.ts";
 
 /** One line, row or element; `where` is its `file:line`. */
@@ -26,8 +32,10 @@ export interface FileRecord {
   read: () => unknown;
 }
 
-const TEXTS = [".txt", ".md", ".markdown"];
-const TABLES = [".jsonl", ".ndjson", ".csv", ".tsv", ".parquet"];
+/** The most bytes of a line; a JavaScript string holds half a gigabyte, and what is made of a line is many times as large. */
+export const lineBytesMax = 2 ** 27;
+/** The most bytes of a CSV, of JSON that is no JSON Lines, and of a text. */
+export const wholeBytesMax = 2 ** 29;
 const ACCEPTED = "data takes files, folders and globs of JSONL, JSON, CSV, Parquet, text and Markdown";
 
 /**
@@ -53,7 +61,7 @@ export async function findFiles(path: string, split: (files: string[]) => string
   const inside = dataFiles(visible.map((name) => join(path, name)));
   if (inside.length === 0)
     throw new DataError(
-      `${path}: the folder has no ${[...TABLES, ...TEXTS].join(", ")} file; name the files if they end differently`,
+      `${path}: the folder has no ${KINDS.flat().join(", ")} file${strangersIn(visible)}; name the files if they end differently`,
     );
   return split(inside.sort());
 }
@@ -65,10 +73,13 @@ function chooseRemote(names: string[], inside: string, path: string): string[] {
   const folder = inside === "" || inside.endsWith("/") ? inside : `${inside}/`;
   const chosen = isGlob(inside)
     ? names.filter((name) => glob.match(name))
-    : names.filter((name) => name.startsWith(folder) && TABLES.includes(extname(name).toLowerCase()));
+    : dataFiles(
+        names.filter((name) => name.startsWith(folder)),
+        KINDS.slice(0, 2),
+      );
   if (chosen.length > 0) return chosen;
   throw new DataError(
-    `${path}: has no ${isGlob(inside) ? "file that matches" : `${TABLES.join(", ")} file`} there ` +
+    `${path}: has no ${isGlob(inside) ? "file that matches" : `${KINDS.slice(0, 2).flat().join(", ")} file`} there ` +
       `(found ${names.slice(0, 8).join(", ") || "no files"}); name one, as in hf://datasets/OWNER/NAME/FILE`,
   );
 }
@@ -77,16 +88,11 @@ function isGlob(path: string): boolean {
   return /[*?[{]/.test(path);
 }
 
-function dataFiles(names: string[]): string[] {
-  const ends = (endings: string[]) => names.filter((name) => endings.includes(extname(name).toLowerCase()));
-  const tables = ends(TABLES);
-  return tables.length > 0 ? tables : ends(TEXTS);
-}
-
-/** Whether a file is read as JSON Lines, from its name alone; a .json file may be. */
-export function isJsonLines(path: string): boolean {
-  const ending = extname(path).toLowerCase();
-  return ![...TEXTS, ".csv", ".tsv", ".parquet", ".json"].includes(ending);
+/** What a folder without data has instead, as far as that is a known case. */
+function strangersIn(names: string[]): string {
+  const arrow = names.find((name) => name.endsWith(".arrow"));
+  if (arrow === undefined) return "";
+  return ` (${arrow} is Arrow, as save_to_disk writes it: write Parquet with dataset.to_parquet(FILE))`;
 }
 
 /** The records of one file, in order. */
@@ -105,22 +111,31 @@ export function unreadable(cause: unknown, path: string): unknown {
 }
 
 async function* recordsOf(path: string): AsyncGenerator<FileRecord> {
-  const ending = extname(path).toLowerCase();
-  if (TEXTS.includes(ending)) {
-    const bytes = await Bun.file(path).bytes();
+  const { form, packing, ending } = await formatOf(path);
+  if (form === "text") {
+    const bytes = await readWhole(path, packing);
     yield { where: path, read: () => ({ text: decodeUtf8(bytes, path) }) };
-  } else if (ending === ".csv" || ending === ".tsv") {
-    yield* csvRecords(await readText(path), path, ending === ".csv" ? "," : "\t");
-  } else if (ending === ".parquet") {
+  } else if (form === "csv") {
+    const text = decodeUtf8(await readWhole(path, packing), path);
+    const expected = ending === ".tsv" ? "\t" : ",";
+    const separator = separatorOf(text, expected);
+    if (separator !== expected)
+      remark(`${path}: read with ${SEPARATORS[separator]} between fields, as its header has it`);
+    yield* csvRecords(text, path, separator);
+  } else if (form === "parquet") {
+    if (packing !== undefined) throw new DataError(`${path}: is Parquet inside ${packing}; unpack it first`);
     yield* parquetRecords(path);
-  } else if (ending === ".json" && (await firstCharacter(path)) === "[") {
-    yield* arrayRecords(await readText(path), path);
-  } else {
-    let line = 0;
-    for await (const bytes of readLines(path)) {
-      line++;
-      if (!isBlank(bytes)) yield lineRecord(bytes, `${path}:${line}`);
+  } else if (form === "json") {
+    for (const piece of jsonPieces(decodeUtf8(await readWhole(path, packing), path), path)) {
+      const where = `${path}:${piece.line}`;
+      const read = () => {
+        if ("problem" in piece) throw new DataError(`${where}: ${piece.problem}`);
+        return parse(piece.text, where, "a JSON object");
+      };
+      yield { where, read };
     }
+  } else {
+    yield* lineRecords(path, packing);
   }
 }
 
@@ -144,13 +159,18 @@ export async function* readLineBlocks(path: string, bytesMin: number) {
 }
 
 async function* lineBlocksOf(path: string, bytesMin: number) {
+  const { packing } = await formatOf(path);
   let firstLine = 1;
   let parts: Uint8Array[] = [];
   let length = 0;
-  for await (const chunk of Bun.file(path).stream()) {
+  let tail = 0; // bytes of the line that is not over
+  for await (const chunk of openBytes(path, packing)) {
     parts.push(chunk);
     length += chunk.length;
     const newline = chunk.lastIndexOf(10);
+    tail = newline === -1 ? tail + chunk.length : chunk.length - newline - 1;
+    if (tail > lineBytesMax)
+      throw lineTooLong(`${path}:${firstLine + parts.reduce((sum, part) => sum + newlinesIn(part), 0)}`);
     if (length < bytesMin || newline === -1) continue;
     const rest = chunk.length - newline - 1;
     const whole = joinBytes(parts, length);
@@ -158,10 +178,23 @@ async function* lineBlocksOf(path: string, bytesMin: number) {
     parts = [whole.slice(length - rest)];
     length = rest;
     const block = { lines, path, firstLine };
-    for (let at = lines.indexOf(10); at !== -1; at = lines.indexOf(10, at + 1)) firstLine++;
+    firstLine += newlinesIn(lines);
     yield block; // who takes it may send it away to another thread
   }
   if (length > 0) yield { lines: joinBytes(parts, length), path, firstLine };
+}
+
+function newlinesIn(bytes: Uint8Array): number {
+  let count = 0;
+  for (let at = bytes.indexOf(10); at !== -1; at = bytes.indexOf(10, at + 1)) count++;
+  return count;
+}
+
+function lineTooLong(where: string): DataError {
+  return new DataError(
+    `${where}: the line has more than ${lineBytesMax} bytes, the most that one may have; ` +
+      "a record belongs on a line of its own, and a text that long into several records",
+  );
 }
 
 /** A part of a file that stays as it was when the part was planned. */
@@ -190,18 +223,21 @@ export function readRange({ path, from, to, size, mtimeMs }: FileRange): { lines
       return bytes.subarray(0, length);
     };
     const before = Math.max(0, from - 1); // a newline there ends the line of somebody else
-    let bytes = read(before, to);
+    const parts = [read(before, to)];
+    let [bytes] = parts as [Uint8Array];
     const start = from === 0 ? 0 : bytes.indexOf(10) + 1;
     const begins = (from === 0 || start > 0) && before + start < to;
-    // The last line goes on behind the range.
-    while (begins && bytes.at(-1) !== 10 && before + bytes.length < size) {
-      const at = before + bytes.length;
-      const more = read(at, Math.min(size, at + 64 * 1024));
-      if (more.length === 0) break;
+    // The last line goes on behind the range: by ever longer pieces, since nobody knows how far.
+    let length = bytes.length;
+    for (let ends = bytes.at(-1) === 10; begins && !ends && before + length < size; length += parts.at(-1)!.length) {
+      const at = before + length;
+      if (at >= to + lineBytesMax) throw lineTooLong(`${path}: at byte ${to}`);
+      const more = read(at, Math.min(size, to + lineBytesMax, at + Math.max(64 * 1024, length)));
       const newline = more.indexOf(10);
-      const rest = newline === -1 ? more : more.subarray(0, newline + 1);
-      bytes = joinBytes([bytes, rest], bytes.length + rest.length);
+      ends = newline !== -1 || more.length === 0;
+      parts.push(newline === -1 ? more : more.subarray(0, newline + 1));
     }
+    if (parts.length > 1) bytes = joinBytes(parts, length);
     const now = fstatSync(file);
     if (now.size !== size || now.mtimeMs !== mtimeMs) throw changedData(path);
     return { lines: begins ? bytes.subarray(start) : new Uint8Array(), start: before + start };
@@ -216,8 +252,7 @@ export function readRange({ path, from, to, size, mtimeMs }: FileRange): { lines
 /** The number of the line that begins at a byte of a file. */
 export async function lineNumberAt(path: string, byte: number): Promise<number> {
   let line = 1;
-  for await (const chunk of Bun.file(path).slice(0, byte).stream())
-    for (let at = chunk.indexOf(10); at !== -1; at = chunk.indexOf(10, at + 1)) line++;
+  for await (const chunk of Bun.file(path).slice(0, byte).stream()) line += newlinesIn(chunk);
   return line;
 }
 
@@ -231,81 +266,47 @@ function joinBytes(parts: Uint8Array[], length: number): Uint8Array {
   return joined;
 }
 
-/** The lines of a file as bytes, without their newlines. */
-async function* readLines(path: string): AsyncGenerator<Uint8Array> {
-  let rest: Uint8Array = new Uint8Array();
-  for await (const chunk of Bun.file(path).stream()) {
-    const bytes = rest.length > 0 ? Buffer.concat([rest, chunk]) : chunk;
+/** The lines of a file that are not blank. */
+async function* lineRecords(path: string, packing: Format["packing"]): AsyncGenerator<FileRecord> {
+  let parts: Uint8Array[] = [];
+  let length = 0;
+  let line = 1;
+  for await (const chunk of openBytes(path, packing)) {
     let from = 0;
-    for (let end = bytes.indexOf(10); end !== -1; end = bytes.indexOf(10, from)) {
-      yield bytes.subarray(from, end);
+    for (; ; line++) {
+      if (length === 0) for (; chunk[from] === 10; from++) line++; // a search for each of many empty lines would take long
+      const end = chunk.indexOf(10, from);
+      if (end === -1) break;
+      const last = chunk.subarray(from, end);
       from = end + 1;
+      const bytes = parts.length === 0 ? last : joinBytes([...parts, last], length + last.length);
+      parts = [];
+      length = 0;
+      if (!isBlank(bytes)) yield lineRecord(bytes, `${path}:${line}`);
     }
-    rest = bytes.subarray(from);
+    if (from === chunk.length) continue;
+    parts.push(chunk.subarray(from));
+    length += chunk.length - from;
+    if (length > lineBytesMax) throw lineTooLong(`${path}:${line}`);
   }
-  if (rest.length > 0) yield rest;
+  const bytes = joinBytes(parts, length);
+  if (!isBlank(bytes)) yield lineRecord(bytes, `${path}:${line}`);
 }
 
-/** The elements of a JSON array, cut apart before they are parsed, so that one bad element has a line of its own. */
-function* arrayRecords(text: string, path: string): Generator<FileRecord> {
-  const marks = /["[\]{},\n]/g;
-  marks.lastIndex = text.indexOf("[") + 1;
-  let line = 1 + newlines(text.slice(0, marks.lastIndex));
-  let depth = 0;
-  let from = marks.lastIndex;
-  let startLine = line;
-  const element = (to: number): FileRecord | undefined => {
-    const source = text.slice(from, to);
-    const where = `${path}:${startLine + newlines(source.slice(0, source.search(/\S|$/)))}`;
-    return source.trim() === "" ? undefined : { where, read: () => parse(source, where, "a JSON object") };
-  };
-  for (let mark = marks.exec(text); mark !== null; mark = marks.exec(text)) {
-    const [found] = mark;
-    if (found === "\n") line++;
-    else if (found === '"') {
-      const end = endOfString(text, mark.index + 1);
-      marks.lastIndex = end;
-    } else if (found === "[" || found === "{") depth++;
-    else if (found === "," ? depth === 0 : depth-- === 0) {
-      const record = element(mark.index);
-      if (record) yield record;
-      if (found !== ",") return;
-      from = marks.lastIndex;
-      startLine = line;
-    }
+/** A file that must be in memory as a whole. */
+async function readWhole(path: string, packing: Format["packing"]): Promise<Uint8Array> {
+  const parts: Uint8Array[] = [];
+  let length = 0;
+  for await (const chunk of openBytes(path, packing)) {
+    parts.push(chunk);
+    length += chunk.length;
+    if (length > wholeBytesMax)
+      throw new DataError(
+        `${path}: has more than ${wholeBytesMax} bytes, and this format is read as a whole, up to so many; ` +
+          "convert it to JSONL or Parquet, or cut it into several files",
+      );
   }
-  throw new DataError(`${path}:${line}: the array that begins the file is not closed; the file may be cut off`);
-}
-
-/** The place after the quote that ends a JSON string; a string never holds a bare newline. */
-function endOfString(text: string, at: number): number {
-  for (let i = at; i < text.length; i++) {
-    const character = text[i];
-    if (character === "\\") i++;
-    else if (character === '"') return i + 1;
-    else if (character === "\n") return i;
-  }
-  return text.length;
-}
-
-function newlines(text: string): number {
-  return text.split("\n").length - 1;
-}
-
-/** A file that must be in memory as a whole: CSV and JSON arrays. */
-async function readText(path: string): Promise<string> {
-  const { size } = Bun.file(path);
-  const bytesMax = 2 ** 29; // a JavaScript string holds no more in every engine
-  if (size > bytesMax)
-    throw new DataError(
-      `${path}: has ${size} bytes, and this format is read as a whole, up to ${bytesMax}; convert it to JSONL or Parquet`,
-    );
-  const text = decodeUtf8(await Bun.file(path).bytes(), path);
-  return text.startsWith("\ufeff") ? text.slice(1) : text;
-}
-
-async function firstCharacter(path: string): Promise<string> {
-  return (await Bun.file(path).slice(0, 4096).text()).trimStart()[0] ?? "";
+  return joinBytes(parts, length);
 }
 
 const utf8 = new TextDecoder("utf-8", { fatal: true });

@@ -3,7 +3,8 @@
 //   {"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}   a conversation
 //   {"conversations": [{"from": "human", "value": "..."}, {"from": "gpt", "value": "..."}]}       ShareGPT: the same
 //   {"instruction": "...", "input": "...", "output": "..."}                                       Alpaca: one question, one answer
-//   {"prompt": "...", "completion": "..."}                                                        only the completion is learned
+//   {"prompt": "...", "completion": "..."}                                                        only the completion is learned;
+//                                                                                      either both texts or both lists of messages
 //   {"text": "..."}                                                                               all of it is learned
 //
 // Other keys are ignored (data sets carry ids and scores). ShareGPT and Alpaca records may carry a "system" text.
@@ -49,6 +50,8 @@ export function toSample(value: unknown, where: string): Sample {
   const fail = (problem: string): never => {
     throw new DataError(`${where}: ${problem}`);
   };
+  if (Array.isArray(value) && value.length > 0 && value.every(isMessage))
+    return fail('a list of messages is no record; write {"messages": [...]}');
   if (!isRecord(value)) return fail(`expected a JSON object with ${EXPECTED} (was ${formatValue(value)})`);
   const has = (key: string) => value[key] !== undefined && value[key] !== null;
   let shapes = SHAPES.filter((keys) => keys.every(has));
@@ -56,6 +59,8 @@ export function toSample(value: unknown, where: string): Sample {
   if (has("instruction") && has("output")) shapes = shapes.filter(([key]) => key !== "text");
   if (shapes.length > 1)
     fail(`has ${shapes.map((keys) => keys.map(quoted).join(" with ")).join(" and ")}; keep one of them`);
+  const media = MEDIA.find((key) => has(key) && !Bun.deepEquals(value[key], []));
+  if (media !== undefined) fail(`has ${quoted(media)}, and ${TEXT_ALONE}`);
   const shape = shapes[0] ?? fail(noShape(value, has));
   const { tools } = value;
   if (has("tools") && !Array.isArray(tools)) fail("tools must be a list");
@@ -68,9 +73,7 @@ export function toSample(value: unknown, where: string): Sample {
 
   switch (shape[0]) {
     case "messages":
-      return conversation(
-        listOf(value, "messages", fail).map((message, i) => checked(message, `messages[${i}]`, fail)),
-      );
+      return conversation(messagesOf(value, "messages", fail));
     case "conversations":
       return conversation(
         listOf(value, "conversations", fail).map((turn, i) => spoken(turn, `conversations[${i}]`, fail)),
@@ -84,6 +87,11 @@ export function toSample(value: unknown, where: string): Sample {
       ]);
     }
     case "prompt":
+      if (Array.isArray(value["prompt"]) || Array.isArray(value["completion"]))
+        return conversation([
+          ...messagesOf(value, "prompt", fail).map((message) => ({ ...message, train: false })),
+          ...messagesOf(value, "completion", fail),
+        ]);
       return {
         where,
         kind: "prompt",
@@ -105,9 +113,43 @@ function quoted(key: string): string {
   return `"${key}"`;
 }
 
+function isMessage(value: unknown): boolean {
+  return isRecord(value) && typeof value["role"] === "string";
+}
+
+const MEDIA = ["image", "images", "video", "videos", "audio", "audios"];
+const TEXT_ALONE =
+  "Sluice trains on text alone; leave such records out (filter in a recipe), or take the text out of them";
+
 /** A record without a shape: half of one, or none. */
 function noShape(record: Json, has: (key: string) => boolean): string {
   const found = Object.keys(record).map(quoted).join(", ") || "no keys";
+  const map = (to: string) => `map it to one of those in a recipe: map: (row) => (${to})`;
+  if (has("chosen") && has("rejected"))
+    return (
+      'is preference data ("chosen" beside "rejected"), and Sluice trains on one answer: ' +
+      map(
+        isMessageList(record["chosen"]) ? "{ messages: row.chosen }" : "{ prompt: row.prompt, completion: row.chosen }",
+      )
+    );
+  const empty = SHAPES.flat().find((key) => record[key] === null);
+  if (
+    empty !== undefined &&
+    SHAPES.find((keys) => keys.includes(empty))!.every((key) => has(key) || record[key] === null)
+  )
+    return `${quoted(empty)} is null; leave the record out, or give it a value (found ${found})`;
+  const nested = Object.entries(record).find(
+    ([, value]) => Array.isArray(value) && value.length > 0 && value.every(isRecord),
+  );
+  if (nested !== undefined && !SHAPES.flat().some(has))
+    return (
+      `expected ${EXPECTED} (found ${found}); if the records are those in ${quoted(nested[0])}, ` +
+      `take them out: jq -c '.${nested[0]}[]' OLD > NEW.jsonl`
+    );
+  if (["input_ids", "labels"].every(has)) return "is tokenized already; Sluice tokenizes texts, so give it those";
+  const [ask, answer] = PAIRS.find((pair) => pair.every(has)) ?? [];
+  if (ask !== undefined)
+    return `expected ${EXPECTED} (found ${found}); ${map(`{ prompt: row.${ask}, completion: row.${answer} }`)}`;
   for (const pair of SHAPES.filter((keys) => keys.length === 2)) {
     const [one, other] = has(pair[0]!) ? pair : pair.toReversed();
     if (has(one!))
@@ -116,9 +158,33 @@ function noShape(record: Json, has: (key: string) => boolean): string {
   return `expected ${EXPECTED} (found ${found})`;
 }
 
+function isMessageList(value: unknown): boolean {
+  return Array.isArray(value) && value.every(isMessage);
+}
+
+/** What other data sets call a question and its answer. */
+const PAIRS = [
+  ["question", "answer"],
+  ["input", "output"],
+  ["prompt", "response"],
+  ["query", "response"],
+  ["instruction", "response"],
+];
+
 function stringOf(record: Json, key: string, fail: Fail): string {
   const text = record[key];
-  return typeof text === "string" ? text : fail(`${key} must be a string (was ${formatValue(text)})`);
+  if (typeof text !== "string") return fail(`${key} must be a string (was ${formatValue(text)})`);
+  return wellFormed(text, key, fail);
+}
+
+/** Half of a surrogate pair is no character: no tokenizer has it, and Python refuses it too. */
+function wellFormed(text: string, name: string, fail: Fail): string {
+  if (text.isWellFormed()) return text;
+  const at = [...text].findIndex((character) => !character.isWellFormed());
+  const code = [...text][at]!.charCodeAt(0).toString(16);
+  return fail(
+    `${name} has half of a surrogate pair, \\u${code}, at character ${at + 1}; write the whole character, or leave it out`,
+  );
 }
 
 function textOf(record: Json, key: string, fail: Fail): string {
@@ -138,6 +204,22 @@ function systemOf(record: Json, shape: string, fail: Fail): Message[] {
   return content === "" ? [] : [{ role: "system", content }];
 }
 
+function messagesOf(record: Json, key: string, fail: Fail): Message[] {
+  return listOf(record, key, fail).map((message, i) => checked(message, `${key}[${i}]`, fail));
+}
+
+/** Parts of a content that are all text, as the one text that templates make of them. */
+function joinedParts(parts: unknown[], name: string, fail: Fail): string {
+  const texts = parts.map((part, i) => {
+    const { type, text } = (isRecord(part) ? part : {}) as { type?: unknown; text?: unknown };
+    if (type === "text" && typeof text === "string") return text;
+    if (typeof type === "string" && type !== "text")
+      fail(`${name}[${i}] is of type ${quoted(type)}, and ${TEXT_ALONE}`);
+    return fail(`${name}[${i}] must be a part such as {"type": "text", "text": "..."} (was ${formatValue(part)})`);
+  });
+  return texts.join("");
+}
+
 function checked(message: unknown, name: string, fail: Fail): Message {
   if (!isRecord(message)) return fail(`${name} must be an object with role and content (was ${formatValue(message)})`);
   const { role, content, tool_calls: calls } = message as unknown as Message;
@@ -145,7 +227,12 @@ function checked(message: unknown, name: string, fail: Fail): Message {
     fail(`${name}.role must be one of ${ROLES.map(quoted).join(", ")} (was ${formatValue(role)})`);
   // An assistant that calls a tool says nothing else.
   const silent = (content === null || content === undefined) && Array.isArray(calls);
+  if (Array.isArray(content) && content.length > 0) {
+    const text = joinedParts(content, `${name}.content`, fail);
+    return { ...(message as unknown as Message), content: wellFormed(text, `${name}.content`, fail) };
+  }
   if (typeof content !== "string" && !silent) fail(`${name}.content must be a string (was ${formatValue(content)})`);
+  if (typeof content === "string") wellFormed(content, `${name}.content`, fail);
   return message as unknown as Message;
 }
 
@@ -160,5 +247,5 @@ function spoken(turn: unknown, name: string, fail: Fail): Message {
       `${name}.from must be one of ${Object.keys(SPEAKERS).map(quoted).join(", ")} (was ${formatValue(from)})`,
     );
   if (typeof value !== "string") return fail(`${name}.value must be a string (was ${formatValue(value)})`);
-  return { role, content: value };
+  return { role, content: wellFormed(value, `${name}.value`, fail) };
 }

@@ -18,7 +18,8 @@ import { formatValue } from "../../words/format.ts";
 import { closest } from "../../words/suggest.ts";
 import type { Item } from "../batch.ts";
 import type { BadLines } from "./bad-lines.ts";
-import { findFiles, readRecords } from "./files.ts";
+import { findFiles, readRecords, unreadable } from "./files.ts";
+import { formatOf, type Format } from "./format.ts";
 import { EXPECTED, toSample, type Sample } from "./shapes.ts";
 
 /** A line, row or element of a data file as `filter` and `map` get it. What it holds is known to the recipe alone. */
@@ -62,8 +63,8 @@ export function listSources(input: DataInput): DataSource[] {
   return [input].flat().map((source) => (typeof source === "string" ? { path: source } : source));
 }
 
-/** A source and its files, which are on this machine. */
-export type FoundSource = DataSource & { files: string[] };
+/** A source and its files, which are on this machine; blocks of them may be read in any order where each line is a sample. */
+export type FoundSource = DataSource & { files: string[]; hasBlocks: boolean };
 
 export interface FoundSources {
   sources: FoundSource[];
@@ -74,7 +75,14 @@ export interface FoundSources {
 /** The files of all sources of an input; those of the hub are downloaded. */
 export async function findSources(input: DataInput): Promise<FoundSources> {
   const sources: FoundSource[] = [];
-  for (const source of listSources(input)) sources.push({ ...source, files: await sourceFiles(source) });
+  for (const source of listSources(input)) {
+    const files = await sourceFiles(source);
+    const formats: Format[] = []; // of all files: what one of them is had better be said at once
+    for (const file of files)
+      formats.push(await formatOf(file).catch((cause: unknown) => Promise.reject(unreadable(cause, file))));
+    const isLines = formats.every(({ form, packing }) => form === "lines" && packing === undefined);
+    sources.push({ ...source, files, hasBlocks: isLines && takesAll(source) });
+  }
   const bytes = sources.flatMap(({ files }) => files).reduce((sum, file) => sum + statSync(file).size, 0);
   return { sources, bytes };
 }

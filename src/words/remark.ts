@@ -1,0 +1,10 @@
+// What a person should know although nothing is wrong: one line to stderr, each only once in a process.
+
+const said = new Set<string>();
+
+/** Says a line, unless it was said already. Stdout may belong to a machine. */
+export function remark(line: string): void {
+  if (said.has(line)) return;
+  said.add(line);
+  process.stderr.write(`${process.stderr.isTTY ? "\r\x1b[2K" : ""}${line}\n`);
+}
