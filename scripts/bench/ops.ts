@@ -4,7 +4,10 @@
 //
 // FLOPs are those the mathematics needs (causal attention: half of the scores), bytes those an op must read and write.
 
+import { byPart, bytesEach, formatDefault, partBytes, partsOf, stateBytes } from "../../src/state/format.ts";
+import type { Chunk } from "../../src/state/parameters.ts";
 import { bytesOf } from "../../src/plan/layout.ts";
+import type { Range } from "../../src/plan/plan.ts";
 import { cpuHasBfloat16 } from "./machine.ts";
 import { rateOf, type Bench, type Rate } from "./rates.ts";
 import { deviceCopy, rows } from "./rows.ts";
@@ -180,47 +183,59 @@ async function* adamw(bench: Bench): AsyncGenerator<Rate> {
     ["32 Ki", 32 << 10, 32 << 10],
   ] as const)
     for (const gradientDtype of ["bfloat16", "float32"] as const) {
-      const hi = await bench.buffer("pinned", count, "bfloat16", "normal");
-      const lo = await bench.buffer("host", count, "bfloat16", "zero");
-      const m = await bench.buffer("host", count, "float32", "zero");
-      const v = await bench.buffer("host", count, "float32", "zero");
+      const state = await trainingState(bench, count);
       const gradient = await bench.buffer("host", count, gradientDtype, "normal");
       const factor = bench.onHost(Float64Array.of(1, 1));
       const settings = { step: 2, learningRate: 1e-5, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weightDecay: 0.1 };
       const seconds = await bench.time("host", "adamw", (run) => {
         const first = (run * chunk) % count;
-        const part = (range: typeof hi, bytes: number) => range.slice(first * bytes, chunk * bytes);
-        const state = { hi: part(hi, 2), lo: part(lo, 2), m: part(m, 4), v: part(v, 4) };
-        const own = part(gradient, bytesOf(gradientDtype));
-        return { ...state, gradient: own, factor, count: chunk, gradientDtype, ...settings };
+        const bytes = bytesOf(gradientDtype);
+        const own = gradient.slice(first * bytes, chunk * bytes);
+        return {
+          ...state({ offset: first, count: chunk }),
+          gradient: own,
+          factor,
+          count: chunk,
+          gradientDtype,
+          ...settings,
+        };
       });
       const named = { group: "adamw", name: `adamw of ${name}, gradient ${gradientDtype}` };
       const held = count > chunk && gradientDtype === "bfloat16" && bench.engine.workers === 2;
       yield rateOf({ ...named, unit: "Gparam/s", ...(held ? { floor: adamwFloor } : {}) }, chunk / 1e9, seconds);
-      yield rateOf({ ...named, unit: "GB/s" }, (chunk * (24 + bytesOf(gradientDtype))) / 1e9, seconds);
+      yield rateOf(
+        { ...named, unit: "GB/s" },
+        (chunk * (2 * stateBytes(formatDefault) + bytesOf(gradientDtype))) / 1e9,
+        seconds,
+      );
       bench.free();
     }
+}
+
+/** The state of so many parameters, on the device or where a block's lies on the host: the ranges of some of them. */
+async function trainingState(bench: Bench, count: number, tier?: "device") {
+  const parts = partsOf(formatDefault, { training: true });
+  const whole = new Map<string, Range>();
+  for (const part of parts) {
+    const dtype = bytesEach(part) === 4 ? "float32" : "bfloat16";
+    whole.set(part.name, await bench.buffer(tier ?? part.tier, count, dtype, part.name === "hi" ? "normal" : "zero"));
+  }
+  return ({ offset, count: some }: Chunk) =>
+    byPart(parts, (part) => whole.get(part.name)!.slice(partBytes(part, offset), partBytes(part, some)));
 }
 
 /** A resident block of Qwen3-8B: 26 bytes a parameter, at 85 % of a copy's bandwidth or better (issue 3). */
 async function* adamwOnDevice(bench: Bench): AsyncGenerator<Rate> {
   const copied = await deviceCopy(bench);
   const count = 193 << 20;
-  const [hi, lo] = [
-    await bench.buffer("device", count, "bfloat16", "normal"),
-    await bench.buffer("device", count, "bfloat16", "zero"),
-  ];
-  const [m, v] = [
-    await bench.buffer("device", count, "float32", "zero"),
-    await bench.buffer("device", count, "float32", "zero"),
-  ];
+  const state = (await trainingState(bench, count, "device"))({ offset: 0, count });
   const gradient = await bench.buffer("device", count, "bfloat16", "normal");
   const factor = await bench.holding(Float64Array.of(1, 1));
   const settings = { step: 2, learningRate: 1e-5, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weightDecay: 0.1 };
-  const update = { hi, lo, m, v, gradient, factor, count, gradientDtype: "bfloat16", ...settings } as const;
+  const update = { ...state, gradient, factor, count, gradientDtype: "bfloat16", ...settings } as const;
   const seconds = await bench.time("compute", "adamw", () => update);
   const named = { group: "adamw", name: "adamw on the device", unit: "GB/s", floor: 0.85 * copied.best } as const;
-  yield rateOf(named, (26 * count) / 1e9, seconds);
+  yield rateOf(named, ((2 * stateBytes(formatDefault) + 2) * count) / 1e9, seconds);
   bench.free();
 }
 

@@ -268,15 +268,15 @@ export async function fillWeights(model: Model): Promise<void> {
     halves[index] = bits[0]! >>> 16;
   }
   new Uint16Array(ones.window()).fill(0x3f80);
-  for (const { name, tensors } of model.blocks) {
-    const hi = model.state.get(`${name}.hi`)!;
+  for (const block of model.blocks) {
     const plan = new Plan({ step: 0, phase: "load" });
-    for (const { shape, offset, count } of tensors) {
+    for (const { shape, offset, count } of block.tensors) {
       const source = shape.length === 1 ? ones : pattern;
       const most = source.bytes / 2;
       for (let done = 0; done < count; done += most) {
         const part = Math.min(most, count - done);
-        plan.record("host", "copy", { to: hi.range((offset + done) * 2, part * 2), from: source.range(0, part * 2) });
+        const { hi: to } = model.masters(block, { offset: offset + done, count: part });
+        plan.record("host", "copy", { to, from: source.range(0, to.bytes) });
       }
     }
     await engine.play(plan);

@@ -17,13 +17,15 @@ import { TokenStream, type StreamOptions } from "../data/stream.ts";
 import { loadTokenizer, type Tokenizer } from "../data/text/tokenizer.ts";
 import { formatCount } from "../words/format.ts";
 import { generate, type GenerateOptions, type Prompt } from "./generate.ts";
-import { loadTensors } from "../io/tensors.ts";
+import { loadTensors, type SplitTarget } from "../io/tensors.ts";
 import type { DecoderConfig } from "../models/config.ts";
 import { openModel } from "../models/open.ts";
 import { parameterCount, type ParameterBlock } from "../models/parameters.ts";
 import type { DeviceKind, Dtype } from "../native/abi.gen.ts";
 import { Engine, type Buffer } from "../native/runtime.ts";
-import { Plan } from "../plan/plan.ts";
+import { Plan, type Range } from "../plan/plan.ts";
+import { byPart, formatDefault, partBytes, stateName, partsOf, type PartName } from "../state/format.ts";
+import type { Chunk } from "../state/parameters.ts";
 import { Session, inferenceShape } from "./session.ts";
 
 /** Where and in which type a model computes. */
@@ -42,6 +44,9 @@ export interface LoadOptions {
   check?: (model: Pick<Model, "config" | "blocks" | "dtype">, engine: Engine) => void;
 }
 
+/** What every format has of them. */
+const masterParts = partsOf(formatDefault, { training: false });
+
 /** How data is read for a model; "assistant" unless `loss` says what is learned. */
 type ModelData<Options> = Omit<Options, "loss"> & { loss?: ChatLoss };
 
@@ -59,21 +64,23 @@ export async function load(directory: string, options: LoadOptions = {}): Promis
   try {
     options.check?.({ config: opened.config, blocks: opened.blocks, dtype }, engine);
     const model = new Model(directory, opened.config, opened.blocks, engine, dtype);
-    const targets = opened.blocks.flatMap((block) =>
-      block.tensors.map(({ name, offset, count }) => ({
-        name,
-        count,
-        hi: model.state.get(`${block.name}.hi`)!.range(offset * 2, count * 2),
-        lo: model.state.get(`${block.name}.lo`)!.range(offset * 2, count * 2),
-      })),
-    );
-    await loadTensors(engine, opened, targets);
+    await loadTensors(engine, opened, targetsOf(model));
     return model;
   } catch (error) {
     engine.close();
     throw error;
   }
 }
+
+/** Where a model's tensors are read to. */
+export const targetsOf = (model: Model): SplitTarget[] =>
+  model.blocks.flatMap((block) =>
+    block.tensors.map(({ name, offset, count }) => ({
+      name,
+      count,
+      part: (first, length) => model.masters(block, { offset: offset + first, count: length }),
+    })),
+  );
 
 /** A model in memory, from `load`. Owns native memory until `close` or the end of a `using` scope. */
 export class Model implements Disposable {
@@ -83,7 +90,7 @@ export class Model implements Disposable {
   readonly engine: Engine;
   readonly dtype: Dtype;
   readonly parameters: number;
-  /** Split masters (and, while training, moments) by name; `layer 3.hi`. */
+  /** Split masters by the names of their buffers; `layer 3.hi`. */
   readonly state = new Map<string, Buffer>();
   /** Tokenizer and other files that an export passes on, as they were when the model was loaded. */
   readonly companions: Companions;
@@ -98,10 +105,18 @@ export class Model implements Disposable {
     this.dtype = dtype;
     this.parameters = parameterCount(blocks);
     this.companions = companionsOf(directory);
-    for (const block of blocks) {
-      this.state.set(`${block.name}.hi`, engine.buffer("pinned", block.length * 2, `${block.name}.hi`));
-      this.state.set(`${block.name}.lo`, engine.buffer("host", block.length * 2, `${block.name}.lo`));
-    }
+    for (const block of blocks)
+      for (const part of masterParts) {
+        const name = stateName(block, part);
+        this.state.set(name, engine.buffer(part.tier, partBytes(part, block.length), name));
+      }
+  }
+
+  /** These elements of a block's masters, where they are at the moment. */
+  masters(block: ParameterBlock, { offset, count }: Chunk): Record<PartName, Range> {
+    return byPart(masterParts, (part) =>
+      this.state.get(stateName(block, part))!.range(partBytes(part, offset), partBytes(part, count)),
+    );
   }
 
   /** The directory's tokenizer, read on first use. */
@@ -180,14 +195,11 @@ export class Model implements Disposable {
   async setResident(wanted: (layer: number) => boolean): Promise<void> {
     for (const block of this.blocks) {
       const resident = wanted(block.layer);
-      for (const [part, hostPlace] of [
-        ["hi", "pinned"],
-        ["lo", "host"],
-      ] as const) {
-        const name = `${block.name}.${part}`;
+      for (const part of masterParts) {
+        const name = stateName(block, part);
         const old = this.state.get(name)!;
         if ((old.tier === "device") === resident) continue;
-        const moved = this.engine.buffer(resident ? "device" : hostPlace, old.bytes, name);
+        const moved = this.engine.buffer(resident ? "device" : part.tier, old.bytes, name);
         const plan = new Plan({ step: 0, phase: "load" });
         plan.record(resident ? "upload" : "download", "copy", { to: moved.range(), from: old.range() });
         await this.engine.play(plan);

@@ -11,6 +11,7 @@ import { alignBytes } from "../plan/layout.ts";
 import { ropeTable } from "../models/rope.ts";
 import type { Buffer } from "../native/runtime.ts";
 import { Plan, type Range } from "../plan/plan.ts";
+import { formatDefault } from "../state/format.ts";
 import { StepRecorder, recordEvaluation, resultRange, type RecordedStep } from "../step/step.ts";
 
 /** Rows of logits at once: enough to keep the matrix unit busy, few enough to stay small beside a block. */
@@ -41,6 +42,7 @@ export function inferenceShape(model: Model, options: BatchShape, slots = 2): St
     dtype: model.dtype,
     training: false,
     updates: false,
+    state: formatDefault,
     tokensMax,
     microBatches: microBatchesFor({ ...options, gradientAccumulation: 1 }),
     passes: 1,

@@ -234,6 +234,7 @@ function openShape(
     dtype: model.dtype,
     training: true,
     updates: true,
+    state: config.optimizer.state,
     tokensMax,
     microBatches: microBatchesFor(config),
     passes: config.gradientAccumulation,

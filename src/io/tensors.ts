@@ -10,12 +10,12 @@ import { Staging } from "./staging.ts";
 
 const stagingBytes = 32 << 20;
 
-/** Where a tensor of a file goes: the split master of `count` values. */
+/** Where a tensor of a file goes: split masters of `count` values. */
 export interface SplitTarget {
   name: string;
-  hi: Range;
-  lo: Range;
   count: number;
+  /** The masters of `length` of them, from the one at `first` on. */
+  part(first: number, length: number): { hi: Range; lo: Range };
 }
 
 /** Reads tensors of a model directory (bf16, fp16 or fp32) into split masters. ModelError when a file gives out. */
@@ -30,7 +30,7 @@ export async function loadTensors(engine: Engine, model: ModelTensors, targets: 
     throw cause instanceof NativeError ? new ModelError(`${model.directory}: ${cause.message}`) : cause;
   }
   const plan = new Plan({ step: 0, phase: "load" });
-  for (const { name, hi, lo, count } of targets) {
+  for (const { name, count, part } of targets) {
     const tensor = model.tensors.get(name)!;
     const file = files.get(tensor.file)!;
     const bytes = elementBytes(tensor.dtype);
@@ -40,13 +40,8 @@ export async function loadTensors(engine: Engine, model: ModelTensors, targets: 
       const { range: from, resource } = staging.take(piece * bytes);
       const source = file.range(tensor.offset + first * bytes, piece * bytes);
       plan.record("disk", "fileRead", { to: from, file: source, checksum }, { writes: [resource] });
-      const split = {
-        hi: hi.slice(first * 2, piece * 2),
-        lo: lo.slice(first * 2, piece * 2),
-        from,
-        count: piece,
-        dtype,
-      };
+      const { hi, lo } = part(first, piece);
+      const split = { hi, lo, from, count: piece, dtype };
       plan.record("host", "splitWeights", split, { reads: [resource] });
     }
   }

@@ -25,6 +25,7 @@ import { layoutSafetensors, type FileLayout, type TensorToWrite } from "../io/sa
 import { readTensors, writeTensors, type FileChecksums } from "../io/tensors.ts";
 import type { Model } from "../engine/model.ts";
 import type { Range } from "../plan/plan.ts";
+import { formatDefault, stateName, partsOf } from "../state/format.ts";
 import type { Trainer } from "../engine/trainer.ts";
 
 const format = 1;
@@ -243,12 +244,11 @@ function identity(model: Model): string {
 /** One file per block: names and sizes of the state, whatever is on the device at the moment. */
 function stateFiles(model: Model): FileLayout[] {
   return model.blocks.map((block) => {
-    const tensors: TensorToWrite[] = [
-      { name: `${block.name}.hi`, dtype: "BF16", shape: [block.length] },
-      { name: `${block.name}.lo`, dtype: "I16", shape: [block.length] },
-      { name: `${block.name}.m`, dtype: "F32", shape: [block.length] },
-      { name: `${block.name}.v`, dtype: "F32", shape: [block.length] },
-    ];
+    const tensors = partsOf(formatDefault, { training: true }).map((part): TensorToWrite => ({
+      name: stateName(block, part),
+      dtype: part.dtype,
+      shape: [block.length],
+    }));
     const [file] = layoutSafetensors(tensors, { format: "sluice" }, { shardBytesMax: Infinity }).files;
     return { ...file!, name: `${block.name.replace(" ", "-")}.safetensors` };
   });

@@ -72,25 +72,26 @@ async function writeWeights(
   const place = new Map(
     model.blocks.flatMap((block) => block.tensors.map((tensor) => [tensor.name, { block, tensor }])),
   );
-  const half = (name: string, part: "hi" | "lo") => {
+  const masters = (name: string) => {
     const { block, tensor } = place.get(name)!;
-    return model.state.get(`${block.name}.${part}`)!.range(tensor.offset * 2, tensor.count * 2);
+    return model.masters(block, tensor);
   };
   if (dtype === "bfloat16") {
-    await writeTensors(model.engine, directory, layout.files, (name) => half(name, "hi"), label);
+    await writeTensors(model.engine, directory, layout.files, (name) => masters(name).hi, label);
     return;
   }
   // Float32 masters are joined file by file, so that the joined copy is no larger than a shard.
   for (const file of layout.files) {
     using joined = new Joined(model, Math.max(...file.tensors.map(({ offset, bytes }) => offset + bytes)));
-    const resident = file.tensors.filter(({ name }) => half(name, "hi").buffer.tier === "device");
+    const resident = file.tensors.filter(({ name }) => masters(name).hi.buffer.tier === "device");
     using staging = new Staging(
       model.engine,
       resident.flatMap(({ bytes }) => [bytes / 2, bytes / 2]),
     );
     const plan = new Plan(label);
     for (const { name, offset, bytes } of file.tensors) {
-      const [hi, lo] = [staging.onHost(plan, half(name, "hi")), staging.onHost(plan, half(name, "lo"))];
+      const split = masters(name);
+      const [hi, lo] = [staging.onHost(plan, split.hi), staging.onHost(plan, split.lo)];
       const args = { to: joined.range(offset, bytes), hi: hi.range, lo: lo.range, count: bytes / 4 };
       plan.record("host", "joinWeights", args, { reads: [...hi.reads, ...lo.reads] });
     }

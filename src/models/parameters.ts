@@ -112,32 +112,6 @@ export function vectorsOffset(block: ParameterBlock): number {
   return first ? groupOf(block, first.group).offset : block.length;
 }
 
-// ---- weight decay ---------------------------------------------------------------------------------------------------
-
-export interface DecayRun {
-  /** In elements, within the block. */
-  offset: number;
-  count: number;
-  weightDecay: number;
-}
-
-/**
- * The block as consecutive ranges of equal weight decay, padding included; together they cover it exactly. `decays`
- * has every tensor's weight decay by name, from `weightDecays` in ../weight-decay.ts, which knows the recipe's rules.
- */
-export function decayRuns(block: ParameterBlock, decays: ReadonlyMap<string, number>): DecayRun[] {
-  const runs: DecayRun[] = [];
-  for (const [index, tensor] of block.tensors.entries()) {
-    const weightDecay = decays.get(tensor.name);
-    assert(weightDecay !== undefined, `${tensor.name} has no weight decay`);
-    const next = block.tensors[index + 1]?.offset ?? block.length;
-    const last = runs.at(-1);
-    if (last?.weightDecay === weightDecay) last.count += next - tensor.offset;
-    else runs.push({ offset: tensor.offset, count: next - tensor.offset, weightDecay });
-  }
-  return runs;
-}
-
 // ---- the check before loading ---------------------------------------------------------------------------------------
 
 /** Tensors that published models carry and that are not parameters: rotary tables of old Llama exports. */

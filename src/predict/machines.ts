@@ -12,6 +12,7 @@ import { causalPairs } from "./flops.ts";
 import { bytesOf } from "../plan/layout.ts";
 import type { Dtype, OpName, Ops } from "../native/abi.gen.ts";
 import { accesses, type Command, type Range } from "../plan/plan.ts";
+import { formatDefault, stateBytes } from "../state/format.ts";
 import { closest } from "../words/suggest.ts";
 
 export interface Machine {
@@ -215,8 +216,8 @@ function hostBytes(command: Command): number {
   return bytes?.(command.arguments) ?? touchedBytes(command);
 }
 
-/** hi, lo, m and v, read and written. */
-const stateBytes = 2 * (2 + 2 + 4 + 4);
+/** The state of a parameter, read and written. */
+const updateBytes = 2 * stateBytes(formatDefault);
 
 const embeddingBytes: { [Name in OpName]?: (values: Ops<Range>[Name]) => number } = {
   embeddingGather: ({ tokenCount, width, dtype }) => tokenCount * width * 2 * bytesOf(dtype),
@@ -225,7 +226,7 @@ const embeddingBytes: { [Name in OpName]?: (values: Ops<Range>[Name]) => number 
   embeddingAddTied: ({ gradient, distinct, width, headDtype }) =>
     2 * gradient.bytes + distinct * width * bytesOf(headDtype),
   squaredNormOtherRows: ({ vocabulary, distinct, width, dtype }) => (vocabulary - distinct) * width * bytesOf(dtype),
-  adamwRows: ({ distinct, width }) => distinct * width * (stateBytes + 4),
+  adamwRows: ({ distinct, width }) => distinct * width * (updateBytes + 4),
   adamwOtherRows: ({ vocabulary, distinct, width, gradient, gradientDtype }) =>
-    (vocabulary - distinct) * width * (stateBytes + (gradient ? bytesOf(gradientDtype) : 0)),
+    (vocabulary - distinct) * width * (updateBytes + (gradient ? bytesOf(gradientDtype) : 0)),
 };

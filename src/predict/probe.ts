@@ -18,6 +18,7 @@ import type { Dtype, OpName, Ops } from "../native/abi.gen.ts";
 import { cacheDirectory } from "../native/library.ts";
 import type { Buffer, Engine } from "../native/runtime.ts";
 import { Plan, type Range } from "../plan/plan.ts";
+import { byPart, formatDefault, partBytes, partsOf, stateBytes } from "../state/format.ts";
 import { Random } from "../words/random.ts";
 
 /** What the probe measures at: the model's widths, and how many tokens pass a block at once. */
@@ -331,7 +332,7 @@ class Probe implements Disposable {
 
     const count = Math.max(1 << 18, Math.floor((128 << 20) * this.#scale));
     const update = this.#update(count);
-    const touched = count * (2 * (2 + 2 + 4 + 4) + 2);
+    const touched = count * (2 * stateBytes(formatDefault) + bytesOf("bfloat16"));
     const host = touched / (await this.#fastest("host", "adamw", update));
     // Enough copies to last as long as the update, so that its rate is one among others from start to end.
     const passes = Math.max(1, Math.ceil((1.5 * (touched / host) * linkBoth) / (2 * bytes)));
@@ -346,15 +347,14 @@ class Probe implements Disposable {
   }
 
   #update(count: number): Ops<Range>["adamw"] {
-    const [hi, lo] = [this.#buffer("pinned", count * 2), this.#buffer("host", count * 2)];
-    const [m, v] = [this.#buffer("host", count * 4), this.#buffer("host", count * 4)];
-    const gradient = this.#buffer("pinned", count * 2);
+    const sized = (tier: "pinned" | "host", bytes: number): Range => this.#buffer(tier, bytes).slice(0, bytes);
+    const parts = partsOf(formatDefault, { training: true });
+    const state = byPart(parts, (part) => sized(part.tier, partBytes(part, count)));
+    const gradient = sized("pinned", count * bytesOf("bfloat16"));
     const factor = this.#buffer("host", 64).slice(0, 16);
     new Float64Array(this.#buffers.at(-1)!.window())[0] = 1;
     const settings = { step: 1, learningRate: 1e-5, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weightDecay: 0.1 };
-    const part = (range: Range, bytes: number): Range => range.slice(0, count * bytes);
-    const state = { hi: part(hi, 2), lo: part(lo, 2), m: part(m, 4), v: part(v, 4), gradient: part(gradient, 2) };
-    return { ...state, factor, count, gradientDtype: "bfloat16", ...settings };
+    return { ...state, gradient, factor, count, gradientDtype: "bfloat16", ...settings };
   }
 }
 

@@ -11,6 +11,7 @@ import type { DecoderConfig } from "../models/config.ts";
 import { architectureOf } from "../models/index.ts";
 import { parameterBlocks } from "../models/parameters.ts";
 import type { BufferLike } from "../plan/plan.ts";
+import { formatDefault } from "../state/format.ts";
 import { StepRecorder, type StepSettings } from "../step/step.ts";
 import { closest } from "../words/suggest.ts";
 
@@ -159,6 +160,7 @@ export function rehearsedShape(config: DecoderConfig, options: Partial<StepShape
     dtype: "bfloat16",
     training: true,
     updates: true,
+    state: formatDefault,
     microBatches: 1,
     passes: 1,
     positions: options.tokensMax,

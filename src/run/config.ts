@@ -15,6 +15,7 @@ import { scheduleProblems } from "./lr.ts";
 import { ConfigError } from "../words/errors.ts";
 import type { DeviceKind, Dtype } from "../native/abi.gen.ts";
 import { formatValue } from "../words/format.ts";
+import { formatDefault, stateFormats } from "../state/format.ts";
 import { closest } from "../words/suggest.ts";
 
 type Ark = typeof import("arktype");
@@ -95,7 +96,7 @@ function schema({ type }: Ark) {
     /** Exceptions to `weightDecay` by tensor name. */
     "weightDecayGroups?": weightDecayGroup.array().describe("a list of { match, weightDecay }"),
     /** Format of master weights and moments. */
-    state: type("'fp32'").default("fp32"),
+    state: type.enumerated(...stateFormats).default(formatDefault),
   });
 
   const schedule = type({

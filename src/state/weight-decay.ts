@@ -1,12 +1,19 @@
 // Which tensor decays how much: the groups of the recipe first, then the rule that matrices decay and vectors (norm
 // scales, biases) do not.
 
-import type { Config } from "../run/config.ts";
-import { ConfigError } from "../words/errors.ts";
+import type { ParameterBlock } from "../models/parameters.ts";
+import { assert, ConfigError } from "../words/errors.ts";
+
+/** What a recipe says of it. */
+export interface WeightDecay {
+  weightDecay: number;
+  /** Exceptions: the first whose pattern matches a tensor's name decides. */
+  weightDecayGroups?: readonly { match: string; weightDecay: number }[];
+}
 
 /** The weight decay of each tensor by its Hugging Face name; a group that matches no tensor is refused. */
 export function weightDecays(
-  { weightDecay, weightDecayGroups = [] }: Config["optimizer"],
+  { weightDecay, weightDecayGroups = [] }: WeightDecay,
   tensors: Iterable<{ name: string; shape: readonly number[] }>,
 ): Map<string, number> {
   const groups = weightDecayGroups.map((group) => ({ ...group, pattern: globPattern(group.match), used: false }));
@@ -23,6 +30,30 @@ export function weightDecays(
         `names look like ${JSON.stringify([...decays.keys()][0])}, and * stands for any characters`,
     );
   return decays;
+}
+
+/** Elements of a block that decay alike. */
+export interface DecayRun {
+  offset: number;
+  count: number;
+  weightDecay: number;
+}
+
+/**
+ * The block as consecutive ranges of equal weight decay, padding included; together they cover it exactly. `decays`
+ * has every tensor's weight decay by name.
+ */
+export function decayRuns(block: ParameterBlock, decays: ReadonlyMap<string, number>): DecayRun[] {
+  const runs: DecayRun[] = [];
+  for (const [index, tensor] of block.tensors.entries()) {
+    const weightDecay = decays.get(tensor.name);
+    assert(weightDecay !== undefined, `${tensor.name} has no weight decay`);
+    const next = block.tensors[index + 1]?.offset ?? block.length;
+    const last = runs.at(-1);
+    if (last?.weightDecay === weightDecay) last.count += next - tensor.offset;
+    else runs.push({ offset: tensor.offset, count: next - tensor.offset, weightDecay });
+  }
+  return runs;
 }
 
 /** `*` stands for any characters, everything else for itself. */

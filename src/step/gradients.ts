@@ -25,10 +25,11 @@ import { BlockGradients, type HeadGradients } from "../models/decoder.ts";
 import { bytesOf } from "../plan/layout.ts";
 import { vectorsOffset, type ParameterBlock } from "../models/parameters.ts";
 import type { Dtype, Ops } from "../native/abi.gen.ts";
-import type { AdamwStep } from "../state/optimizer.ts";
+import type { AdamwStep, TouchedRows } from "../state/optimizers/adamw.ts";
+import type { BlockParameters } from "../state/parameters.ts";
 import { Resource, type Event, type Plan, type Range } from "../plan/plan.ts";
-import { Updates, deadlineOf, type Place, type TouchedRows } from "./updates.ts";
-import type { BlockParameters, Window } from "./window.ts";
+import { Updates, deadlineOf, type Place } from "./updates.ts";
+import type { Window } from "./window.ts";
 
 /** Where a gradient is made on the device. */
 interface Making {

@@ -28,7 +28,7 @@ import {
   type Weights,
 } from "../models/decoder.ts";
 import { bytesOf, carve, totalBytes } from "../plan/layout.ts";
-import type { AdamwStep } from "../state/optimizer.ts";
+import type { AdamwStep } from "../state/optimizers/adamw.ts";
 import { Plan, Resource, type Event, type Range } from "../plan/plan.ts";
 import { Window } from "./window.ts";
 
@@ -244,9 +244,8 @@ export function gatherRows(
 ): void {
   const { vocabulary, hidden: width } = shape.model;
   const { dtype } = shape;
-  const whole = { offset: 0, count: vocabulary * width };
-  const hi = window.embedding.range("hi", whole);
-  const lo = dtype === "float32" ? window.embedding.range("lo", whole) : null;
+  const { hi, lo: rest } = window.embedding.ranges({ offset: 0, count: vocabulary * width });
+  const lo = dtype === "float32" ? rest : null;
   // Where nothing is trained nobody writes the embedding, and its readers need not be remembered.
   const order = {
     reads: shape.training ? window.embedding.resources : [],

@@ -8,12 +8,12 @@
 import { assert } from "../words/errors.ts";
 import { type Buffers } from "../tiers/bill.ts";
 import { gradientDtype, isResident, type StepShape } from "../tiers/shape.ts";
-import { bytesOf } from "../plan/layout.ts";
 import type { ParameterBlock } from "../models/parameters.ts";
 import type { Dtype } from "../native/abi.gen.ts";
-import { updateRuns, type AdamwStep, type UpdateRun } from "../state/optimizer.ts";
+import { Adamw, type AdamwStep, type TouchedRows } from "../state/optimizers/adamw.ts";
+import type { BlockParameters } from "../state/parameters.ts";
 import { Resource, type Event, type Plan, type Range } from "../plan/plan.ts";
-import { labelOf, type BlockParameters, type Window } from "./window.ts";
+import { labelOf, type Window } from "./window.ts";
 
 /** A buffer and who touched it last. */
 export interface Place {
@@ -32,13 +32,6 @@ export interface Landed {
   event: Event | undefined;
 }
 
-/** The embedding's part of a step: distinct tokens and where each occurs, pass by pass. */
-export interface TouchedRows {
-  /** Distinct tokens of the step, increasing (U i32). */
-  tokens: Range;
-  distinct: number;
-}
-
 /**
  * When a block's update should run: the next forward pass needs the lowest layer first. But while the ring is shorter than
  * the model, backward waits for slots, and every block but the last ones frees a slot that it waits for: those go first, in
@@ -54,9 +47,7 @@ export function deadlineOf({ model, residentBlocks, ring }: StepShape, { index, 
 export class Updates {
   readonly #shape: StepShape;
   readonly #window: Window;
-  readonly #decays: ReadonlyMap<string, number>;
-  /** Per block and chunk, the stretches of equal weight decay. */
-  readonly #runs: Map<BlockParameters, UpdateRun[][]>;
+  readonly #adamw: Adamw;
   /** 1, for updates that are not clipped. */
   readonly #unit: Range | undefined;
   /** The factors of the last step and of the one in hand, in turn, where steps are clipped by the norm before. */
@@ -67,20 +58,13 @@ export class Updates {
   #landed: Landed[] = [];
   #side: 0 | 1 = 0;
   #factorRange!: Range;
-  #update!: AdamwStep;
   /** Events that fail the step when the loss is not finite: nothing is updated before them. */
   lossChecks: Event[] = [];
 
   constructor(shape: StepShape, buffers: Buffers, window: Window, decays: ReadonlyMap<string, number>) {
     this.#shape = shape;
     this.#window = window;
-    this.#decays = decays;
-    this.#runs = new Map(
-      window.parameters.map((parameters) => [
-        parameters,
-        parameters.chunks.map((chunk) => updateRuns(parameters.block, chunk, decays)),
-      ]),
-    );
+    this.#adamw = new Adamw(window.parameters, decays);
     if (buffers.has("unit factor")) this.#unit = buffers.range("unit factor", 0, 16);
     if (buffers.has("previous factors"))
       for (const slot of [0, 1])
@@ -93,7 +77,7 @@ export class Updates {
     assert(this.#landed.length === 0, "gradients of the last step were not updated");
     this.#side = side;
     this.#factorRange = factor;
-    this.#update = update;
+    this.#adamw.begin(update);
     this.lossChecks = [];
   }
 
@@ -112,40 +96,24 @@ export class Updates {
   }
 
   /** Rows that no token touched need no scatter, so theirs comes first; touched rows follow. */
-  recordEmbedding(plan: Plan, { tokens, distinct }: TouchedRows, touched: Place, tied: Place | undefined): Event {
+  recordEmbedding(plan: Plan, rows: TouchedRows, touched: Place, tied: Place | undefined): Event {
     const { embedding } = this.#window;
-    const { vocabulary, hidden: width } = this.#shape.model;
-    const whole = { offset: 0, count: vocabulary * width };
     const { range: factor, resource } = this.#hostFactor();
     const others = tied ? { range: factor, resource } : this.#unitFactor();
-    const common = {
-      hi: embedding.range("hi", whole),
-      lo: embedding.range("lo", whole),
-      m: embedding.range("m", whole),
-      v: embedding.range("v", whole),
-      tokens,
-      factor,
-      distinct,
-      width,
-      vocabulary,
-      ...this.#update,
-      weightDecay: this.#decays.get(embedding.block.tensors[0]!.name)!,
-    };
-    plan.record(
-      "host",
-      "adamwOtherRows",
-      { ...common, factor: others.range, gradient: tied?.range ?? null, gradientDtype: gradientDtype(this.#shape) },
-      {
-        reads: [others.resource, ...(tied ? [tied.resource] : [])],
-        writes: embedding.resources,
-        waits: this.lossChecks,
-      },
+    const order = { writes: embedding.resources, waits: this.lossChecks };
+    this.#adamw.recordOtherRows(
+      plan,
+      embedding,
+      rows,
+      { gradient: tied?.range ?? null, gradientDtype: gradientDtype(this.#shape), factor: others.range },
+      { ...order, reads: [others.resource, ...(tied ? [tied.resource] : [])] },
     );
-    const event = plan.record(
-      "host",
-      "adamwRows",
-      { ...common, gradient: touched.range },
-      { reads: [resource, touched.resource], writes: embedding.resources, waits: this.lossChecks },
+    const event = this.#adamw.recordRows(
+      plan,
+      embedding,
+      rows,
+      { gradient: touched.range, factor },
+      { ...order, reads: [resource, touched.resource] },
     );
     embedding.version++;
     return event;
@@ -161,32 +129,15 @@ export class Updates {
       const resident = isResident(this.#shape, block.layer);
       plan.label = { step: label.step, phase: "update", block: labelOf(block) };
       const factor = resident ? this.#factorOnDevice(plan) : this.#hostFactor();
-      const bytes = bytesOf(dtype);
-      for (const run of this.#runs.get(parameters)![parameters.chunks.indexOf(chunk)]!) {
-        const event = plan.record(
-          resident ? "compute" : "host",
-          "adamw",
-          {
-            hi: parameters.range("hi", run),
-            lo: parameters.range("lo", run),
-            m: parameters.range("m", run),
-            v: parameters.range("v", run),
-            gradient: gradient.slice((run.offset - chunk.offset) * bytes, run.count * bytes),
-            factor: factor.range,
-            count: run.count,
-            gradientDtype: dtype,
-            ...this.#update,
-            weightDecay: run.weightDecay,
-          },
-          {
-            reads: [factor.resource],
-            writes: [chunk.resource],
-            waits: [...this.lossChecks, ...(landedAt === undefined ? resource.toRead() : [landedAt])],
-            deadline: deadlineOf(this.#shape, block),
-          },
-        );
-        resource.read(event, resident ? "compute" : "host");
-      }
+      const stream = resident ? "compute" : "host";
+      const scaled = { gradient, gradientDtype: dtype, factor: factor.range };
+      const events = this.#adamw.record(plan, stream, parameters, chunk, scaled, {
+        reads: [factor.resource],
+        writes: [chunk.resource],
+        waits: [...this.lossChecks, ...(landedAt === undefined ? resource.toRead() : [landedAt])],
+        deadline: deadlineOf(this.#shape, block),
+      });
+      for (const event of events) resource.read(event, stream);
     }
     plan.label = label;
     for (const parameters of new Set(landed.map((entry) => entry.parameters))) parameters.version++;

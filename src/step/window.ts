@@ -9,36 +9,12 @@
 
 import { assert } from "../words/errors.ts";
 import { type Buffers } from "../tiers/bill.ts";
-import { decoderBlocks, embeddingBlock, headBlock, usesSlot, type StepShape } from "../tiers/shape.ts";
+import { embeddingBlock, headBlock, usesSlot, type StepShape } from "../tiers/shape.ts";
 import { Weights } from "../models/decoder.ts";
 import { bytesOf } from "../plan/layout.ts";
 import type { ParameterBlock } from "../models/parameters.ts";
-import { chunksOf, type Chunk } from "../state/optimizer.ts";
+import { BlockParameters } from "../state/parameters.ts";
 import { Resource, type Label, type Plan, type Range } from "../plan/plan.ts";
-
-/** The parameters of a block where they live, with the order of who reads and writes them. */
-export class BlockParameters {
-  readonly block: ParameterBlock;
-  readonly chunks: (Chunk & { resource: Resource })[];
-  /** Counts updates. */
-  version = 0;
-  #buffers: Buffers;
-
-  constructor(block: ParameterBlock, buffers: Buffers, chunkParameters: number) {
-    this.block = block;
-    this.chunks = chunksOf(block, chunkParameters).map((chunk) => ({ ...chunk, resource: new Resource() }));
-    this.#buffers = buffers;
-  }
-
-  range(part: "hi" | "lo" | "m" | "v", { offset, count }: Chunk): Range {
-    const bytes = part === "hi" || part === "lo" ? 2 : 4;
-    return this.#buffers.range(`${this.block.name}.${part}`, offset * bytes, count * bytes);
-  }
-
-  get resources(): Resource[] {
-    return this.chunks.map(({ resource }) => resource);
-  }
-}
 
 /** Device memory that holds one block's weights. */
 class Slot {
@@ -62,7 +38,6 @@ export class Window {
   readonly shape: StepShape;
   /** By block: embedding, layers, head. */
   readonly parameters: readonly BlockParameters[];
-  #buffers: Buffers;
   #slots: Slot[] = [];
   #head: Slot;
   #tiedMatrix: Slot | undefined;
@@ -70,8 +45,7 @@ export class Window {
 
   constructor(shape: StepShape, buffers: Buffers) {
     this.shape = shape;
-    this.#buffers = buffers;
-    this.parameters = shape.blocks.map((block) => new BlockParameters(block, buffers, shape.chunkParameters));
+    this.parameters = shape.blocks.map((block) => new BlockParameters(block, shape, buffers));
     for (let index = 0; buffers.has(`slot ${index}`); index++)
       this.#slots.push(new Slot(buffers.range(`slot ${index}`)));
     this.#head = new Slot(buffers.range("head.weights"));
@@ -108,8 +82,8 @@ export class Window {
 
   /** The layer's weights; compute waits for their upload. Valid until `release`. */
   acquire(plan: Plan, layer: number): Weights {
-    const block = decoderBlocks(this.shape)[layer]!;
-    if (!usesSlot(this.shape, layer)) return new Weights(block, this.#buffers.range(`${block.name}.hi`), 2);
+    const { block, whole } = this.layer(layer);
+    if (!usesSlot(this.shape, layer)) return new Weights(block, whole.hi, bytesOf("bfloat16"));
     const slot = this.#fetchOne(plan, layer);
     assert(slot, `no slot is idle for layer ${layer}`);
     plan.acquire(slot.resource, "read");
@@ -171,11 +145,10 @@ export class Window {
     plan.wait("upload", ...slot.resource.toWrite());
     for (const chunk of parameters.chunks) {
       const to = slot.range.slice(chunk.offset * bytes, chunk.count * bytes);
-      const hi = parameters.range("hi", chunk);
+      const { hi, lo } = parameters.ranges(chunk);
       const order = { reads: [chunk.resource] };
       if (this.shape.dtype === "bfloat16") plan.record("upload", "copy", { to, from: hi }, order);
-      else
-        plan.record("upload", "joinWeights", { to, hi, lo: parameters.range("lo", chunk), count: chunk.count }, order);
+      else plan.record("upload", "joinWeights", { to, hi, lo, count: chunk.count }, order);
     }
     slot.resource.wrote(plan.last("upload"));
     slot.holds = { parameters, version: parameters.version };

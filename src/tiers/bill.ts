@@ -9,6 +9,7 @@ import { vectorsOffset, type ParameterBlock } from "../models/parameters.ts";
 import type { Tier } from "../native/abi.gen.ts";
 import { alignBytes, bytesOf, totalBytes } from "../plan/layout.ts";
 import { Range, type BufferLike } from "../plan/plan.ts";
+import { partBytes, stateName, partsOf } from "../state/format.ts";
 import { formatBytes, formatTiers } from "../words/format.ts";
 import {
   decoderBlocks,
@@ -79,11 +80,8 @@ export function memoryBill(shape: StepShape): BillLine[] {
 
   for (const block of shape.blocks) {
     const resident = isResident(shape, block.layer);
-    add("weights: hi (bf16)", resident ? "device" : "pinned", `${block.name}.hi`, block.length * 2);
-    add("weights: lo", resident ? "device" : "host", `${block.name}.lo`, block.length * 2);
-    if (!training || !shape.updates) continue;
-    add("moments m, v", resident ? "device" : "host", `${block.name}.m`, block.length * 4);
-    add("moments m, v", resident ? "device" : "host", `${block.name}.v`, block.length * 4);
+    for (const part of partsOf(shape.state, { training: training && shape.updates }))
+      add(part.purpose, resident ? "device" : part.tier, stateName(block, part), partBytes(part, block.length));
   }
 
   const slots = Math.min(shape.slots, sliding.length);

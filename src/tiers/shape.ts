@@ -7,6 +7,7 @@ import { keptSizes, type KeepLevel } from "../models/decoder.ts";
 import type { ParameterBlock } from "../models/parameters.ts";
 import type { Dtype } from "../native/abi.gen.ts";
 import { totalBytes } from "../plan/layout.ts";
+import type { StateFormat } from "../state/format.ts";
 import { ConfigError } from "../words/errors.ts";
 
 /** Everything that decides what a step computes and where it keeps it. */
@@ -19,6 +20,8 @@ export interface StepShape {
   training: boolean;
   /** False, to time forward and backward alone: gradients are left where they are made, and no optimizer state exists. */
   updates: boolean;
+  /** What is kept per parameter. */
+  state: StateFormat;
   /** The most tokens of a micro-batch. */
   tokensMax: number;
   /** The most micro-batches of a pass. */

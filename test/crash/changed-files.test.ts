@@ -12,7 +12,7 @@ import { loadTokenizer } from "../../src/data/text/tokenizer.ts";
 import { DataError, ModelError, SluiceError } from "../../src/words/errors.ts";
 import { exportModel } from "../../src/keep/export.ts";
 import { loadTensors } from "../../src/io/tensors.ts";
-import { load } from "../../src/engine/model.ts";
+import { Model, load, targetsOf } from "../../src/engine/model.ts";
 import { openModel } from "../../src/models/open.ts";
 import { Engine } from "../../src/native/runtime.ts";
 import { interruptedRun, makeRecipe, namesIn, outcome, snapshot, tinyModel, trainToEnd } from "../support/crash.ts";
@@ -110,15 +110,7 @@ test("weights that are replaced between their header and their bytes", async () 
   writeFileSync(file, readFileSync(file)); // the same size, and nobody can tell what else
   utimesSync(file, 1, 1);
   using engine = new Engine({ device: "cpu", workers: 1 });
-  const targets = opened.blocks.flatMap((block) => {
-    const [hi, lo] = [engine.buffer("pinned", block.length * 2, "hi"), engine.buffer("host", block.length * 2, "lo")];
-    return block.tensors.map(({ name, offset, count }) => ({
-      name,
-      count,
-      hi: hi.range(offset * 2, count * 2),
-      lo: lo.range(offset * 2, count * 2),
-    }));
-  });
+  const targets = targetsOf(new Model(model, opened.config, opened.blocks, engine, "float32"));
   await expect(loadTensors(engine, opened, targets)).rejects.toThrow(
     new ModelError(`${file}: was changed while it was loaded; load the model again when nobody writes to it`),
   );

@@ -9,7 +9,7 @@ import { restoreCheckpoint, type Manifest } from "../../src/keep/checkpoint.ts";
 import { CheckpointError, ModelError } from "../../src/words/errors.ts";
 import { readSafetensors } from "../../src/io/safetensors.ts";
 import { loadTensors } from "../../src/io/tensors.ts";
-import { load, type Model } from "../../src/engine/model.ts";
+import { Model, load, targetsOf } from "../../src/engine/model.ts";
 import { openModel } from "../../src/models/open.ts";
 import { Engine } from "../../src/native/runtime.ts";
 import { Random } from "../../src/words/random.ts";
@@ -240,15 +240,7 @@ describe("a model directory", () => {
     const opened = openModel(copy);
     truncateSync(weights, 100_000);
     using engine = new Engine({ device: "cpu", workers: 2 });
-    const targets = opened.blocks.flatMap((block) => {
-      const [hi, lo] = [engine.buffer("pinned", block.length * 2, "hi"), engine.buffer("host", block.length * 2, "lo")];
-      return block.tensors.map(({ name, offset, count }) => ({
-        name,
-        count,
-        hi: hi.range(offset * 2, count * 2),
-        lo: lo.range(offset * 2, count * 2),
-      }));
-    });
+    const targets = targetsOf(new Model(copy, opened.config, opened.blocks, engine, "float32"));
     const held = engine.held();
     const message = await problem(() => loadTensors(engine, opened, targets));
     expect(message).toStartWith(

@@ -6,6 +6,7 @@ import type { DecoderConfig } from "../../src/models/config.ts";
 import type { Model } from "../../src/engine/model.ts";
 import type { Buffer } from "../../src/native/runtime.ts";
 import { Plan } from "../../src/plan/plan.ts";
+import { partsOf, stateName } from "../../src/state/format.ts";
 import type { Trainer, TrainerConfig } from "../../src/engine/trainer.ts";
 import { cumulative, type Draw } from "./tensors.ts";
 
@@ -69,10 +70,10 @@ export function plainConfig({ sequenceLength, passes, microBatches }: Rows): Tra
 export async function stateDigests(trainer: Trainer): Promise<Record<string, string>> {
   await trainer.drain();
   const digests: Record<string, string> = {};
-  for (const { name } of trainer.model.blocks)
-    for (const part of ["hi", "lo", "m", "v"]) {
-      const bytes = await bytesIn(trainer.session.buffers.get(`${name}.${part}`));
-      digests[`${name}.${part}`] = Bun.hash(bytes).toString(16);
+  for (const block of trainer.model.blocks)
+    for (const part of partsOf(trainer.shape.state, trainer.shape)) {
+      const name = stateName(block, part);
+      digests[name] = Bun.hash(await bytesIn(trainer.session.buffers.get(name))).toString(16);
     }
   return digests;
 }

@@ -7,8 +7,8 @@ import { openModelTensors } from "../../src/io/safetensors.ts";
 import { type DecoderConfig, parseDecoderConfig } from "../../src/models/config.ts";
 import { modelTypes } from "../../src/models/index.ts";
 import { openModel } from "../../src/models/open.ts";
-import { checkTensors, decayRuns, groupOf, parameterBlocks, parameterCount } from "../../src/models/parameters.ts";
-import { weightDecays } from "../../src/state/weight-decay.ts";
+import { checkTensors, groupOf, parameterBlocks, parameterCount } from "../../src/models/parameters.ts";
+import { decayRuns, weightDecays } from "../../src/state/weight-decay.ts";
 import { fixtures } from "../support/models.ts";
 
 function odd(modelType: string, tied: boolean): DecoderConfig {

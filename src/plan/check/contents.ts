@@ -5,6 +5,7 @@
 import { ByteMap, type Segment } from "./byte-map.ts";
 import type { StepShape } from "../../tiers/shape.ts";
 import type { ParameterBlock } from "../../models/parameters.ts";
+import { bytesEach, partsOf, stateName } from "../../state/format.ts";
 import { describeCommand, type Command, type Plan, type Range } from "../plan.ts";
 
 /** Elements of a block, beginning with element `at`, and how many bytes each takes here. */
@@ -52,25 +53,24 @@ export const partOf = ({ label }: Command): number => label.pass! * 1000 + label
 export const passOf = (part: number): number => Math.floor(part / 1000);
 export const partName = (part: number): string => `pass ${passOf(part)} micro-batch ${part % 1000}`;
 
-const stateParts = [
-  { part: "hi", elementBytes: 2 },
-  { part: "lo", elementBytes: 2 },
-  { part: "m", elementBytes: 4 },
-  { part: "v", elementBytes: 4 },
-] as const;
-
 export class Contents {
   #maps = new Map<string, ByteMap<Content>>();
-  #blocks: readonly ParameterBlock[];
+  /** Every part of every block's state, by the name of its buffer. */
+  #state: { name: string; block: ParameterBlock; elementBytes: number }[];
 
   /** Before the first step: parameters at version 0, and the factor of updates that are not clipped. */
-  constructor({ blocks }: StepShape) {
-    this.#blocks = blocks;
-    for (const block of blocks)
-      for (const { part, elementBytes } of stateParts) {
-        const weights: Weights = { kind: "weights", block, at: 0, elementBytes, version: 0, half: undefined };
-        this.#maps.set(`${block.name}.${part}`, new ByteMap<Content>(block.length * elementBytes, weights, shifted));
-      }
+  constructor({ blocks, state }: StepShape) {
+    this.#state = blocks.flatMap((block) =>
+      partsOf(state, { training: true }).map((part) => ({
+        name: stateName(block, part),
+        block,
+        elementBytes: bytesEach(part),
+      })),
+    );
+    for (const { name, block, elementBytes } of this.#state) {
+      const weights: Weights = { kind: "weights", block, at: 0, elementBytes, version: 0, half: undefined };
+      this.#maps.set(name, new ByteMap<Content>(block.length * elementBytes, weights, shifted));
+    }
     for (const [name, bytes] of [
       ["unit factor", 64],
       ["previous factors", 128],
@@ -80,13 +80,11 @@ export class Contents {
 
   /** Every stretch of parameters and moments, padding left out. */
   *state(): Generator<Segment<Content> & { name: string }> {
-    for (const block of this.#blocks)
-      for (const { part, elementBytes } of stateParts)
-        for (const { offset, count } of block.groups.values()) {
-          const name = `${block.name}.${part}`;
-          const [start, end] = [offset * elementBytes, (offset + count) * elementBytes];
-          for (const segment of this.#maps.get(name)!.read(start, end)) yield { name, ...segment };
-        }
+    for (const { name, block, elementBytes } of this.#state)
+      for (const { offset, count } of block.groups.values()) {
+        const [start, end] = [offset * elementBytes, (offset + count) * elementBytes];
+        for (const segment of this.#maps.get(name)!.read(start, end)) yield { name, ...segment };
+      }
   }
 
   read(range: Range): Segment<Content>[] {

@@ -17,6 +17,7 @@ import type { StepShape } from "../../tiers/shape.ts";
 import { bytesOf } from "../layout.ts";
 import { vectorsOffset, type ParameterBlock } from "../../models/parameters.ts";
 import type { Ops } from "../../native/abi.gen.ts";
+import { partsOf } from "../../state/format.ts";
 import { accesses, describeCommand, type Command, type Plan, type Range } from "../plan.ts";
 
 const weightFields = new Set(["weight", "bias", "qWeight", "kWeight"]);
@@ -384,7 +385,8 @@ export class Provenance {
       if (missing) this.#report(tied ? 7 : 5, command, `the gradient in ${gradient} ${missing}`);
     } else if (tied) this.#report(7, command, "updates a tied embedding without the head's gradient");
     const half = command.op === "adamw" ? undefined : command.op === "adamwRows" ? "rows" : "other rows";
-    for (const range of [args.hi, args.lo, args.m, args.v]) this.#updateRange(command, range, block, at, half);
+    for (const { name } of partsOf(this.shape.state, { training: true }))
+      this.#updateRange(command, args[name], block, at, half);
   }
 
   #updateRange(command: Command, range: Range, block: ParameterBlock, at: number, half: Weights["half"]): void {
