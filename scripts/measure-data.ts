@@ -5,8 +5,8 @@
 // cold, the file itself was just written, so the system has it in memory as far as it can.
 //
 // Beside it stands what as many workers reach that do nothing but encode, warm, the first chats of that file, already
-// rendered and sent to them: no reading, no parsing, no template, no labels, nothing stored. They encode with the tokenizer
-// library as it comes, and once more in Sluice's own way, which remembers words (src/data/text/word-encoder.ts).
+// rendered and sent to them: no reading, no parsing, no template, no labels, nothing stored. They encode with Hugging Face's
+// tokenizer library for JavaScript, and once more with Sluice's encoder, which remembers words (src/data/text/encoder.ts).
 //
 // The chats have the words of the project's own pages, which are few, so whoever remembers words soon knows all. With --words they
 // have so many made-up ones, of which the n-th is 1/n times as frequent as the first, as in a language: most new ones are rare.

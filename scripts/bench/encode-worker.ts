@@ -1,5 +1,5 @@
-// A worker that does nothing but encode, for measure-data.ts to compare with: the tokenizer library by itself, as it comes, or
-// Sluice's own way to ask it (src/data/text/tokenizer.ts), which remembers words.
+// A worker that does nothing but encode, for measure-data.ts to compare with: Hugging Face's tokenizer library for
+// JavaScript, or Sluice's encoder (src/data/text/encoder.ts), which remembers words.
 
 import { join } from "node:path";
 import { Tokenizer as Library } from "@huggingface/tokenizers";

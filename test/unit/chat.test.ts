@@ -43,7 +43,11 @@ for (const kind of ["qwen", "llama3", "spm"]) {
 async function withTemplate(source: string): Promise<{ tokenizer: Tokenizer; template: ChatTemplate }> {
   const directory = join(fixtures, "tokenizer-qwen");
   const json = await Bun.file(join(directory, "tokenizer.json")).json();
-  const tokenizer = new Tokenizer(directory, json, { eos_token: "<|im_end|>" }, source);
+  const tokenizer = new Tokenizer(directory, {
+    tokenizer: json,
+    config: { eos_token: "<|im_end|>" },
+    templates: { default: source },
+  });
   return { tokenizer, template: new ChatTemplate(tokenizer) };
 }
 

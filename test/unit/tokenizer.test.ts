@@ -119,7 +119,7 @@ describe("a directory that is not whole", async () => {
       name: "unknown decoder",
       files: { "tokenizer.json": JSON.stringify({ ...JSON.parse(good), decoder: { type: "Morse" } }) },
       message: (dir) =>
-        `${dir}/tokenizer.json: cannot be used (Unknown Decoder type: Morse); Sluice reads fast tokenizers`,
+        `${dir}/tokenizer.json: has the decoder Morse; Sluice does not do that as Hugging Face's library does, and gives no other ids`,
     },
     {
       name: "a special token of another model",

@@ -7,6 +7,9 @@ import type { EncodeOptions } from "../text/encode.ts";
 import type { FoundSource } from "../read/source.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
 
+/** Raised when the same tokenizer and template give other ids than before: stored tokens are made anew. */
+const ENCODING_VERSION = 2;
+
 /** What tokens depend on besides files and tokenizer; `version` changes when the same input would give other files. */
 export interface KeyOptions extends EncodeOptions {
   version: number | string;
@@ -23,6 +26,7 @@ export async function storeKey(
   const { version, sequenceLength, loss, maxBadLines = 0 } = options;
   const parts = {
     version,
+    encoding: ENCODING_VERSION,
     tokenizer: await tokenizerKey(tokenizer),
     settings: { sequenceLength, loss, maxBadLines },
     sources: sources.map(({ files, weight, split, limit }) => ({
@@ -38,11 +42,14 @@ export async function storeKey(
   return sha256(JSON.stringify(parts));
 }
 
-/** What a tokenizer and its chat template depend on. */
+/** What a tokenizer and its chat templates depend on. */
 export async function tokenizerKey(tokenizer: Tokenizer): Promise<string[]> {
-  const names = ["tokenizer.json", "tokenizer_config.json"];
-  const files = names.map((name) => Bun.file(join(tokenizer.directory, name)).text());
-  return [...(await Promise.all(files)), tokenizer.chatTemplate ?? ""].map(sha256);
+  const names = ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"];
+  const texts = names.map(async (name) => {
+    const file = Bun.file(join(tokenizer.directory, name));
+    return (await file.exists()) ? await file.text() : "";
+  });
+  return [...(await Promise.all(texts)), JSON.stringify(tokenizer.chatTemplates)].map(sha256);
 }
 
 export function sha256(text: string): string {

@@ -159,33 +159,10 @@ export function learnedTurns(messages: Message[], loss: Exclude<ChatLoss, "all">
 
 /** The ids of a text and, from the places where turns start and end by turns, which tokens count. */
 function encodeTurns(tokenizer: Tokenizer, text: string, cuts: number[]): EncodedDocument {
-  const ids = tokenizer.encode(text, { special: false });
+  const { ids, before: bounds } = tokenizer.encodeWithPlaces(text, cuts);
   const counted = ids.map(() => false);
-  const bounds = tokensBefore(tokenizer, text, ids, cuts);
   for (let i = 0; i < bounds.length; i += 2) counted.fill(true, bounds[i], bounds[i + 1]);
   return { ids, counted };
-}
-
-/** How many of a text's tokens lie wholly before each of some places in it. */
-function tokensBefore(tokenizer: Tokenizer, text: string, ids: number[], cuts: number[]): number[] {
-  // Usually a special token stands a few letters before each place, and what follows one does not depend on what is
-  // before it: the few letters are tokenised again, to see where they tokenise differently, and the long text is not.
-  const special = tokenizer.addedTokens(text, ids);
-  const last = cuts.map((cut) => special?.findLast(({ at }) => at < cut));
-  if (last.every((token) => token !== undefined))
-    return last.map(({ at, index }, i) => {
-      const before = tokenizer.encodeOften(text.slice(at, cuts[i]));
-      return index + commonPrefix(before, ids.slice(index, index + before.length));
-    });
-  // Without any, the pieces between the places often tokenise as they do inside the whole.
-  const ends = [...cuts, text.length];
-  const pieces = ends.map((end, i) => tokenizer.encode(text.slice(ends[i - 1] ?? 0, end), { special: false }));
-  if (Bun.deepEquals(pieces.flat(), ids)) {
-    let total = 0;
-    return cuts.map((_, i) => (total += pieces[i]!.length));
-  }
-  // Otherwise a token may reach across a place: it is where the text before that place tokenises differently.
-  return cuts.map((cut) => commonPrefix(ids, tokenizer.encode(text.slice(0, cut), { special: false })));
 }
 
 /** How many elements two lists share at their beginnings. */

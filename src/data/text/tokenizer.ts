@@ -1,20 +1,15 @@
-// A model directory's tokenizer: text to token ids and back, the special tokens by name, and the source of the chat
-// template. `tokenizer.json` decides what is encoded, the begin-of-text token included; `tokenizer_config.json` names the
-// special tokens. The work is done by @huggingface/tokenizers, which agrees with the Rust library on every text tried
-// (test/unit/tokenizer.test.ts); where the two differ when decoding, the difference is repaired here.
+// A model directory's tokenizer: text to token ids and back, the special tokens by name, and the sources of its chat
+// templates. Its ids are those of Hugging Face's transformers; a tokenizer of which that is not known is refused by name.
+// token-facts.ts reads the files, encoder.ts and decoder.ts do the work.
 
-import { existsSync } from "node:fs";
 import { join } from "node:path";
-import type { Tokenizer as Engine } from "@huggingface/tokenizers";
 import { ModelError } from "../../words/errors.ts";
 import { formatValue } from "../../words/format.ts";
-import { explainFileError } from "../../io/atomic.ts";
-import { WordEncoder } from "./word-encoder.ts";
-
-/** Loaded with the first tokenizer: importing Sluice does not wait for it. */
-const library = () => require("@huggingface/tokenizers") as typeof import("@huggingface/tokenizers");
-
-type Json = Record<string, unknown>;
+import { decoderOf, type Decode } from "./decoder.ts";
+import { TextEncoder } from "./encoder.ts";
+import { LimitError, type Step } from "./normalize.ts";
+import { UnsupportedError } from "./pattern.ts";
+import { readTokenFiles, tokenFacts, type Json, type TokenFacts, type TokenFiles } from "./token-facts.ts";
 
 export class Tokenizer {
   readonly directory: string;
@@ -25,90 +20,115 @@ export class Tokenizer {
   readonly padId: number | undefined;
   /** One more than the largest id that `encode` can give. */
   readonly vocabularySize: number;
-  /** The source of the chat template, if the directory has one. */
-  readonly chatTemplate: string | undefined;
-  readonly #engine: Engine;
-  /** Does the same as the engine, and faster; undefined where that is not known to be so. */
-  readonly #words: WordEncoder | undefined;
-  /** Added tokens such as `<|im_end|>`: they part a text before anything else happens to it. */
-  readonly #added: { ids: Set<number>; pattern: RegExp | undefined };
-  readonly #often = new Map<string, number[]>();
+  /** The sources of the chat templates by name. */
+  readonly chatTemplates: Readonly<Record<string, string>>;
+  readonly #encoder: TextEncoder;
+  readonly #decode: Decode;
+  /** Texts of ids. */
+  readonly #texts = new Map<number, string>();
+  readonly #special = new Set<number>();
 
-  constructor(directory: string, tokenizerJson: Json, config: Json, chatTemplate: string | undefined) {
+  /** Use `loadTokenizer`. */
+  constructor(directory: string, files: TokenFiles) {
     this.directory = directory;
-    this.chatTemplate = chatTemplate;
-    // Without a list of added tokens the library fails on `undefined`; the format says that it may be absent.
-    const { Tokenizer: Engine } = library();
-    this.#engine = new Engine({ ...tokenizerJson, added_tokens: tokenizerJson["added_tokens"] ?? [] }, config);
-    repairByteFallback(this.#engine.decoder);
-    this.specialTokens = specialTokens(config);
-    this.bosId = this.#idOf("bos_token");
-    this.eosId = this.#idOf("eos_token");
-    this.padId = this.#idOf("pad_token");
-    let largest = 0;
-    for (const id of this.#engine.get_vocab(true).values()) largest = Math.max(largest, id);
+    const facts = tokenFacts(files);
+    this.chatTemplates = facts.templates;
+    this.specialTokens = facts.special;
+    const damaged = vocabularyProblem(files.tokenizer);
+    if (damaged !== undefined) throw this.#unusable(damaged);
+    try {
+      this.#encoder = new TextEncoder(files.tokenizer as Step);
+      this.#decode = decoderOf(files.tokenizer["decoder"] as Step | null | undefined);
+      this.#add(facts);
+    } catch (error) {
+      throw this.#explained(error);
+    }
+    for (const [text, id] of this.#encoder.vocabulary) this.#texts.set(id, text);
+    for (const [id, token] of this.#encoder.added.tokens) {
+      this.#texts.set(id, this.#encoder.shown(token));
+      if (this.#encoder.added.isSpecial(token.content)) this.#special.add(id);
+    }
+    const idOf = (name: string) => this.#encoder.added.idOf(facts.special[name] ?? "");
+    this.bosId = idOf("bos_token");
+    this.eosId = idOf("eos_token");
+    this.padId = idOf("pad_token");
+    let largest = -1;
+    for (const id of this.#texts.keys()) largest = Math.max(largest, id);
     this.vocabularySize = largest + 1;
-    const added = (tokenizerJson["added_tokens"] ?? []) as { id: number; content: string }[];
-    const longestFirst = added.map(({ content }) => content).sort((a, b) => b.length - a.length);
-    const escaped = longestFirst.map((content) => content.replace(/[\\^$.*+?()[\]{}|]/g, "\\$&"));
-    const pattern = escaped.length > 0 ? escaped.join("|") : undefined;
-    this.#added = {
-      ids: new Set(added.map(({ id }) => id)),
-      pattern: pattern === undefined ? undefined : new RegExp(pattern, "g"),
-    };
-    this.#words = WordEncoder.of(this.#engine, tokenizerJson, config, { added: pattern });
   }
 
-  /** Ids of a text; with `special`, also the tokens that the model expects around a text, such as begin-of-text. */
-  encode(text: string, { special }: { special: boolean }): number[] {
-    let ids: number[];
-    try {
-      const known = this.#words?.encode(text, { special });
-      if (known) return known;
-      ids = this.#engine.encode(text, { add_special_tokens: special }).ids;
-    } catch (cause) {
-      throw unusable(this.directory, `cannot encode ${formatValue(text)}`, cause);
+  /** Makes the added tokens findable, with the ids that the files say they have. */
+  #add({ added, others, ids, special, splits }: TokenFacts): void {
+    const { added: vocabulary } = this.#encoder;
+    const known = new Set([...added, ...others].map(({ content }) => content));
+    for (const name of ["bos_token", "eos_token"]) {
+      const token = special[name];
+      if (token !== undefined && !ids.has(token) && vocabulary.idOf(token) === undefined)
+        throw new ModelError(
+          `${join(this.directory, "tokenizer_config.json")}: ${name} is ${JSON.stringify(token)}, which tokenizer.json does not have; ` +
+            `use the two files of the same model`,
+        );
     }
-    // The library gives nothing for a symbol that the vocabulary lacks, and whatever stands there for one that it has.
-    for (const id of ids)
-      if (!Number.isInteger(id) || id < 0)
-        throw unusable(this.directory, `has no token id for a part of ${formatValue(text)}`);
-    return ids;
+    vocabulary.add(added);
+    vocabulary.add(others);
+    for (const [content, { id, file }] of ids) {
+      const given = vocabulary.idOf(content);
+      if (known.has(content) && given !== id)
+        throw new ModelError(
+          `${join(this.directory, file)}: says that ${JSON.stringify(content)} has the id ${id}, but behind the other tokens it gets ${given}; copy the tokenizer's files from the original model again`,
+        );
+    }
+    this.#encoder.settle({ splits });
+  }
+
+  /** The source of the usual chat template, if the directory has one. */
+  get chatTemplate(): string | undefined {
+    return this.chatTemplates["default"];
+  }
+
+  /** The source of the template for conversations with tools, if that is another. */
+  get toolTemplate(): string | undefined {
+    return this.chatTemplates["tool_use"];
   }
 
   /**
-   * The added tokens of a text and of its ids, in order: each one's place in the text, and its number among the ids.
-   * Undefined if there are none, or if the text does not show which they are.
+   * Ids of a text; with `special`, also the tokens that the model expects around a text, such as begin-of-text, which a
+   * text that has them already does not get twice.
    */
-  addedTokens(text: string, ids: readonly number[]): { at: number; index: number }[] | undefined {
-    const { pattern, ids: added } = this.#added;
-    const places = pattern ? Array.from(text.matchAll(pattern), ({ index }) => index) : [];
-    const indices: number[] = [];
-    for (let index = 0; index < ids.length; index++) if (added.has(ids[index]!)) indices.push(index);
-    if (places.length === 0 || places.length !== indices.length) return undefined;
-    return places.map((at, i) => ({ at, index: indices[i]! }));
+  encode(text: string, { special }: { special: boolean }): number[] {
+    return this.#guarded(text, () => {
+      const ids = this.#encoder.encode(text, { special: false });
+      if (!special) return ids;
+      const { before, after } = this.#encoder.around;
+      const begins = before.every((id, i) => ids[i] === id);
+      const ends = after.every((id, i) => ids[ids.length - after.length + i] === id);
+      return [...(begins ? [] : before), ...ids, ...(ends ? [] : after)];
+    });
   }
 
-  /** Ids of a few letters that come again and again, such as what begins an answer. They are remembered. */
-  encodeOften(text: string): number[] {
-    let ids = this.#often.get(text);
-    if (ids === undefined) {
-      ids = this.encode(text, { special: false });
-      if (this.#often.size < 1000 && text.length < 100) this.#often.set(text, ids);
-    }
-    return ids;
+  /** Ids of a text without special tokens, and how many of them end at or before each of some places in it, in order. */
+  encodeWithPlaces(text: string, places: readonly number[]): { ids: number[]; before: number[] } {
+    return this.#guarded(text, () => this.#encoder.encodeWithPlaces(text, places));
+  }
+
+  /** Whether an id is an added token's, such as `<|im_end|>`. */
+  isAdded(id: number): boolean {
+    return this.#encoder.added.tokens.has(id);
+  }
+
+  /** The token of an id, as the vocabulary writes it. */
+  tokenOf(id: number): string | undefined {
+    return this.#texts.get(id);
   }
 
   /** The text of some ids. Ids without a token, which a padded embedding may produce, are left out. */
   decode(ids: Iterable<number>, { skipSpecial }: { skipSpecial: boolean }): string {
-    const known = Array.from(ids).filter((id) => this.#engine.id_to_token(id) !== undefined);
-    if (known.length === 0) return ""; // the library refuses an empty list
-    try {
-      // The clean-up of spaces before punctuation is for WordPiece; here it would change the text.
-      return this.#engine.decode(known, { skip_special_tokens: skipSpecial, clean_up_tokenization_spaces: false });
-    } catch (cause) {
-      throw unusable(this.directory, `cannot decode ${formatValue(known)}`, cause);
+    const tokens: string[] = [];
+    for (const id of ids) {
+      const text = this.#texts.get(id);
+      if (text !== undefined && !(skipSpecial && this.#special.has(id))) tokens.push(text);
     }
+    return this.#decode(tokens).join("");
   }
 
   [Bun.inspect.custom](): string {
@@ -116,51 +136,51 @@ export class Tokenizer {
     return `Tokenizer(${this.vocabularySize} tokens${special ? `, ${special}` : ""})`;
   }
 
-  #idOf(name: string): number | undefined {
-    const token = this.specialTokens[name];
-    if (token === undefined) return undefined;
-    const id = this.#engine.token_to_id(token);
-    if (id !== undefined) return id;
-    throw new ModelError(
-      `${join(this.directory, "tokenizer_config.json")}: ${name} is ${JSON.stringify(token)}, which tokenizer.json does not have; ` +
-        `use the two files of the same model`,
+  /** What `work` makes of a text, within limits. */
+  #guarded<T>(text: string, work: () => T): T {
+    const started = performance.now();
+    try {
+      const made = work();
+      // A pattern that goes back and forth is cut off by the engine, unmatched; ten seconds are no sane pattern's.
+      const seconds = (performance.now() - started) / 1000;
+      if (seconds > 10 + text.length / 1e5)
+        throw new LimitError(`takes ${seconds.toFixed(0)} s for a text of ${text.length} letters`);
+      return made;
+    } catch (error) {
+      throw this.#explained(error);
+    }
+  }
+
+  #explained(error: unknown): unknown {
+    const path = join(this.directory, "tokenizer.json");
+    if (error instanceof LimitError)
+      return new ModelError(`${path}: ${error.message}; use the tokenizer of a model you trust`);
+    if (error instanceof UnsupportedError)
+      return new ModelError(
+        `${path}: has ${error.message}; Sluice does not do that as Hugging Face's library does, and gives no other ids`,
+      );
+    return error instanceof ModelError ? error : this.#unusable(`cannot be used (${(error as Error).message})`);
+  }
+
+  #unusable(problem: string): ModelError {
+    return new ModelError(
+      `${join(this.directory, "tokenizer.json")}: ${problem}; copy the file from the original model again`,
     );
   }
 }
 
-/** Read `tokenizer.json`, `tokenizer_config.json` and, if there is one, `chat_template.jinja`. */
+/** Reads a directory's `tokenizer.json` and what stands beside it (token-facts.ts). */
 export async function loadTokenizer(directory: string): Promise<Tokenizer> {
-  const tokenizerJson = await readJson(directory, "tokenizer.json");
-  if (tokenizerJson["model"] === null || typeof tokenizerJson["model"] !== "object")
-    throw unusable(directory, `has no "model"`);
-  const wrong = vocabularyProblem(tokenizerJson);
-  if (wrong !== undefined) throw unusable(directory, wrong);
-  const config = await readJson(directory, "tokenizer_config.json");
-  const templatePath = join(directory, "chat_template.jinja");
-  const template = existsSync(templatePath) ? await readText(templatePath) : templateOf(config);
-  try {
-    return new Tokenizer(directory, tokenizerJson, config, template);
-  } catch (error) {
-    if (error instanceof ModelError) throw error;
-    const reason = error instanceof Error ? error.message : String(error);
-    throw new ModelError(
-      `${join(directory, "tokenizer.json")}: cannot be used (${reason}); Sluice reads fast tokenizers`,
-    );
-  }
-}
-
-function unusable(directory: string, problem: string, cause?: unknown): ModelError {
-  const reason = cause instanceof Error ? ` (${cause.message})` : "";
-  const path = join(directory, "tokenizer.json");
-  return new ModelError(`${path}: ${problem}${reason}; copy the file from the original model again`);
+  return new Tokenizer(directory, await readTokenFiles(directory));
 }
 
 /** Ids index tables in memory; published vocabularies have a quarter of a million. */
 const idsMax = 2 ** 24;
 
-/** What is wrong with the ids, which the library believes as they are. */
+/** What is wrong with tokens and ids, which are believed from here on. */
 function vocabularyProblem({ model, added_tokens: added = [] }: Json): string | undefined {
   const isId = (id: unknown): boolean => Number.isInteger(id) && (id as number) >= 0 && (id as number) < idsMax;
+  if (model === null || typeof model !== "object") return `has no "model"`;
   const { vocab } = model as Json;
   if (Array.isArray(vocab)) {
     const isPiece = (piece: unknown) =>
@@ -176,75 +196,4 @@ function vocabularyProblem({ model, added_tokens: added = [] }: Json): string | 
     (token) => typeof token?.["content"] !== "string" || token["content"] === "" || !isId(token["id"]),
   );
   return badToken === undefined ? undefined : `added_tokens holds ${formatValue(badToken)}, which is no token`;
-}
-
-async function readJson(directory: string, name: string): Promise<Json> {
-  const path = join(directory, name);
-  if (!existsSync(path)) {
-    const sentencePiece = name === "tokenizer.json" && existsSync(join(directory, "tokenizer.model"));
-    throw new ModelError(
-      sentencePiece
-        ? `${path} is missing and tokenizer.model alone cannot be read; save the model's fast tokenizer with transformers`
-        : `${path} is missing; copy it from the original model`,
-    );
-  }
-  const text = await readText(path);
-  let value: unknown;
-  try {
-    value = JSON.parse(text);
-  } catch (error) {
-    throw new ModelError(
-      `${path}: not valid JSON (${(error as Error).message}); copy it from the original model again`,
-    );
-  }
-  if (value === null || typeof value !== "object" || Array.isArray(value))
-    throw new ModelError(`${path}: not a JSON object; copy it from the original model again`);
-  return value as Json;
-}
-
-async function readText(path: string): Promise<string> {
-  try {
-    return await Bun.file(path).text();
-  } catch (cause) {
-    throw new ModelError(`${path}: ${explainFileError(cause, "read")}`);
-  }
-}
-
-/** Special tokens are written as text or as objects with `content`. */
-function specialTokens(config: Json): Record<string, string> {
-  const tokens: Record<string, string> = {};
-  for (const [key, value] of Object.entries(config)) {
-    if (!key.endsWith("_token")) continue;
-    const content = value !== null && typeof value === "object" ? (value as Json)["content"] : value;
-    if (typeof content === "string") tokens[key] = content;
-  }
-  return tokens;
-}
-
-/** The template inside tokenizer_config.json: a text, or several by name, of which "default" is for chats. */
-function templateOf(config: Json): string | undefined {
-  const template = config["chat_template"];
-  if (typeof template === "string") return template;
-  if (!Array.isArray(template)) return undefined;
-  return (template as { name: string; template: string }[]).find(({ name }) => name === "default")?.template;
-}
-
-/**
- * Byte tokens such as <0xEF> decode as UTF-8 text. The library uses a TextDecoder that swallows a byte order mark and
- * writes one replacement character for several invalid bytes; the Rust library keeps the mark and, when the bytes of a
- * run are not UTF-8, writes one replacement character for each.
- */
-function repairByteFallback(decoder: unknown): void {
-  const { ByteFallbackDecoder, SequenceDecoder } = library();
-  if (decoder instanceof SequenceDecoder) for (const inner of decoder.decoders) repairByteFallback(inner);
-  if (!(decoder instanceof ByteFallbackDecoder)) return;
-  const strict = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
-  const decode = (bytes: Uint8Array): string => {
-    try {
-      return strict.decode(bytes);
-    } catch {
-      return "\ufffd".repeat(bytes.length);
-    }
-  };
-  Object.assign(decoder, { text_decoder: { decode } });
 }
