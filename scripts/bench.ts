@@ -1,73 +1,77 @@
-// bun run bench --shape NAME --batch 4,8 [options]   seconds per training step, and what bounds them
-// bun run bench [--ops] [--only gemm,adamw,...]      rates of single ops, and the floors they have to meet
+// bun run bench --shape NAME --batchSize 4,8 [options]   seconds per training step, and what bounds them
+// bun run bench [--ops] [--only gemm,adamw,...]          rates of single ops, and the floors they have to meet
 //
 // Everything runs through plans on an engine, so what is measured is what is used. Nothing here passes or fails: figures of
 // a machine that others use mean little, and the last line says how much they did. `--help` lists the options.
 
-import { availableParallelism } from "node:os";
-import { parseArgs, styleText } from "node:util";
-import { defaultDtype, dtypeProblem } from "../src/run/config.ts";
-import { ConfigError, SluiceError } from "../src/words/errors.ts";
-import { formatBytes, formatCount, formatDuration } from "../src/words/format.ts";
+import { styleText } from "node:util";
+import { takeOwn, whole } from "../src/cli/command.ts";
 import { run } from "../src/cli/main.ts";
+import { trainConfig } from "../src/cli/train.ts";
 import { deviceKinds, type DeviceKind } from "../src/native/abi.gen.ts";
 import { Engine } from "../src/native/runtime.ts";
-import { deviceMemoryOf, one, shapeHelp, shapeOptions, trainerConfigOf, whole } from "./bench/flags.ts";
+import { parseConfig, type Config } from "../src/run/config.ts";
+import { ConfigError, SluiceError } from "../src/words/errors.ts";
+import { formatBytes, formatCount, formatDuration } from "../src/words/format.ts";
 import { conditions, cpuHasBfloat16, watchOthers } from "./bench/machine.ts";
 import { groups, measureOps, type Group } from "./bench/ops.ts";
 import { Bench, type Rate } from "./bench/rates.ts";
 import { measureStep, randomModel, shapeNamed, shapeNames, type StepRate } from "./bench/step.ts";
 
-const help = `bun run bench --shape NAME --batch ROWS[,ROWS...] [options]
+const help = `bun run bench --shape NAME --batchSize ROWS[,ROWS...] [options] [--KEY VALUE ...]
 bun run bench [--ops] [--only GROUP,...] [options]
 
+Takes the config's own keys, such as these:
   --device NAME             ${Object.keys(deviceKinds).slice(1).join(", ")}                                [cpu]
   --dtype NAME              float32 or bfloat16                           [bfloat16 on GPUs, float32 on the CPU]
   --workers N               host threads                                  [as many as there are cores]
-  --json FILE               writes everything that was measured, and under which conditions
+  --deviceMemory SIZE       the most that the process may take of it      [all]
+  --sequenceLength TOKENS   tokens of a row, one document each            [1024]
+  --maxGradNorm VALUE       clip by the exact global norm                 [null: never]
+  --window.residentBlocks N|all, --window.keepBlocks, --window.keep, --window.slots, --window.boundary,
+  --window.ring             what lives where; what is not given is fitted to a GPU, as in training
 
 Steps of a model with random weights, one after the other for each batch size:
   --shape NAME              ${shapeNames.join(", ")}
-  --batch ROWS,...          rows of one step                              [4]
+  --batchSize ROWS,...      rows of one step                              [4]
   --steps N                 steps to measure                              [4]
   --warmup N                steps before them; long steps need one        [2]
-  --resident-only           forward and backward alone, everything on the device
+  --residentOnly            forward and backward alone, everything on the device
   --trace FILE              commands of three steps, for Perfetto or chrome://tracing (several batch sizes: FILE.ROWS)
-${shapeHelp}
 
 Single ops:
   --ops                     all of them
-  --only GROUP,...          ${groups.join(", ")}`;
+  --only GROUP,...          ${groups.join(", ")}
+
+  --json FILE               writes everything that was measured, and under which conditions`;
 
 const options = {
-  ops: { type: "boolean", default: false },
+  ops: { type: "boolean" },
   only: { type: "string" },
   shape: { type: "string" },
-  batch: { type: "string", default: "4" },
-  steps: { type: "string", default: "4" },
-  warmup: { type: "string", default: "2" },
-  "resident-only": { type: "boolean", default: false },
+  batchSize: { type: "string" },
+  steps: { type: "string" },
+  warmup: { type: "string" },
+  residentOnly: { type: "boolean" },
   trace: { type: "string" },
-  device: { type: "string", default: "cpu" },
-  dtype: { type: "string" },
-  workers: { type: "string" },
   json: { type: "string" },
-  help: { type: "boolean", default: false },
-  ...shapeOptions,
+  help: { type: "boolean" },
 } as const;
 
-const parse = () => parseArgs({ options }).values;
-type Values = ReturnType<typeof parse>;
+type Own = ReturnType<typeof takeOwn<typeof options>>["own"];
 
 async function bench(): Promise<void> {
-  const values = parse();
-  if (values.help) return console.log(help);
-  const device = one(values, "device", ["cpu", "cuda", "hip"] as const);
-  const workers = values.workers === undefined ? availableParallelism() : whole(values, "workers", 1);
-  const wanted = wantedGroups(values.only);
-  const batches = values.shape === undefined ? [] : batchesOf(values);
-  const deviceBytesMax = deviceMemoryOf(values);
-  using engine = new Engine({ device, workers, ...(deviceBytesMax === undefined ? {} : { deviceBytesMax }) });
+  const { own, rest } = takeOwn(process.argv.slice(2), options);
+  if (own.help) return console.log(help);
+  const wanted = wantedGroups(own.only);
+  if (own.shape !== undefined) shapeNamed(own.shape);
+  const configs = await Promise.all(batchSizes(own).map((rows) => configOf(rest, rows)));
+  const { device, workers, deviceMemory } = configs[0]!;
+  using engine = new Engine({
+    device,
+    workers,
+    ...(deviceMemory === undefined ? {} : { deviceBytesMax: deviceMemory }),
+  });
   const where = conditions({ workers, device, ...(device === "cpu" ? {} : { gpu: engine.deviceInfo() }) });
   const { date, commit, cpu, cores, gpu } = where;
   console.log(
@@ -75,13 +79,20 @@ async function bench(): Promise<void> {
   );
 
   const others = watchOthers();
-  const rates = values.ops || batches.length === 0 ? await benchOps(engine, wanted) : [];
-  const steps = batches.length > 0 ? await benchSteps(engine, values, batches) : [];
+  const rates = own.ops || own.shape === undefined ? await benchOps(engine, wanted) : [];
+  const steps = own.shape === undefined ? [] : await benchSteps(engine, own, own.shape, configs);
   const othersShare = others();
   if (othersShare !== undefined) printOthers(othersShare);
-  if (values.json !== undefined)
-    await Bun.write(values.json, JSON.stringify({ ...where, othersShare, rates, steps }, null, 2) + "\n");
+  if (own.json !== undefined)
+    await Bun.write(own.json, JSON.stringify({ ...where, othersShare, rates, steps }, null, 2) + "\n");
 }
+
+const batchSizes = ({ batchSize = "4" }: Own): number[] =>
+  batchSize.split(",").map((rows) => whole("--batchSize", rows, 1));
+
+/** The config of a step of so many full rows: the run's own, but for clipping, which costs time of its own. */
+const configOf = async (rest: readonly string[], batchSize: number): Promise<Config> =>
+  parseConfig(await trainConfig(rest, { model: "-", data: "-", output: "-", batchSize, maxGradNorm: null }));
 
 function wantedGroups(only: string | undefined): readonly Group[] {
   if (only === undefined) return groups;
@@ -122,37 +133,26 @@ function printFloors(device: DeviceKind, rates: readonly Rate[]): void {
 
 // ---- steps ----------------------------------------------------------------------------------------------------------
 
-function batchesOf(values: Values): number[] {
-  return values.batch.split(",").map((batch) => whole({ batch }, "batch", 1));
-}
-
-async function benchSteps(engine: Engine, values: Values, batches: readonly number[]): Promise<StepRate[]> {
-  const shape = values.shape!;
-  const { device } = engine;
-  const config = shapeNamed(shape);
-  const dtype =
-    values.dtype === undefined ? defaultDtype(device) : one(values, "dtype", ["float32", "bfloat16"] as const);
-  const problem = dtypeProblem(device, dtype);
-  if (problem) throw new ConfigError(problem);
+async function benchSteps(engine: Engine, own: Own, shape: string, configs: readonly Config[]): Promise<StepRate[]> {
   const settings = {
     shape,
-    steps: whole(values, "steps", 1),
-    warmUp: whole(values, "warmup", 0),
-    residentOnly: values["resident-only"],
+    steps: whole("--steps", own.steps ?? "4", 1),
+    warmUp: whole("--warmup", own.warmup ?? "2", 0),
+    residentOnly: own.residentOnly === true,
   };
-  const configs = batches.map((rows) => trainerConfigOf(values, config, rows));
-  const model = await randomModel(engine, shape, dtype);
+  const model = await randomModel(engine, shape, configs[0]!.dtype);
   const rates: StepRate[] = [];
-  for (const [index, rows] of batches.entries()) {
+  for (const config of configs) {
+    const { batchSize: rows } = config;
     try {
-      const trace = values.trace !== undefined;
-      const { events, ...rate } = await measureStep(model, configs[index]!, { ...settings, trace });
+      const trace = own.trace !== undefined;
+      const { events, ...rate } = await measureStep(model, config, { ...settings, trace });
       rates.push(rate);
       printStep(rate);
-      const file = batches.length > 1 ? `${values.trace}.${rows}` : values.trace!;
+      const file = configs.length > 1 ? `${own.trace}.${rows}` : own.trace!;
       if (trace) await Bun.write(file, JSON.stringify({ traceEvents: events }));
     } catch (error) {
-      if (!(error instanceof SluiceError) || batches.length === 1) throw error;
+      if (!(error instanceof SluiceError) || configs.length === 1) throw error;
       console.error(`${shape}, ${rows} rows: ${error.message}`); // the other batch sizes may fit
       process.exitCode = 1;
     }

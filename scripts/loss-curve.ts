@@ -4,19 +4,19 @@
 // weights on the same tokens in the same order (scripts/reference/loss_curve.py: bf16 model, float32 master AdamW), and
 // compares the losses step by step. Exit code 1 when they are further apart than one percent at any step from the tenth on.
 //
-//   --batch ROWS --seq TOKENS     of a step                        [4, 1024]
-//   --learning-rate RATE          after ten steps of warm-up       [1e-4]
-//   --dtype NAME                  ours; PyTorch's is always bf16   [the device's own]
+//   --batchSize, --sequenceLength, --optimizer.learningRate (after ten steps of warm-up), --dtype (ours; PyTorch's is always
+//   bf16) and every other key of the config    [4 rows of 1024 tokens, 1e-4, the device's own]
 //   --output DIR                  weights, tokens and both curves  [build/loss-curve]
 //   --python PATH                 one that has torch and transformers; "none" leaves its half out  [python3]
 
+import { clippingOf } from "../src/tiers/shape.ts";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
-import { availableParallelism } from "node:os";
 import { join } from "node:path";
-import { parseArgs } from "node:util";
-import { clippingOf, defaultDtype, dtypeProblem } from "../src/run/config.ts";
+import { takeOwn, whole } from "../src/cli/command.ts";
+import { trainConfig } from "../src/cli/train.ts";
+import { parseConfig, type Config } from "../src/run/config.ts";
 import type { StepBatch } from "../src/data/batches.ts";
-import { ConfigError, SluiceError } from "../src/words/errors.ts";
+import { SluiceError } from "../src/words/errors.ts";
 import { exportModel } from "../src/keep/export.ts";
 import { run } from "../src/cli/main.ts";
 import { Model } from "../src/engine/model.ts";
@@ -24,20 +24,14 @@ import { readDecoderConfig, type DecoderConfig } from "../src/models/config.ts";
 import { parameterBlocks } from "../src/models/parameters.ts";
 import { Engine } from "../src/native/runtime.ts";
 import { rehearsedBatch } from "../src/predict/rehearsal.ts";
-import { Trainer, type TrainerConfig } from "../src/engine/trainer.ts";
-import { one, whole } from "./bench/flags.ts";
+import { Trainer } from "../src/engine/trainer.ts";
 import { fillWeights, shapeNamed } from "./bench/step.ts";
 
 const options = {
-  device: { type: "string", default: "cpu" },
-  dtype: { type: "string" },
-  shape: { type: "string", default: "qwen3-0.6b" },
-  steps: { type: "string", default: "50" },
-  batch: { type: "string", default: "4" },
-  seq: { type: "string", default: "1024" },
-  "learning-rate": { type: "string", default: "1e-4" },
+  shape: { type: "string" },
+  steps: { type: "string" },
   output: { type: "string" },
-  python: { type: "string", default: "python3" },
+  python: { type: "string" },
 } as const;
 
 const root = join(import.meta.dir, "..");
@@ -47,31 +41,28 @@ const comparedFrom = 10;
 const limit = 0.01;
 
 async function main(): Promise<void> {
-  const { values } = parseArgs({ options });
-  const device = one(values, "device", ["cpu", "cuda", "hip"] as const);
-  const dtype =
-    values.dtype === undefined ? defaultDtype(device) : one(values, "dtype", ["float32", "bfloat16"] as const);
-  const problem = dtypeProblem(device, dtype);
-  if (problem) throw new ConfigError(problem);
-  const [steps, rows, sequence] = [whole(values, "steps", 1), whole(values, "batch", 1), whole(values, "seq", 2)];
-  const rate = Number(values["learning-rate"]);
-  if (!(rate > 0)) throw new ConfigError(`--learning-rate must be a number > 0 (was "${values["learning-rate"]}")`);
-  const output = values.output ?? join(root, "build/loss-curve");
+  const { own, rest } = takeOwn(process.argv.slice(2), options);
+  const steps = whole("--steps", own.steps ?? "50", 1);
+  const training = await configOf(rest);
+  const { device, dtype, workers, batchSize: rows, sequenceLength: sequence, optimizer } = training;
+  const output = own.output ?? join(root, "build/loss-curve");
   mkdirSync(output, { recursive: true });
 
-  const config = writeConfig(values.shape, output);
+  const config = writeConfig(own.shape ?? "qwen3-0.6b", output);
   const tokens = textTokens(steps * rows * sequence, config.vocabulary);
   await Bun.write(join(output, "tokens.bin"), tokens);
-  const training = trainingOf(rows, sequence);
-  const rates = Array.from({ length: steps }, (_, step) => rate * Math.min(1, (step + 1) / warmUpSteps));
-  const { weightDecay, beta1, beta2, epsilon } = training.optimizer;
+  const rates = Array.from(
+    { length: steps },
+    (_, step) => optimizer.learningRate * Math.min(1, (step + 1) / warmUpSteps),
+  );
+  const { weightDecay, beta1, beta2, epsilon } = optimizer;
   const { value: maxGradNorm } = clippingOf(training.maxGradNorm);
   const shared = { rows, sequence, rates, weightDecay, beta1, beta2, epsilon, maxGradNorm };
   await Bun.write(join(output, "run.json"), JSON.stringify(shared));
 
   const ours: number[] = [];
   {
-    using engine = new Engine({ device, workers: availableParallelism() });
+    using engine = new Engine({ device, workers });
     using model = new Model(output, config, parameterBlocks(config), engine, dtype);
     await fillWeights(model);
     await exportModel(model, join(output, "model"));
@@ -84,8 +75,9 @@ async function main(): Promise<void> {
     await trainer.drain();
   }
   await Bun.write(join(output, "sluice.json"), JSON.stringify(ours));
-  if (values.python === "none") return console.log(`${ours.map((loss) => loss.toFixed(4)).join(" ")}`);
-  compare(ours, await reference(values.python, output));
+  const { python = "python3" } = own;
+  if (python === "none") return console.log(`${ours.map((loss) => loss.toFixed(4)).join(" ")}`);
+  compare(ours, await reference(python, output));
 }
 
 /** config.json as Hugging Face reads it; parsed again, so that both sides start from the same file. */
@@ -118,16 +110,18 @@ function textTokens(count: number, vocabulary: number): Int32Array<ArrayBuffer> 
   return Int32Array.from({ length: count }, (_, index) => text[index % text.length]! % vocabulary);
 }
 
-function trainingOf(rows: number, sequenceLength: number): TrainerConfig {
-  return {
-    sequenceLength,
-    batchSize: rows,
-    microBatchTokens: rows * sequenceLength,
-    gradientAccumulation: 1,
-    maxGradNorm: 1,
-    optimizer: { learningRate: 1e-4, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weightDecay: 0.1, state: "fp32" },
-    window: { slots: "auto", boundary: "auto", keepBlocks: "auto", residentBlocks: "auto", ring: "auto" },
-  };
+/** The config's own keys over the defaults of this comparison. */
+async function configOf(args: readonly string[]): Promise<Config> {
+  const given = await trainConfig(args, {
+    model: "-",
+    data: "-",
+    output: "-",
+    batchSize: 4,
+    sequenceLength: 1024,
+    optimizer: { learningRate: 1e-4, weightDecay: 0.1 },
+  });
+  const { batchSize = 4, sequenceLength = 1024 } = given;
+  return parseConfig({ microBatchTokens: batchSize * sequenceLength, ...given });
 }
 
 /** Full rows of one document each; a row's last token predicts nothing. */

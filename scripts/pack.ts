@@ -120,7 +120,7 @@ function sizeOf(path: string): number {
 
 const runScript = (version: string): string => `#!/bin/sh
 # Sluice, packed at ${version}. Runs where it lies, without a network:
-#   ./run bench --help | ./run simulate ... | ./run parity ... | ./run loss-curve ... | ./run test [FILE...] | ./run FILE.ts ...
+#   ./run bench --help | ./run parity ... | ./run loss-curve ... | ./run test [FILE...] | ./run FILE.ts ...
 #   ./run train ... and every other command of sluice
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
@@ -136,7 +136,7 @@ export SLUICE_COMMIT="${version}"
 command=\${1:-help}
 [ $# -eq 0 ] || shift
 case "$command" in
-  bench | simulate | parity | loss-curve) exec "$bun" "$here/scripts/$command.ts" "$@" ;;
+  bench | parity | loss-curve) exec "$bun" "$here/scripts/$command.ts" "$@" ;;
   test) cd "$here" && exec "$bun" test "$@" ;;
   *.ts) exec "$bun" "$command" "$@" ;;
   *) exec "$bun" "$here/src/cli.ts" "$command" "$@" ;;

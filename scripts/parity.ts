@@ -5,6 +5,8 @@
 // gradient norms, weights after three AdamW steps, twelve training losses. Prints each check's worst error and its limit;
 // exit code 1 when one is above.
 
+import { judge } from "../src/tiers/limits.ts";
+import { inferenceShape } from "../src/tiers/shape.ts";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
@@ -14,7 +16,7 @@ import type { MicroBatch, StepBatch } from "../src/data/batches.ts";
 import { readSafetensors } from "../src/io/safetensors.ts";
 import { logits, toFloat32 } from "../src/engine/logits.ts";
 import { load, type Model } from "../src/engine/model.ts";
-import { Session, inferenceShape } from "../src/engine/session.ts";
+import { Session } from "../src/engine/session.ts";
 import { Trainer, type TrainerConfig } from "../src/engine/trainer.ts";
 
 export interface Check {
@@ -66,7 +68,7 @@ export async function checkParity(directory: string, options: ParityOptions = {}
 
   {
     using model = await load(directory, loadOptions);
-    using session = new Session(model, inferenceShape(model, config), new Map());
+    using session = new Session(model, judge(inferenceShape(model, config), model.engine.limits()));
     for (const [name, batch] of Object.entries(batches)) {
       const { loss } = await session.evaluate([batch]);
       worst.add("loss", name, Math.abs(loss - reference.loss[name]!) / reference.loss[name]!, limits[dtype].loss);

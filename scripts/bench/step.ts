@@ -2,6 +2,7 @@
 // submitted as `train` does it, the next one while this one still computes, so updates overlap the next forward pass, and a
 // step's time is what passes between two measured losses. Several batch sizes share one engine and one set of weights.
 
+import { tokensMaxFor } from "../../src/tiers/shape.ts";
 import { ConfigError } from "../../src/words/errors.ts";
 import { predictedSeconds } from "../../src/predict/fit.ts";
 import { stepFlops } from "../../src/predict/flops.ts";
@@ -23,7 +24,6 @@ import {
   publishedModels,
   type ModelSizes,
 } from "../../src/predict/rehearsal.ts";
-import { tokensMaxFor } from "../../src/engine/session.ts";
 import { Trainer, type TrainerConfig } from "../../src/engine/trainer.ts";
 import { traceEvents, type TraceEvent } from "./trace.ts";
 

@@ -29,6 +29,35 @@ export const generateHelp = `  --maxTokens N        the most tokens an answer ma
   --topP P             sample from the smallest set of tokens with this much probability (1)
   --seed N             for sampling (1)`;
 
+/** Splits off a command's own flags, as parseArgs describes them; everything else is for the config. */
+export function takeOwn<Options extends Record<string, { type: "string" | "boolean" }>>(
+  args: readonly string[],
+  options: Options,
+): { own: { [Name in keyof Options]?: Options[Name]["type"] extends "string" ? string : boolean }; rest: string[] } {
+  const own: Record<string, string | boolean> = {};
+  const rest: string[] = [];
+  for (let at = 0; at < args.length; at++) {
+    const [, name, inline] = /^--([\w-]+)(?:=(.*))?$/s.exec(args[at]!) ?? [];
+    if (name === undefined || !Object.hasOwn(options, name)) rest.push(args[at]!);
+    else if (options[name]!.type === "boolean") own[name] = true;
+    else {
+      const value = inline ?? args[++at];
+      if (value === undefined) throw new ConfigError(`--${name} needs a value`);
+      own[name] = value;
+    }
+  }
+  return { own: own as never, rest };
+}
+
+/** A flag that is a whole number, `least` or more. */
+export function whole(flag: string, text: string, least: number, most = Number.MAX_SAFE_INTEGER): number {
+  const value = Number(text);
+  const range = most === Number.MAX_SAFE_INTEGER ? `at least ${least}` : `${least} to ${most}`;
+  if (!Number.isInteger(value) || value < least || value > most || text.trim() === "")
+    throw new ConfigError(`${flag} must be a whole number, ${range} (was "${text}")`);
+  return value;
+}
+
 type Texts<Flags> = { [Name in keyof Flags]?: string | undefined };
 
 /** The model that a command looks at. */

@@ -5,6 +5,8 @@
 // all blocks, they are uploaded once. Prompts are read in pieces of at most `prefillTokens`; a sequence that has ended
 // keeps its place in the cache and brings no more tokens.
 
+import { judge } from "../tiers/limits.ts";
+import { inferenceShape, type StepShape } from "../tiers/shape.ts";
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { ChatTemplate, encodePrompt, type Message } from "../data/text/chat.ts";
@@ -13,14 +15,13 @@ import { ConfigError, MemoryError, ModelError } from "../words/errors.ts";
 import { parseJson } from "../io/json.ts";
 import { formatBytes } from "../words/format.ts";
 import { bytesIn, memoryBill } from "../tiers/bill.ts";
-import { type StepShape } from "../tiers/shape.ts";
 import type { Model } from "./model.ts";
 import { forwardBlock, headLogits } from "../models/decoder.ts";
 import { alignBytes, bytesOf } from "../plan/layout.ts";
 import type { Buffer } from "../native/runtime.ts";
 import { Plan, Resource } from "../plan/plan.ts";
 import { Random } from "../words/random.ts";
-import { Session, inferenceShape } from "./session.ts";
+import { Session } from "./session.ts";
 import { blockContext, gatherRows, headContext } from "../step/step.ts";
 import { toFloat32 } from "./logits.ts";
 
@@ -190,7 +191,7 @@ class Generator implements Disposable {
   #logits: { device: Buffer; pinned: Buffer; resource: Resource };
 
   constructor(model: Model, shape: StepShape, sequences: number, capacity: number) {
-    this.#session = new Session(model, shape, new Map());
+    this.#session = new Session(model, judge(shape, model.engine.limits()));
     this.#sequences = sequences;
     this.#capacity = capacity;
     const make = (tier: "device" | "pinned", bytes: number, name: string): Buffer => {

@@ -26,7 +26,9 @@ import { Engine, type Buffer } from "../native/runtime.ts";
 import { Plan, type Range } from "../plan/plan.ts";
 import { byPart, formatDefault, partBytes, stateName, partsOf, type PartName } from "../state/format.ts";
 import type { Chunk } from "../state/parameters.ts";
-import { Session, inferenceShape } from "./session.ts";
+import { judge } from "../tiers/limits.ts";
+import { inferenceShape } from "../tiers/shape.ts";
+import { Session } from "./session.ts";
 
 /** Where and in which type a model computes. */
 export interface LoadOptions {
@@ -181,7 +183,7 @@ export class Model implements Disposable {
   /** Mean loss over all valid tokens of a dataset, nothing is changed. Needs no trainer and allocates its own buffers. */
   async loss(dataset: Dataset, options: BatchShape): Promise<{ loss: number; validTokens: number }> {
     await this.engine.idle(); // updates of a trainer's last step may still run
-    using session = new Session(this, inferenceShape(this, options), new Map());
+    using session = new Session(this, judge(inferenceShape(this, options), this.engine.limits()));
     return await session.evaluate(evaluationBatches(dataset, options));
   }
 

@@ -1,65 +1,17 @@
 // A session: the buffers of a shape beside a model's own, and a recorder over them. Training, evaluation and generation
 // each open one and free it at the end; nothing is allocated between.
 
-import type { BatchShape, StepBatch } from "../data/batches.ts";
+import type { StepBatch } from "../data/batches.ts";
 import { formatTiers } from "../words/format.ts";
-import { Buffers, memoryBill, type BillLine } from "../tiers/bill.ts";
-import { checkBill } from "../tiers/limits.ts";
+import { Buffers, type BillLine } from "../tiers/bill.ts";
+import { demand, type Judged } from "../tiers/limits.ts";
 import { type StepShape } from "../tiers/shape.ts";
 import type { Model } from "./model.ts";
 import { alignBytes } from "../plan/layout.ts";
 import { ropeTable } from "../models/rope.ts";
 import type { Buffer } from "../native/runtime.ts";
 import { Plan, type Range } from "../plan/plan.ts";
-import { formatDefault } from "../state/format.ts";
 import { StepRecorder, recordEvaluation, resultRange, type RecordedStep } from "../step/step.ts";
-
-/** Rows of logits at once: enough to keep the matrix unit busy, few enough to stay small beside a block. */
-export function logitsChunkFor(tokensMax: number, vocabulary: number): number {
-  const wanted = Math.max(16, Math.floor((64 << 20) / (vocabulary * 4)));
-  return Math.min(Math.ceil(tokensMax / 16) * 16, Math.ceil(Math.min(wanted, 2048) / 16) * 16);
-}
-
-/** Micro-batch capacity, so that rows of any width start at multiples of 64 bytes. */
-export const tokensMaxFor = (microBatchTokens: number): number => Math.ceil(microBatchTokens / 32) * 32;
-
-/** The most micro-batches of a pass: whole rows, greedily laid end to end. */
-export function microBatchesFor({
-  batchSize,
-  gradientAccumulation,
-  microBatchTokens,
-  sequenceLength,
-}: BatchShape): number {
-  return Math.ceil(batchSize / gradientAccumulation / Math.floor(microBatchTokens / sequenceLength));
-}
-
-/** A shape for forward passes alone. */
-export function inferenceShape(model: Model, options: BatchShape, slots = 2): StepShape {
-  const tokensMax = tokensMaxFor(options.microBatchTokens);
-  return {
-    model: model.config,
-    blocks: model.blocks,
-    dtype: model.dtype,
-    training: false,
-    updates: false,
-    state: formatDefault,
-    tokensMax,
-    microBatches: microBatchesFor({ ...options, gradientAccumulation: 1 }),
-    passes: 1,
-    positions: options.sequenceLength,
-    slots,
-    boundary: "pinned",
-    keep: [],
-    residentBlocks: model.residentBlocks,
-    ring: 0,
-    clips: false,
-    logitsChunk: logitsChunkFor(tokensMax, model.config.vocabulary),
-    chunkParameters: chunkParametersDefault,
-  };
-}
-
-/** 4 Mi parameters: 16 to 64 MB a command, long enough to amortise it and short enough to overlap. */
-export const chunkParametersDefault = 4 << 20;
 
 /** Buffers of a shape beside the model's own, and a recorder over them; freed together. */
 export class Session implements Disposable {
@@ -70,12 +22,13 @@ export class Session implements Disposable {
   readonly recorder: StepRecorder;
   #own: Buffer[] = [];
 
-  /** `decays`: weight decay per tensor, when training. MemoryError when the bill is above the device's limit. */
-  constructor(model: Model, shape: StepShape, decays: ReadonlyMap<string, number>) {
+  /** `decays`: weight decay per tensor, when training. MemoryError when the bill is above a limit. */
+  constructor(model: Model, resolved: Judged, decays: ReadonlyMap<string, number> = new Map()) {
+    demand(resolved);
+    const { shape, bill } = resolved;
     this.model = model;
     this.shape = shape;
-    this.bill = memoryBill(shape);
-    checkBill(shape, model.engine.limits());
+    this.bill = bill;
     try {
       this.buffers = Buffers.make(this.bill, (line) => model.state.get(line.name) ?? this.#make(line));
     } catch (error) {

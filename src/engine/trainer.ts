@@ -1,31 +1,25 @@
 // A trainer: a model with optimizer state and the buffers of a training step. `step` is one optimizer step; `submit` hands
 // it over and returns at once, so that the next batch is prepared, and even submitted, while this one still computes.
-// What the host has not updated when a step's backward ends goes on underneath the next step (DESIGN, deadline order);
+// What the host has not updated when a step's backward ends goes on underneath the next step in deadline order (`updates.ts`);
 // `drain` waits for all of it, before anything else looks at the weights.
 
 import { saveCheckpoint } from "../keep/checkpoint.ts";
-import { clippingOf, type Config } from "../run/config.ts";
 import type { LoaderState, StepBatch } from "../data/batches.ts";
-import { ConfigError } from "../words/errors.ts";
-import { fit, leastShape, logitsRowsFor, type Choice, type Room } from "../predict/fit.ts";
+import { resolve, resolveLeast } from "../predict/fit.ts";
 import { formatTiers } from "../words/format.ts";
 import type { Machine } from "../predict/machines.ts";
 import { type BillLine } from "../tiers/bill.ts";
-import { checkBill } from "../tiers/limits.ts";
-import { checkShape, isResident, keepLast, type StepShape } from "../tiers/shape.ts";
+import { demand } from "../tiers/limits.ts";
+import { clippingOf, isResident, leavesOpen, tokensMaxFor, type StepConfig, type StepShape } from "../tiers/shape.ts";
 import type { Model } from "./model.ts";
-import type { Engine } from "../native/runtime.ts";
 import type { Plan } from "../plan/plan.ts";
 import { roomOf } from "../predict/probe.ts";
-import { Session, chunkParametersDefault, logitsChunkFor, microBatchesFor, tokensMaxFor } from "./session.ts";
+import { Session } from "./session.ts";
 import { recordStep, type RecordedStep } from "../step/step.ts";
 import { weightDecays } from "../state/weight-decay.ts";
 
 /** The part of a config that decides how a step is computed. */
-export type TrainerConfig = Pick<
-  Config,
-  "sequenceLength" | "batchSize" | "microBatchTokens" | "gradientAccumulation" | "optimizer" | "maxGradNorm" | "window"
->;
+export type TrainerConfig = StepConfig;
 
 /** What a step measured. */
 export interface StepResult {
@@ -68,19 +62,23 @@ export class Trainer implements Disposable {
 
   /** Allocates everything a step needs, in the places the config says. MemoryError before anything is allocated. */
   static async open(model: Model, config: TrainerConfig, overrides: Partial<StepShape> = {}): Promise<Trainer> {
-    checkLeast(model, config, model.engine, overrides);
-    const tokens = tokensMaxFor(config.microBatchTokens);
+    const { engine } = model;
+    demand(resolveLeast(model, config, engine.limits(), overrides));
     const fits = leavesOpen(config).size > 0;
-    const room = await roomOf(model.engine, { config: model.config, dtype: model.dtype, tokens }, fits);
-    const shape = trainingShape(model, config, room, overrides);
-    checkShape(shape);
+    const room = await roomOf(
+      engine,
+      { config: model.config, dtype: model.dtype, tokens: tokensMaxFor(config.microBatchTokens) },
+      fits,
+    );
+    const resolved = resolve(model, config, { limits: engine.limits(), room }, overrides);
+    demand(resolved);
+    const { shape } = resolved;
     const tensors = model.blocks.flatMap((block) => block.tensors);
     const decays = weightDecays(config.optimizer, tensors);
-    checkBill(shape, model.engine.limits());
     await model.setResident((layer) => isResident(shape, layer));
-    const session = new Session(model, shape, decays);
+    const session = new Session(model, resolved, decays);
     await session.prepare();
-    return new Trainer(model, config, session, fits ? room?.machine : undefined);
+    return new Trainer(model, config, session, room?.machine);
   }
 
   /** Every buffer of a step by name, place and bytes, the model's own included. */
@@ -173,88 +171,4 @@ export class Trainer implements Disposable {
   [Symbol.dispose](): void {
     this.close();
   }
-}
-
-/**
- * Throws a MemoryError when even the least that a config can be fitted to does not fit the engine: before weights are read,
- * rates are measured, or anything is allocated.
- */
-export function checkLeast(
-  model: Pick<Model, "config" | "blocks" | "dtype">,
-  config: TrainerConfig,
-  engine: Engine,
-  overrides: Partial<StepShape> = {},
-): void {
-  const limits = engine.limits();
-  const gpu = limits.pieceBytes !== undefined;
-  const shape = openShape(model, config, gpu ? limits.device : undefined, overrides);
-  checkShape(shape);
-  // What the host must hold depends on what the device can, so it is checked when both are known.
-  checkBill(gpu ? leastShape(shape, leavesOpen(config)) : shape, gpu ? { ...limits, host: Infinity } : limits);
-}
-
-/**
- * The config resolved against the model. What it leaves open is fitted to the room a GPU has; without one (on the cpu
- * device, where device memory is host memory) it takes the simplest value.
- */
-export function trainingShape(
-  model: Pick<Model, "config" | "blocks" | "dtype">,
-  config: TrainerConfig,
-  room?: Room,
-  overrides: Partial<StepShape> = {},
-): StepShape {
-  const shape = openShape(model, config, room?.deviceBytes, overrides);
-  const open = leavesOpen(config);
-  return room && open.size > 0 ? fit(shape, open, room) : shape;
-}
-
-/** The same before anything is fitted. */
-function openShape(
-  model: Pick<Model, "config" | "blocks" | "dtype">,
-  config: TrainerConfig,
-  deviceBytes: number | undefined,
-  overrides: Partial<StepShape>,
-): StepShape {
-  const { layers, maxPositions } = model.config;
-  const { window, sequenceLength } = config;
-  const count = (value: number | "all" | "auto", auto = 0): number =>
-    value === "all" ? layers : value === "auto" ? auto : value;
-  if (sequenceLength > maxPositions)
-    throw new ConfigError(
-      `sequenceLength (${sequenceLength}) is longer than the model's ${maxPositions} positions; use at most ${maxPositions}`,
-    );
-  if (count(window.keepBlocks) > layers)
-    throw new ConfigError(
-      `window.keepBlocks must be 0 to ${layers}, the model's number of layers (was ${window.keepBlocks})`,
-    );
-  const tokensMax = tokensMaxFor(config.microBatchTokens);
-  const shape: StepShape = {
-    model: model.config,
-    blocks: model.blocks,
-    dtype: model.dtype,
-    training: true,
-    updates: true,
-    state: config.optimizer.state,
-    tokensMax,
-    microBatches: microBatchesFor(config),
-    passes: config.gradientAccumulation,
-    positions: sequenceLength,
-    slots: count(window.slots, 2),
-    boundary: window.boundary === "auto" ? "pinned" : window.boundary,
-    keep: keepLast(layers, count(window.keepBlocks), window.keep ?? "all"),
-    residentBlocks: count(window.residentBlocks),
-    ring: count(window.ring, layers),
-    clips: clippingOf(config.maxGradNorm).mode,
-    logitsChunk: logitsChunkFor(tokensMax, model.config.vocabulary),
-    chunkParameters: chunkParametersDefault,
-    ...overrides,
-  };
-  return deviceBytes === undefined ? shape : { ...shape, logitsChunk: logitsRowsFor(shape, deviceBytes), ...overrides };
-}
-
-/** What a config says "auto" to. */
-function leavesOpen({ window }: TrainerConfig): ReadonlySet<Choice> {
-  const { keepBlocks: keep, residentBlocks, boundary, slots, ring } = window;
-  const said = { keep, residentBlocks, boundary, slots, ring };
-  return new Set((Object.keys(said) as Choice[]).filter((choice) => said[choice] === "auto"));
 }

@@ -2,66 +2,82 @@
 // pass, where boundaries wait, how many slots and how deep a ring.
 //
 // Two kinds of choices, made differently. What changes bits follows from a rule, so that a run repeats itself: tokens of a
-// micro-batch from the config (config.ts), rows of logits at once from model and device. The others change no bit and are chosen by playing candidates on the simulator's clock, with the rates of the machine: host and device trade
-// memory for time in opposite directions, and which of them a step waits for depends on everything at once.
+// micro-batch and rows of logits at once (tiers/shape.ts). The others change no bit and are chosen by playing candidates on
+// the simulator's clock, with the rates of the machine: host and device trade memory for time in opposite directions, and
+// which of them a step waits for depends on everything at once.
 //
 // Numbers in the config win; what they leave free is fitted around them. Read `simulate.ts` for the clock, `machines.ts`
 // for the rates, `bill.ts` for the bytes.
 
 import { costOf, type Machine } from "./machines.ts";
 import { bytesIn, memoryBill } from "../tiers/bill.ts";
-import { deviceBytesOf, devicePieceBytes } from "../tiers/limits.ts";
-import { decoderBlocks, keptBytes, type StepShape } from "../tiers/shape.ts";
+import { deviceBytesOf, devicePieceBytes, judge, type Judged } from "../tiers/limits.ts";
+import {
+  checkShape,
+  decoderBlocks,
+  keptBytes,
+  leastShape,
+  leavesOpen,
+  ringLeast,
+  trainingShape,
+  type Choice,
+  type DescribedModel,
+  type StepConfig,
+  type StepShape,
+} from "../tiers/shape.ts";
+import type { Limits } from "../native/runtime.ts";
 import { keepLevels, type KeepLevel } from "../models/decoder.ts";
 import { fullBatch, rehearse, rehearsedSettings } from "./rehearsal.ts";
-import { simulate } from "./simulate.ts";
+import { simulate, type SimulationOptions, type Simulation } from "./simulate.ts";
+import { checkPlans } from "../plan/check/check.ts";
+import type { StepBatch } from "../data/batches.ts";
+import { assert } from "../words/errors.ts";
 import { recordStep } from "../step/step.ts";
 
-/** What a fit may count on. */
+/** What a GPU's fit may count on. */
 export interface Room {
-  machine: Machine;
+  /** The rates; undefined when the config leaves nothing to play candidates for. */
+  machine: Machine | undefined;
   /** Device bytes left for buffers: the limit less what context, kernels and libraries take. */
   deviceBytes: number;
   /** Host bytes, pinned ones included; without it, as many as are wanted. */
   hostBytes?: number;
 }
 
-/** What the config leaves to the fit. */
-export type Choice = "keep" | "residentBlocks" | "boundary" | "slots" | "ring";
-
-// ---- rules ----------------------------------------------------------------------------------------------------------
-
-/** At most this share for logits. */
-const logitsShare = 0.03;
-
 /**
- * Rows of logits at once. When all of a step's come in one chunk, the head's gradient needs no float32 sum (tiers/shape.ts,
- * `roundsAtOnce`), which pays for the larger logits as long as they take no more than that sum.
+ * The one way from a config, a model and a machine to a training step: its shape, its bill, and whether that fits `limits`.
+ * What the config leaves open is fitted to the `room` a GPU has; without one (on the cpu device, where device memory is host
+ * memory) it takes the simplest value. ConfigError where config and model contradict each other.
  */
-export function logitsRowsFor(shape: StepShape, deviceBytes: number): number {
-  const { tokensMax, microBatches, passes, dtype } = shape;
-  const { vocabulary, hidden } = shape.model;
-  const rows = (count: number): number => Math.ceil(Math.min(count, tokensMax) / 16) * 16;
-  const sums = hidden * 4 + 2048 * 2;
-  if (dtype === "bfloat16" && microBatches === 1 && passes === 1 && tokensMax * 2 <= sums) return rows(tokensMax);
-  const fits = [8192, 4096, 2048].find((count) => count * vocabulary * 2 <= logitsShare * deviceBytes);
-  return rows(fits ?? 1024);
+export function resolve(
+  model: DescribedModel,
+  config: StepConfig,
+  { limits, room }: { limits: Limits; room?: Room | undefined },
+  overrides: Partial<StepShape> = {},
+): Judged {
+  const shape = trainingShape(model, config, room?.deviceBytes, overrides);
+  const open = leavesOpen(config);
+  const fitted = room?.machine && open.size > 0 ? fit(shape, open, { ...room, machine: room.machine }) : shape;
+  checkShape(fitted);
+  return judge(fitted, limits);
 }
 
-// ---- fit ------------------------------------------------------------------------------------------------------------
-
-/** The shape with everything that is open chosen so that the device holds the least. */
-export const leastShape = (shape: StepShape, open: ReadonlySet<Choice>): StepShape => ({
-  ...shape,
-  ...(open.has("keep") ? { keep: [] } : {}),
-  ...(open.has("residentBlocks") ? { residentBlocks: 0 } : {}),
-  ...(open.has("boundary") ? { boundary: "pinned" as const } : {}),
-  ...(open.has("slots") ? { slots: 2 } : {}),
-  ...(open.has("ring") ? { ring: shape.clips === "exact" ? shape.model.layers : shortRings[0] } : {}),
-});
+/** The least that a config can be fitted to, judged before weights are read, rates measured, or anything is allocated. */
+export function resolveLeast(
+  model: DescribedModel,
+  config: StepConfig,
+  limits: Limits,
+  overrides: Partial<StepShape> = {},
+): Judged {
+  const gpu = limits.pieceBytes !== undefined;
+  const shape = trainingShape(model, config, gpu ? limits.device : undefined, overrides);
+  checkShape(shape);
+  // What the host must hold depends on what the device can, so it is judged when both are known.
+  return judge(gpu ? leastShape(shape, leavesOpen(config)) : shape, gpu ? { ...limits, host: Infinity } : limits);
+}
 
 /** The shape with everything that is open chosen for the least time per step; `leastShape` when not even that fits. */
-export function fit(shape: StepShape, open: ReadonlySet<Choice>, room: Room): StepShape {
+export function fit(shape: StepShape, open: ReadonlySet<Choice>, room: Room & { machine: Machine }): StepShape {
   const { machine, deviceBytes, hostBytes = Infinity } = room;
   const saved = new Map(keepLevels.map((level) => [level, keptSeconds(shape, level, machine)]));
   const hostOf = (candidate: StepShape): number => {
@@ -127,7 +143,7 @@ function bestResident(
   return candidate(at);
 }
 
-const shortRings = [4, 8, 12, 16] as const;
+const shortRings = [ringLeast, 8, 12, 16];
 
 /** Pinned memory is dear: the shortest ring that is as good as one with a slot for every block. */
 function shortestRing(shape: StepShape, clock: Clock): StepShape {
@@ -202,12 +218,24 @@ class Clock {
   }
 }
 
-/** Seconds per step of full rows, by simulation. */
-export function predictedSeconds(shape: StepShape, machine: Machine): number {
-  const [recorder, batch] = [rehearse(shape), batchOf(shape)];
-  const steps = [1, 2, 3].map((step) => recordStep(recorder, batch, rehearsedSettings(shape, step)));
-  return simulate(steps, { machine }).secondsPerStep;
+/** Records steps of a shape without an engine, and plays them on a machine's clock. `check` holds them to the rules of order. */
+export function playSteps(
+  shape: StepShape,
+  batch: StepBatch,
+  { steps: count = 3, check = false, ...options }: SimulationOptions & { steps?: number; check?: boolean },
+): Simulation {
+  const recorder = rehearse(shape);
+  const steps = Array.from({ length: count }, (_, step) =>
+    recordStep(recorder, batch, rehearsedSettings(shape, step + 1)),
+  );
+  const [broken] = check ? checkPlans(steps, { shape, recorder }) : [];
+  assert(broken === undefined, `the recorded plans break rule ${broken?.rule}: ${broken?.message}`);
+  return simulate(steps, options);
 }
+
+/** Seconds per step of full rows, by simulation. */
+export const predictedSeconds = (shape: StepShape, machine: Machine): number =>
+  playSteps(shape, batchOf(shape), { machine }).secondsPerStep;
 
 /** Tokens per second of such steps. */
 export function predictedTokensPerSecond(shape: StepShape, machine: Machine): number {

@@ -5,18 +5,18 @@
 // counting: real data is a little kinder. Next: `cli/plan.ts` prints this.
 
 import { availableParallelism, totalmem } from "node:os";
-import type { Config } from "../run/config.ts";
 import { stepFlops } from "./flops.ts";
-import { machines, type Machine } from "./machines.ts";
-import { bytesIn, memoryBill, type BillLine } from "../tiers/bill.ts";
-import { checkShape } from "../tiers/shape.ts";
+import { isGpu, machines, type Machine } from "./machines.ts";
+import type { BillLine } from "../tiers/bill.ts";
 import type { DecoderConfig } from "../models/config.ts";
 import { parameterBlocks, parameterCount } from "../models/parameters.ts";
 import { Random } from "../words/random.ts";
-import { fullBatch, rehearse, rehearsedSettings } from "./rehearsal.ts";
-import { simulate } from "./simulate.ts";
-import { recordStep } from "../step/step.ts";
-import { trainingShape } from "../engine/trainer.ts";
+import { fullBatch } from "./rehearsal.ts";
+import { playSteps, resolve } from "./fit.ts";
+import { describeKeep } from "../models/decoder.ts";
+import type { Dtype } from "../native/abi.gen.ts";
+import type { StepConfig } from "../tiers/shape.ts";
+import { devicePieceBytes } from "../tiers/limits.ts";
 
 /** A machine, and how much memory its host has. */
 export interface Target {
@@ -24,7 +24,7 @@ export interface Target {
   hostBytes: number;
 }
 
-export interface Fit {
+export interface Fits {
   needed: number;
   limit: number;
   fits: boolean;
@@ -42,19 +42,30 @@ export interface Forecast {
   busy: Record<string, number>;
   /** The busiest stream: what a faster step would need more of. */
   binds: string;
-  device: Fit;
+  device: Fits;
   /** Pinned and plain memory together. */
-  host: Fit;
+  host: Fits;
+  /** What does not fit, and what to change; undefined when everything does. */
+  problem: string | undefined;
+  /** What was given or fitted. */
+  window: { residentBlocks: number; keep: string; boundary: string; slots: number; ring: number };
   bill: BillLine[];
 }
 
+/** How steps are played: how many, by how much commands may take longer, and whether the rules of order are checked. */
+export interface PlayOptions {
+  steps?: number;
+  jitter?: { share: number; seed: number };
+  check?: boolean;
+}
+
 /** This machine: the cpu device on its cores, or some of them, at the rates of the two cores that were measured. */
-export function thisMachine(workers = Infinity): Target {
+export function thisMachine(workers = Infinity): Machine {
   const cores = Math.min(workers, availableParallelism());
   const measured = machines["cpu-2core"]!;
   const scale = cores / measured.cores!;
   const faster = (rates: [number, number][]) => rates.map(([at, rate]): [number, number] => [at, rate * scale]);
-  const machine: Machine = {
+  return {
     ...measured,
     name: `this machine: the cpu device on ${cores} ${cores === 1 ? "core" : "cores"}`,
     gemm: { float32: measured.gemm.float32 * scale, bfloat16: measured.gemm.bfloat16 * scale },
@@ -63,26 +74,32 @@ export function thisMachine(workers = Infinity): Target {
     deviceBytes: totalmem(),
     cores,
   };
-  return { machine, hostBytes: totalmem() };
 }
 
 /** The bill and the predicted step of a config on a machine. ConfigError when config and model contradict each other. */
-export function forecast(model: DecoderConfig, config: Config, { machine, hostBytes }: Target): Forecast {
+export function forecast(
+  model: DecoderConfig,
+  config: StepConfig & { dtype: Dtype; deviceMemory?: number },
+  { machine, hostBytes }: Target,
+  options: PlayOptions = {},
+): Forecast {
   const blocks = parameterBlocks(model);
   const limit = Math.min(machine.deviceBytes, config.deviceMemory ?? Infinity) - machine.deviceOverhead;
-  const room = machine.cores === undefined ? { machine, deviceBytes: limit } : undefined;
-  const shape = trainingShape({ config: model, blocks, dtype: config.dtype }, config, room);
-  checkShape(shape);
-  const bill = memoryBill(shape);
+  const gpu = isGpu(machine);
+  const { shape, bill, verdict } = resolve({ config: model, blocks, dtype: config.dtype }, config, {
+    limits: {
+      device: limit,
+      overhead: machine.deviceOverhead,
+      capped: config.deviceMemory !== undefined,
+      pieceBytes: gpu ? devicePieceBytes : undefined,
+      host: hostBytes,
+    },
+    room: gpu ? { machine, deviceBytes: limit } : undefined,
+  });
   const random = new Random(0);
   const batch = fullBatch(model, config, () => random.uniform());
-  const recorder = rehearse(shape);
-  const steps = [1, 2, 3, 4].map((step) => recordStep(recorder, batch, rehearsedSettings(shape, step)));
-  const { secondsPerStep, busy, binds } = simulate(steps, { machine });
-  const device = bytesIn(bill, "device");
-  const host = bytesIn(bill, "pinned") + bytesIn(bill, "host");
-  // On the cpu device both are the same memory.
-  const shared = machine.cores === undefined ? 0 : device;
+  const { secondsPerStep, busy, binds } = playSteps(shape, batch, { machine, steps: 4, ...options });
+  const { residentBlocks, boundary, slots, ring } = shape;
   return {
     machine: machine.name,
     parameters: parameterCount(blocks),
@@ -92,10 +109,12 @@ export function forecast(model: DecoderConfig, config: Config, { machine, hostBy
     teraflopsPerSecond: stepFlops(model, batch) / secondsPerStep / 1e12,
     busy,
     binds,
-    device: fit(device, limit),
-    host: fit(host + shared, hostBytes),
+    device: fits(verdict.device),
+    host: fits(verdict.host),
+    problem: verdict.problem,
+    window: { residentBlocks, keep: describeKeep(shape.keep, model.layers), boundary, slots, ring },
     bill,
   };
 }
 
-const fit = (needed: number, limit: number): Fit => ({ needed, limit, fits: needed <= limit });
+const fits = ({ needed, limit }: { needed: number; limit: number }): Fits => ({ needed, limit, fits: needed <= limit });

@@ -107,6 +107,10 @@ export const machines: Record<string, Machine> = {
   },
 };
 
+/** A GPU with its host; the cpu device says how many cores it has. */
+export const isGpu = ({ cores }: Machine): boolean => cores === undefined;
+
+/** A described machine by name. */
 export function machineNamed(name: string): Machine {
   const machine = machines[name];
   if (machine) return machine;

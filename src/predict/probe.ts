@@ -2,7 +2,7 @@
 // products and attention at the model's shapes, device memory, the link each way and both ways, AdamW on the host alone and
 // beside the link. Takes seconds, so what was found is kept in the cache directory, per device, host and shape.
 //
-// `roomOf` is what the fit of a GPU run starts from (fit.ts); `--machine measured` of `bun run simulate` uses the same.
+// `roomOf` is what the fit of a GPU run starts from (fit.ts); `--machine measured` of `sluice plan` uses the same.
 // Rates of machines that are not here are in machines.ts, where it says what each of them means.
 
 import { cpus } from "node:os";
@@ -34,7 +34,7 @@ export interface ProbeSizes {
  */
 export async function roomOf(engine: Engine, sizes: ProbeSizes, simulates: boolean): Promise<Room | undefined> {
   if (engine.device !== "cuda" && engine.device !== "hip") return undefined;
-  const machine = simulates ? await measuredMachine(engine, sizes) : machines["h200"]!;
+  const machine = simulates ? await measuredMachine(engine, sizes) : undefined;
   return { machine, deviceBytes: engine.deviceBytesMax - marginOf(engine), hostBytes: engine.limits().host };
 }
 

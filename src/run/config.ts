@@ -10,6 +10,7 @@
 // Rules that need the model (`window.residentBlocks` beyond its blocks, say) are checked where the model is known.
 // Next: data/loader.ts turns `data` into batches, lr.ts turns `schedule` into rates.
 
+import { clippingOf, evenTokens } from "../tiers/shape.ts";
 import { FUNCTION_MARK, sourceProblems, type DataInput } from "../data/read/source.ts";
 import { scheduleProblems } from "./lr.ts";
 import { ConfigError } from "../words/errors.ts";
@@ -264,9 +265,6 @@ export function configJson(config: Config): unknown {
   return JSON.parse(JSON.stringify(config, (_, value) => (typeof value === "function" ? FUNCTION_MARK : value)));
 }
 
-/** Enough tokens for a GPU's matrix unit, few enough for a block's workspace beside everything else. */
-const microBatchTokensMost = 16_384;
-
 /** "auto" as a number: whole rows, a pass in even parts. It changes bits, so it follows from the config alone. */
 function microBatchTokensOf({
   device,
@@ -277,21 +275,6 @@ function microBatchTokensOf({
 }: ReturnType<typeof schema>["root"]["infer"]): number {
   if (microBatchTokens !== "auto") return microBatchTokens;
   return device === "cpu" ? sequenceLength : evenTokens(batchSize / gradientAccumulation, sequenceLength);
-}
-
-/** Tokens of a micro-batch when so many rows are split evenly into as few as the most tokens allow. */
-export function evenTokens(rows: number, sequenceLength: number): number {
-  const parts = Math.ceil((rows * sequenceLength) / microBatchTokensMost);
-  return Math.max(1, Math.ceil(rows / parts)) * sequenceLength;
-}
-
-/** `maxGradNorm` in full; a value of null clips nothing. */
-export function clippingOf(maxGradNorm: Config["maxGradNorm"]): {
-  value: number | null;
-  mode: false | "exact" | "previous";
-} {
-  if (maxGradNorm === null) return { value: null, mode: false };
-  return typeof maxGradNorm === "number" ? { value: maxGradNorm, mode: "exact" } : maxGradNorm;
 }
 
 /** Rules between keys: each returns what is wrong and what to write instead. */

@@ -23,7 +23,7 @@ import { evaluationBatches } from "../data/loader.ts";
 import type { Dataset } from "../data/dataset.ts";
 import { CancelledError, CheckpointError, ConfigError } from "../words/errors.ts";
 import { exportModel } from "../keep/export.ts";
-import { predictedTokensPerSecond } from "../predict/fit.ts";
+import { predictedTokensPerSecond, resolveLeast } from "../predict/fit.ts";
 import { stepFlops } from "../predict/flops.ts";
 import { thisMachine } from "../predict/forecast.ts";
 import { formatBytes, formatCount } from "../words/format.ts";
@@ -31,6 +31,7 @@ import { fileError, removeLeftovers, writeFileAtomic } from "../io/atomic.ts";
 import { resolveModel } from "../io/hub.ts";
 import { learningRate, scheduleProblems } from "./lr.ts";
 import { bytesIn, printBill } from "../tiers/bill.ts";
+import { demand } from "../tiers/limits.ts";
 import { MetricsLog } from "./metrics.ts";
 import { load, type Model } from "../engine/model.ts";
 import type { Stream } from "../native/abi.gen.ts";
@@ -40,7 +41,7 @@ import { RunLock } from "./lock.ts";
 import { factsOf, readMetrics, writeFacts, type RunFacts } from "./folder.ts";
 import { StatusLine } from "./status.ts";
 import { TensorBoardLog } from "../view/tensorboard.ts";
-import { checkLeast, Trainer, type StepResult } from "../engine/trainer.ts";
+import { Trainer, type StepResult } from "../engine/trainer.ts";
 
 /** What a finished run has to say. */
 export interface TrainSummary {
@@ -76,7 +77,7 @@ async function trainAlone(config: Config, callbacks: Callbacks): Promise<TrainSu
     dtype: config.dtype,
     workers: config.workers,
     ...(config.deviceMemory === undefined ? {} : { deviceMemory: config.deviceMemory }),
-    check: (found, engine) => checkLeast(found, config, engine),
+    check: (found, engine) => demand(resolveLeast(found, config, engine.limits())),
   });
   const { sequenceLength, maxBadLines, workers } = config;
   const lossOn = { sequenceLength, maxBadLines, workers, loss: config.chat.loss };
@@ -85,7 +86,7 @@ async function trainAlone(config: Config, callbacks: Callbacks): Promise<TrainSu
   const steps = await stepCount(config, batches);
   const trainer = await Trainer.open(model, config);
   announce(model, trainer, batches, config, steps);
-  const machine = trainer.machine ?? (config.device === "cpu" ? thisMachine(config.workers).machine : undefined);
+  const machine = trainer.machine ?? (config.device === "cpu" ? thisMachine(config.workers) : undefined);
   const facts = factsOf({
     steps,
     predictedTokensPerSecond: machine ? predictedTokensPerSecond(trainer.shape, machine) : null,

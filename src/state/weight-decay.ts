@@ -2,6 +2,7 @@
 // scales, biases) do not.
 
 import type { ParameterBlock } from "../models/parameters.ts";
+import type { StateFormat } from "./format.ts";
 import { assert, ConfigError } from "../words/errors.ts";
 
 /** What a recipe says of it. */
@@ -9,6 +10,15 @@ export interface WeightDecay {
   weightDecay: number;
   /** Exceptions: the first whose pattern matches a tensor's name decides. */
   weightDecayGroups?: readonly { match: string; weightDecay: number }[];
+}
+
+/** What a config says of the optimizer. */
+export interface OptimizerConfig extends WeightDecay {
+  learningRate: number;
+  beta1: number;
+  beta2: number;
+  epsilon: number;
+  state: StateFormat;
 }
 
 /** The weight decay of each tensor by its Hugging Face name; a group that matches no tensor is refused. */

@@ -19,32 +19,67 @@ export function deviceBytesOf(bill: readonly BillLine[], pieceBytes = devicePiec
   return bill.reduce((total, { tier, bytes }) => total + (tier === "device" ? rounded(bytes) : 0), 0);
 }
 
-/** Throws a MemoryError that says what to change when a shape's bill is above the limits, of the device or of the host. */
-export function checkBill(shape: StepShape, { device, overhead, capped, pieceBytes, host }: Limits): void {
-  const bill = memoryBill(shape);
-  const onDevice = pieceBytes === undefined ? bytesIn(bill, "device") : deviceBytesOf(bill, pieceBytes);
-  const largest = (tiers: readonly Tier[]): string =>
-    summarizeBill(bill.filter(({ tier }) => tiers.includes(tier)))
-      .sort((a, b) => b.bytes - a.bytes)
-      .slice(0, 3)
-      .map(({ purpose, bytes }) => `${purpose} ${formatBytes(bytes)}`)
-      .join(", ");
-  if (onDevice > device) {
-    const beside = overhead > 0 ? `, ${formatBytes(overhead)} of it for context, kernels and libraries` : "";
-    throw new MemoryError(
-      `${capped ? "deviceMemory: " : ""}the run needs ${formatBytes(onDevice + overhead)} on the device${beside}; ` +
-        `${capped ? "the limit is" : "it has"} ${formatBytes(device + overhead)}; the largest parts are ${largest(["device"])}; ` +
-        `${deviceRemedies(shape)}, or ${capped ? "raise deviceMemory" : "free memory that others use, or take a larger GPU"}`,
-    );
-  }
-  const tiers: Tier[] = pieceBytes === undefined ? ["device", "pinned", "host"] : ["pinned", "host"];
-  const onHost = tiers.reduce((total, tier) => total + bytesIn(bill, tier), 0);
-  if (onHost > host)
-    throw new MemoryError(
-      `the run needs ${formatBytes(onHost)} of the host's memory, which has ${formatBytes(host)} for it; the largest parts are ` +
-        `${largest(tiers)}; ${hostRemedies(shape)}`,
-    );
+/** What a shape needs beside what there is, in bytes, and the sentence that says what to change when it is too much. */
+export interface Verdict {
+  device: { needed: number; limit: number };
+  host: { needed: number; limit: number };
+  problem: string | undefined;
 }
+
+/** A shape with its bill, held against limits. */
+export interface Judged {
+  shape: StepShape;
+  bill: BillLine[];
+  verdict: Verdict;
+}
+
+/** Holds a shape's bill against what device and host have. */
+export function judge(shape: StepShape, limits: Limits): Judged {
+  const bill = memoryBill(shape);
+  const gpu = limits.pieceBytes !== undefined;
+  // On the cpu device both are the same memory.
+  const onHost: Tier[] = gpu ? ["pinned", "host"] : ["device", "pinned", "host"];
+  const device = {
+    needed: gpu ? deviceBytesOf(bill, limits.pieceBytes) : bytesIn(bill, "device"),
+    limit: limits.device,
+  };
+  const host = { needed: onHost.reduce((total, tier) => total + bytesIn(bill, tier), 0), limit: limits.host };
+  const problem =
+    device.needed > device.limit
+      ? deviceProblem(shape, bill, device.needed, limits)
+      : host.needed > host.limit
+        ? `the run needs ${formatBytes(host.needed)} of the host's memory, which has ${formatBytes(host.limit)} for it; ` +
+          `the largest parts are ${largest(bill, onHost)}; ${hostRemedies(shape)}`
+        : undefined;
+  return { shape, bill, verdict: { device, host, problem } };
+}
+
+/** Throws the verdict's problem, if there is one, as a MemoryError. */
+export function demand({ verdict: { problem } }: Judged): void {
+  if (problem !== undefined) throw new MemoryError(problem);
+}
+
+function deviceProblem(
+  shape: StepShape,
+  bill: readonly BillLine[],
+  needed: number,
+  { device, overhead, capped }: Limits,
+): string {
+  const beside = overhead > 0 ? `, ${formatBytes(overhead)} of it for context, kernels and libraries` : "";
+  return (
+    `${capped ? "deviceMemory: " : ""}the run needs ${formatBytes(needed + overhead)} on the device${beside}; ` +
+    `${capped ? "the limit is" : "it has"} ${formatBytes(device + overhead)}; the largest parts are ${largest(bill, ["device"])}; ` +
+    `${deviceRemedies(shape)}, or ${capped ? "raise deviceMemory" : "free memory that others use, or take a larger GPU"}`
+  );
+}
+
+/** The three largest purposes in some tiers. */
+const largest = (bill: readonly BillLine[], tiers: readonly Tier[]): string =>
+  summarizeBill(bill.filter(({ tier }) => tiers.includes(tier)))
+    .sort((a, b) => b.bytes - a.bytes)
+    .slice(0, 3)
+    .map(({ purpose, bytes }) => `${purpose} ${formatBytes(bytes)}`)
+    .join(", ");
 
 function deviceRemedies(shape: StepShape): string {
   if (!shape.training) return "give it fewer or shorter rows at once";

@@ -125,7 +125,7 @@ test("sluice plan: the bill is the run's own, a described machine is faster, and
   const here = await sluice(["plan", ...flags]);
   expect(here.code).toBe(0);
   expect(here.out).toContain("on this machine: the cpu device");
-  for (const line of here.out.split("\n").slice(7)) expect(bill).toContain(line);
+  for (const line of here.out.split("\n").slice(8)) expect(bill).toContain(line);
   const json = JSON.parse((await sluice(["plan", ...flags, "--gpu", "rtx4090", "--json"])).out);
   expect(json.secondsPerStep).toBeLessThan(0.1);
   expect(json).toMatchObject({ tokensPerStep: 128, device: { fits: true }, host: { fits: true } });
@@ -140,8 +140,13 @@ test("sluice plan: the bill is the run's own, a described machine is faster, and
     "--ram",
     "1GiB",
   ]);
-  expect(large.out).toMatch(/host +[\d.]+ GiB of 1.0 GiB: does not fit; take a smaller model/);
+  expect(large.out).toMatch(
+    /does not fit: the run needs .* of the host's memory, which has 1\.0 GiB for it; .* or take a smaller model/,
+  );
   expect(large.code).toBe(1);
   const typo = await sluice(["plan", "--model", "qwen3-0.6b", "--gpu", "rtx4091"]);
+  const checked = await sluice(["plan", ...flags, "--machine", "h200", "--play", "3", "--jitter", "0.2", "--check"]);
+  expect(checked).toMatchObject({ code: 0, error: "" });
+  expect((await sluice(["plan", ...flags, "--jitter", "x"])).error).toContain('--jitter must be a number (was "x")');
   expect(typo.error).toContain('no machine is called "rtx4091", did you mean "rtx4090"?');
 });

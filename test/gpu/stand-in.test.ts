@@ -185,8 +185,10 @@ describe("what a machine may lack is named", () => {
   test("memory for a run: the bill says so before anything is allocated", async () => {
     const body = `
       try { using model = await load(${JSON.stringify(join(fixtures, "qwen3-tiny"))}, { device: "hip", deviceMemory: ${112 << 20} });
-        const { Session, inferenceShape } = await import("./src/engine/session.ts");
-        new Session(model, inferenceShape(model, { sequenceLength: 4096, batchSize: 8, microBatchTokens: 32768, gradientAccumulation: 1 }), new Map());
+        const { Session } = await import("./src/engine/session.ts");
+        const { judge } = await import("./src/tiers/limits.ts");
+        const { inferenceShape } = await import("./src/tiers/shape.ts");
+        new Session(model, judge(inferenceShape(model, { sequenceLength: 4096, batchSize: 8, microBatchTokens: 32768, gradientAccumulation: 1 }), model.engine.limits()));
         console.log("opened");
       } catch (error) { console.log(error.name + ": " + error.message); }`;
     expect(await script(body)).toMatch(/^MemoryError: deviceMemory: the run needs /);
@@ -194,7 +196,8 @@ describe("what a machine may lack is named", () => {
   test("memory to train: the least that a config can be fitted to is checked before the weights are read", async () => {
     const body = (options: string, needed: string) => `
       const { parseConfig } = await import("./src/run/config.ts");
-      const { checkLeast } = await import("./src/engine/trainer.ts");
+      const { resolveLeast } = await import("./src/predict/fit.ts");
+      const { demand } = await import("./src/tiers/limits.ts");
       const { memoryBill } = await import("./src/tiers/bill.ts");
       const { deviceBytesOf } = await import("./src/tiers/limits.ts");
       const { Trainer } = await import("./src/engine/trainer.ts");
@@ -202,7 +205,7 @@ describe("what a machine may lack is named", () => {
       const directory = ${JSON.stringify(join(fixtures, "qwen3-tiny"))};
       const held = [];
       const check = (model, engine) => {
-        try { checkLeast(model, config, engine); } finally { held.push(Object.values(engine.held()), engine.deviceInfo().bufferBytes); }
+        try { demand(resolveLeast(model, config, engine.limits())); } finally { held.push(Object.values(engine.held()), engine.deviceInfo().bufferBytes); }
       };
       try {
         using model = await load(directory, { device: "hip", check, ${options} });

@@ -1,13 +1,12 @@
 // What `fit` leaves to chance: nothing that does not fit, nothing that the config decided, and for the 8B shape on the
 // measured machine every step of issue 3's table, with a 24 GiB card and with all of it.
 
+import { logitsRows, type Choice, evenTokens, type StepShape } from "../../src/tiers/shape.ts";
+import { type Machine, machineNamed } from "../../src/predict/machines.ts";
+import { type Room as AnyRoom, fit, predictedSeconds } from "../../src/predict/fit.ts";
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
-import { evenTokens } from "../../src/run/config.ts";
-import { fit, logitsRowsFor, predictedSeconds, type Choice, type Room } from "../../src/predict/fit.ts";
-import { machineNamed } from "../../src/predict/machines.ts";
 import { bytesIn, memoryBill } from "../../src/tiers/bill.ts";
 import { deviceBytesOf } from "../../src/tiers/limits.ts";
-import { type StepShape } from "../../src/tiers/shape.ts";
 import { keepLevels } from "../../src/models/decoder.ts";
 import { checkPlans } from "../../src/plan/check/check.ts";
 import { Random } from "../../src/words/random.ts";
@@ -16,6 +15,7 @@ import { describeCase, randomCase, recordAll, shapeOf } from "./cases.ts";
 
 setDefaultTimeout(120_000);
 
+type Room = AnyRoom & { machine: Machine };
 const machine = machineNamed("h200");
 const everything: ReadonlySet<Choice> = new Set(["keep", "residentBlocks", "boundary", "slots", "ring"]);
 
@@ -31,7 +31,7 @@ function stepOf(rows: number, sequence: number, { deviceBytes }: Room, options: 
     ring: config.layers,
     ...options,
   });
-  return { ...shape, logitsChunk: logitsRowsFor(shape, deviceBytes) };
+  return { ...shape, logitsChunk: logitsRows(shape, deviceBytes) };
 }
 
 const fitted = (rows: number, sequence: number, room: Room, options: Partial<StepShape> = {}): StepShape =>

@@ -5,6 +5,7 @@
 // A buffer that gets another name is entered in `renamed`; a plan that is meant to change is recorded anew with
 // SLUICE_UPDATE_SNAPSHOTS=1 in a commit that says why.
 
+import { resolve } from "../../src/predict/fit.ts";
 import { expect, test } from "bun:test";
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -18,7 +19,7 @@ import { Range, describeCommand, type Plan } from "../../src/plan/plan.ts";
 import { Random } from "../../src/words/random.ts";
 import { fullBatch, publishedModel, rehearse, rehearsedSettings } from "../../src/predict/rehearsal.ts";
 import { recordStep } from "../../src/step/step.ts";
-import { Trainer, trainingShape } from "../../src/engine/trainer.ts";
+import { Trainer } from "../../src/engine/trainer.ts";
 import { fixtures } from "../support/models.ts";
 import { plainConfig, randomStep } from "../support/training.ts";
 import { Draw } from "../support/tensors.ts";
@@ -59,7 +60,7 @@ function compare(name: string, parts: readonly string[]): void {
   if (update) return;
   const old = kept[name];
   if (old === undefined) throw new Error(`no text is kept of "${name}"; record it with SLUICE_UPDATE_SNAPSHOTS=1`);
-  const [before, after] = [withNewNames(old).split("\n"), text.split("\n")];
+  const [before, after] = [withNewNames(old), text].map((all) => sortedKeys(all).split("\n")) as [string[], string[]];
   const first = before.findIndex((line, index) => line !== after[index]);
   const at = first < 0 && before.length !== after.length ? Math.min(before.length, after.length) : first;
   if (at >= 0)
@@ -68,6 +69,12 @@ function compare(name: string, parts: readonly string[]): void {
         `  was ${before[at] ?? "the end"}\n  is  ${after[at] ?? "the end"}`,
     );
 }
+
+/** The first line may hold a shape as JSON; the order of its keys means nothing. */
+const sortedKeys = (text: string): string =>
+  text.replace(/^\{.*\}$/m, (line) =>
+    JSON.stringify(Object.fromEntries(Object.entries(JSON.parse(line)).sort(([a], [b]) => (a < b ? -1 : 1)))),
+  );
 
 const withNewNames = (text: string): string =>
   Object.entries(renamed).reduce((all, [old, name]) => all.replaceAll(old, name), text);
@@ -130,7 +137,9 @@ test.each(Object.keys(real))("%s", async (name) => {
   const config = await parseConfig({ model, data: "x", output: "y", device: "cuda", ...given });
   const blocks = parameterBlocks(described);
   const fitted = room === undefined ? undefined : { machine: machines["h200"]!, deviceBytes: room };
-  const shape = trainingShape({ config: described, blocks, dtype: "bfloat16" }, config, fitted);
+  const limits = { device: Infinity, overhead: 0, capped: false, pieceBytes: 2 << 20, host: Infinity };
+  const asked = { config: described, blocks, dtype: "bfloat16" as const };
+  const { shape } = resolve(asked, config, { limits, room: fitted });
   const { blocks: _, model: __, ...choices } = shape;
   const recorder = rehearse(shape);
   const random = new Random(0);

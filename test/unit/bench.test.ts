@@ -22,8 +22,9 @@ async function bench(directory: string, ...args: string[]) {
 test("steps of two batch sizes: one line of figures each, JSON, and a trace per batch size", async () => {
   using files = temporaryDirectory();
   const [json, trace] = ["bench.json", "trace"].map((name) => join(files.path, name)) as [string, string];
-  const flags = ["--shape", "tiny", "--batch", "1,2", "--seq", "32", "--steps", "2", "--resident", "3", "--keep", "4"];
-  const found = await bench(files.path, ...flags, "--keep-level", "products", "--json", json, "--trace", trace);
+  const flags = ["--shape", "tiny", "--batchSize", "1,2", "--sequenceLength", "32", "--steps", "2"];
+  const window = ["--window.residentBlocks", "3", "--window.keepBlocks", "4", "--window.keep", "products"];
+  const found = await bench(files.path, ...flags, ...window, "--json", json, "--trace", trace);
   expect(found).toMatchObject({ errors: "", code: 0 });
   expect(found.output).toMatch(/tiny, 1 × 32 tokens, float32, not clipped\n {2}step .*predicted/);
   const { steps } = await Bun.file(json).json();
@@ -45,8 +46,19 @@ test("steps of two batch sizes: one line of figures each, JSON, and a trace per 
 test("forward and backward alone update nothing and stream nothing", async () => {
   using files = temporaryDirectory();
   const json = join(files.path, "bench.json");
-  const flags = ["--shape", "tiny", "--batch", "2", "--seq", "32", "--steps", "1", "--dtype", "bfloat16"];
-  expect(await bench(files.path, ...flags, "--resident-only", "--json", json)).toMatchObject({ errors: "", code: 0 });
+  const flags = [
+    "--shape",
+    "tiny",
+    "--batchSize",
+    "2",
+    "--sequenceLength",
+    "32",
+    "--steps",
+    "1",
+    "--dtype",
+    "bfloat16",
+  ];
+  expect(await bench(files.path, ...flags, "--residentOnly", "--json", json)).toMatchObject({ errors: "", code: 0 });
   const [step] = (await Bun.file(json).json()).steps;
   expect(step).toMatchObject({ residentOnly: true, boundary: "device", slots: 12 });
   expect(step.busy.host).toBeLessThan(step.busy.compute);
@@ -54,10 +66,11 @@ test("forward and backward alone update nothing and stream nothing", async () =>
 
 test.each([
   [["--shape", "qwen3-9b"], "--shape must be one of tiny, small,"],
-  [["--shape", "tiny", "--batch", "1,x"], '--batch must be a whole number, at least 1 (was "x")'],
-  [["--shape", "tiny", "--clip", "--ring", "1"], "--ring 1 and --clip exclude each other"],
-  [["--shape", "tiny", "--device-memory", "much"], "--device-memory must be a size"],
-  [["--shape", "tiny", "--keep-level", "all"], "--keep-level is what --keep blocks keep"],
+  [["--shape", "tiny", "--batchSize", "1,x"], '--batchSize must be a whole number, at least 1 (was "x")'],
+  [["--shape", "tiny", "--maxGradNorm", "1", "--window.ring", "1"], 'window.ring (1) cannot be smaller than "all"'],
+  [["--shape", "tiny", "--deviceMemory", "much"], "deviceMemory must be a size"],
+  [["--shape", "tiny", "--window.keep", "all"], 'window.keep ("all") is what window.keepBlocks blocks keep'],
+  [["--shape", "tiny", "--batchsize", "4"], "batchsize is not a known key; did you mean batchSize?"],
   [["--only", "gem"], "--only takes gemm,"],
 ])("%p is refused", async (flags, message) => {
   using files = temporaryDirectory();

@@ -23,7 +23,18 @@ function standIn(directory: string, factor: number): string {
 test("the same curve passes, one two percent away fails, and our half trains", async () => {
   using files = temporaryDirectory();
   const run = async (python: string) => {
-    const flags = ["--shape", "tiny", "--steps", "12", "--batch", "2", "--seq", "64", "--learning-rate", "3e-3"];
+    const flags = [
+      "--shape",
+      "tiny",
+      "--steps",
+      "12",
+      "--batchSize",
+      "2",
+      "--sequenceLength",
+      "64",
+      "--optimizer.learningRate",
+      "3e-3",
+    ];
     const words = ["scripts/loss-curve.ts", ...flags, "--output", join(files.path, "out"), "--python", python];
     const child = Bun.spawn([process.execPath, ...words], { stdout: "pipe", stderr: "pipe" });
     const [output, code] = await Promise.all([child.stdout.text(), child.exited]);
