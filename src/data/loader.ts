@@ -43,6 +43,7 @@ export class Loader implements Batches {
     return Math.ceil((epochs * this.rowsPerEpoch) / this.#shape.batchSize);
   }
 
+  /** What became of the samples. */
   get report(): DatasetReport {
     return this.#dataset.report;
   }

@@ -63,10 +63,12 @@ export class StreamLoader implements Batches {
     return Math.max(1, Math.ceil((epochs * all) / this.#shape.batchSize));
   }
 
+  /** What became of the samples. */
   get report(): DatasetReport {
     return this.#stream.report;
   }
 
+  /** Bytes of the files that are read while steps learn from them. */
   get streamedBytes(): number {
     return this.#stream.bytes;
   }
