@@ -69,9 +69,6 @@ export interface DatasetOptions extends EncodeOptions {
 /** What is stored beside the arrays. */
 type About = Pick<Dataset, "sources" | "digest" | "report">;
 
-/** Changes when the same input would give other tokens, or other files. */
-const STORE_VERSION = 1;
-
 /** Read and tokenize data, all of it; `input` is what the config calls `data`. */
 export async function loadDataset(
   input: DataInput | FoundSources,
@@ -85,7 +82,7 @@ export async function loadDataset(
     const batches = (tasks: AsyncIterable<Task>) => tokenizeHere(tasks, tokenizer, { sequenceLength, loss });
     return tokenizing.run(batches, new MemoryStore());
   }
-  const key = await storeKey(sources, tokenizer, { ...options, version: STORE_VERSION });
+  const key = await storeKey(sources, tokenizer, { ...options, form: ["dataset"] });
   const stored = key === undefined ? undefined : await findStored<About>(key);
   if (stored !== undefined) {
     const { about, ...arrays } = stored;

@@ -11,14 +11,15 @@ import { availableParallelism } from "node:os";
 import { DataError } from "../words/errors.ts";
 import { formatBytes, formatCount } from "../words/format.ts";
 import { FileStamps } from "../io/file-stamps.ts";
+import { remark } from "../words/remark.ts";
 import { BadLines } from "./read/bad-lines.ts";
 import { noCounts, withLineNumber, type Batch, type Counts } from "./batch.ts";
 import type { DatasetOptions, DatasetReport } from "./dataset.ts";
 import { lineNumberAt, unreadable } from "./read/files.ts";
-import { PartStore, type StreamAbout, type StreamProgress } from "./store/part-store.ts";
+import { PartStore, type StoredPart, type StreamAbout, type StreamProgress } from "./store/part-store.ts";
 import { Progress } from "./text/progress.ts";
 import { noSamples, nothingCounts, type FoundSource, type FoundSources } from "./read/source.ts";
-import { sha256, storeKey, tokenizerKey } from "./store/store-key.ts";
+import { sha256, storeKey, tokenizerKey, VERSIONS } from "./store/store-key.ts";
 import { streamTasks, type StreamTask } from "./stream-order.ts";
 import type { Arrays } from "./store/token-store.ts";
 import type { Tokenizer } from "./text/tokenizer.ts";
@@ -29,9 +30,6 @@ export interface StreamOptions extends Omit<DatasetOptions, "bytesMin"> {
   /** Tokens of the first part, at least; each later one has twice as many as the one before, up to 32 times. */
   firstPartTokens?: number;
 }
-
-/** Changes when the same input would give other parts. */
-const STREAM_VERSION = 1;
 
 /** Data as parts of some million tokens that are made while they are used; close it after use. */
 export class TokenStream implements AsyncDisposable {
@@ -45,7 +43,8 @@ export class TokenStream implements AsyncDisposable {
   /** The files as they were when the key of the parts was made. */
   readonly #stamps: FileStamps;
   readonly #store: PartStore;
-  readonly #parts: StreamProgress[];
+  readonly #startPool: () => TokenizePool;
+  readonly #parts: StoredPart[];
   readonly #options: StreamOptions;
   #about: StreamAbout | undefined;
   #failure: { error: unknown } | undefined;
@@ -61,12 +60,14 @@ export class TokenStream implements AsyncDisposable {
     {
       stamps,
       store,
+      startPool,
       digest,
       options,
       found,
     }: {
       stamps: FileStamps;
       store: PartStore;
+      startPool: () => TokenizePool;
       digest: string;
       options: StreamOptions;
       found: Awaited<ReturnType<PartStore["found"]>>;
@@ -75,6 +76,7 @@ export class TokenStream implements AsyncDisposable {
     this.#sources = sources;
     this.#stamps = stamps;
     this.#store = store;
+    this.#startPool = startPool;
     this.#options = options;
     this.#parts = found.parts;
     this.#about = found.about;
@@ -93,19 +95,18 @@ export class TokenStream implements AsyncDisposable {
           `data with weights cannot be streamed`,
       );
     const { sequenceLength, loss, maxBadLines = 0, workers = availableParallelism() } = options;
-    const cut = [STREAM_VERSION, blockBytes(options), firstPartTokens(options)];
+    const cut = [blockBytes(options), firstPartTokens(options)];
     const stamps = new FileStamps(sources.flatMap(({ files }) => files));
-    const key = await storeKey(sources, tokenizer, { sequenceLength, loss, maxBadLines, version: `stream ${cut}` });
+    const key = await storeKey(sources, tokenizer, { sequenceLength, loss, maxBadLines, form: ["stream", ...cut] });
     const digest = sha256(
-      JSON.stringify([cut, sequenceLength, loss, await tokenizerKey(tokenizer), sources.map(identityOf)]),
+      JSON.stringify([cut, sequenceLength, loss, VERSIONS, await tokenizerKey(tokenizer), sources.map(identityOf)]),
     );
     const store = PartStore.open(key);
-    const stream = new TokenStream(found, { stamps, store, digest, options, found: await store.found() });
+    const startPool = () =>
+      new TokenizePool(Math.min(workers, availableParallelism()), tokenizer.directory, { sequenceLength, loss });
+    const stream = new TokenStream(found, { stamps, store, startPool, digest, options, found: await store.found() });
     if (stream.#about === undefined) {
-      const pool = new TokenizePool(Math.min(workers, availableParallelism()), tokenizer.directory, {
-        sequenceLength,
-        loss,
-      });
+      const pool = startPool();
       stream.#work = stream.#tokenize(pool).catch((error: unknown) => {
         stream.#failure = { error };
         stream.#tell();
@@ -127,17 +128,17 @@ export class TokenStream implements AsyncDisposable {
 
   /** Bytes of the files that a part, which must be there, stands for. */
   bytesOf(index: number): number {
-    return this.#parts[index]!.bytes - (this.#parts[index - 1]?.bytes ?? 0);
+    return this.#parts[index]!.progress.bytes - (this.#parts[index - 1]?.progress.bytes ?? 0);
   }
 
   /** A part's documents, as soon as they are there; undefined behind the last one. */
   async part(index: number): Promise<Arrays | undefined> {
-    return (await this.#has(index)) ? this.#store.read(index) : undefined;
+    return (await this.#has(index)) ? this.#whole(index, () => this.#store.read(index)) : undefined;
   }
 
   /** The lengths of a part's documents. */
   async lengths(index: number): Promise<Int32Array | undefined> {
-    return (await this.#has(index)) ? this.#store.readLengths(index) : undefined;
+    return (await this.#has(index)) ? this.#whole(index, () => this.#store.readLengths(index)) : undefined;
   }
 
   /** Throws what has gone wrong, although what is asked for next may still be there. */
@@ -176,6 +177,34 @@ export class TokenStream implements AsyncDisposable {
     return index < this.#parts.length;
   }
 
+  /** What is read of a part; one that was damaged since it was written is made again first. */
+  async #whole<T>(index: number, read: () => Promise<T | undefined>): Promise<T> {
+    const found = await read();
+    if (found !== undefined) return found;
+    await this.#makeAgain(index);
+    const again = await read();
+    if (again === undefined) throw damaged(this.#store.path(index));
+    return again;
+  }
+
+  async #makeAgain(index: number): Promise<void> {
+    remark(`${this.#store.path(index)}: the tokens that are kept there are damaged, and are made again`);
+    const { progress, checksum } = this.#parts[index]!;
+    const done = this.#parts[index - 1]?.progress.tasks ?? 0;
+    async function* own(all: AsyncIterable<StreamTask>) {
+      let left = progress.tasks - done;
+      for await (const { task } of all) {
+        yield task;
+        if (--left === 0) return;
+      }
+    }
+    using pool = this.#startPool();
+    const batches = await Array.fromAsync(pool.run(own(streamTasks(this.#sources, blockBytes(this.#options), done))));
+    this.#stamps.checkData();
+    const again = await this.#store.write(index, batches, progress);
+    if (again.checksum !== checksum) throw damaged(this.#store.path(index));
+  }
+
   /** Waits, with a live line for whoever looks on, until something is true or all is tokenized. */
   async #until(isTrue: () => boolean): Promise<void> {
     const isOver = () => this.#about !== undefined || isTrue();
@@ -203,7 +232,7 @@ export class TokenStream implements AsyncDisposable {
     const nothing = { samples: 0, bad: 0 };
     return (
       this.#about ??
-      this.#parts.at(-1) ?? {
+      this.#parts.at(-1)?.progress ?? {
         tasks: 0,
         bytes: 0,
         counts: noCounts(),
@@ -231,8 +260,7 @@ export class TokenStream implements AsyncDisposable {
     const flush = async () => {
       this.#stamps.checkData(); // a part of other data must not get this key
       const progress = structuredClone({ ...now, bad: { count: bad.count, first: bad.first } });
-      await this.#store.write(this.#parts.length, batches, progress);
-      this.#parts.push(progress);
+      this.#parts.push(await this.#store.write(this.#parts.length, batches, progress));
       this.#tokens = 0;
       batches = [];
       this.#tell();
@@ -268,6 +296,12 @@ export class TokenStream implements AsyncDisposable {
     bad.finish(counts.samples);
     if (counts.documents === 0) throw nothingCounts(this.#sources, counts.samples, this.#options.sequenceLength);
   }
+}
+
+function damaged(path: string): DataError {
+  return new DataError(
+    `${path}: does not hold what was just written; check the disk, or name another with SLUICE_CACHE`,
+  );
 }
 
 function blockBytes({ taskBytes = 256 * 1024 }: StreamOptions): number {

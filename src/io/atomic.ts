@@ -5,23 +5,57 @@
 // under a temporary name by whoever fills it, and published by one rename. Leftovers of a crash end in `.tmp`.
 // Failures (full disk, permissions) are `SluiceError`s that name the path and what to do.
 
-import { existsSync, readdirSync, rmSync } from "node:fs";
+import { existsSync, readdirSync, rmSync, statSync } from "node:fs";
 import { type FileHandle, open, readdir, rename, rm } from "node:fs/promises";
+import { hostname } from "node:os";
 import { basename, dirname, join } from "node:path";
 import { SluiceError } from "../words/errors.ts";
 
 let serial = 0;
 
+/** A name that file names may hold, of the machine whose process ids these are. */
+const host = hostname().replace(/[^\w-]/g, "-");
+
 /** The temporary name beside `path` under which its next version is prepared. */
 export function temporaryPath(path: string): string {
   serial += 1;
-  return join(dirname(path), `.${basename(path)}.${process.pid}.${serial}.tmp`);
+  return join(dirname(path), `.${basename(path)}@${host}.${process.pid}.${serial}.tmp`);
 }
 
 /** Removes what interrupted writers left in a directory. Nobody may be writing there at the time. */
 export function removeLeftovers(directory: string): void {
   for (const name of readdirSync(directory))
     if (/^\..+\.\d+\.\d+\.tmp$/.test(name)) rmSync(join(directory, name), { recursive: true, force: true });
+}
+
+/** How long another machine's writer may be silent before it counts as gone. */
+const silenceMsMax = 24 * 3600 * 1000;
+
+/** Removes what writers that are gone left in a directory where others may be writing, of this machine or of others. */
+export function removeAbandoned(directory: string): void {
+  for (const name of readdirSync(directory)) {
+    const [found, writer = host, pid] = /^\..+?(?:@([\w-]+))?\.(\d+)\.\d+\.tmp$/.exec(name) ?? [];
+    if (found === undefined) continue;
+    const path = join(directory, name);
+    if (writer === host ? !isAlive(Number(pid)) : Date.now() - lastWrite(path) > silenceMsMax)
+      rmSync(path, { recursive: true, force: true });
+  }
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    return process.kill(pid, 0);
+  } catch (cause) {
+    return (cause as NodeJS.ErrnoException).code === "EPERM"; // somebody else's
+  }
+}
+
+/** When a file, or one inside a folder, was written last. */
+function lastWrite(path: string): number {
+  const found = statSync(path, { throwIfNoEntry: false });
+  if (found === undefined) return Date.now();
+  const inside = found.isDirectory() ? readdirSync(path).map((name) => lastWrite(join(path, name))) : [];
+  return Math.max(found.mtimeMs, ...inside);
 }
 
 /** Writes a small file (JSON, a loss curve) atomically and durably, replacing what was there. */

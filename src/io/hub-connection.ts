@@ -1,7 +1,7 @@
 // How Sluice talks to a Hugging Face hub: the `fetch` that @huggingface/hub is given. It bounds every wait and turns each
 // refusal into a sentence with a remedy, which the library's own errors ("Api error with status 401. URL: ...") lack.
 
-import { homedir } from "node:os";
+import { huggingFaceHome } from "./cache.ts";
 import { join } from "node:path";
 import { ModelError } from "../words/errors.ts";
 import { formatDuration } from "../words/format.ts";
@@ -46,9 +46,8 @@ export function isOffline(): boolean {
 
 /** The user's access token from where Hugging Face tools look for it. */
 export async function readToken(): Promise<string | undefined> {
-  const { HF_TOKEN, HF_TOKEN_PATH, HF_HOME, XDG_CACHE_HOME } = process.env;
-  const home = HF_HOME || join(XDG_CACHE_HOME || join(homedir(), ".cache"), "huggingface");
-  const file = Bun.file(HF_TOKEN_PATH || join(home, "token"));
+  const { HF_TOKEN, HF_TOKEN_PATH } = process.env;
+  const file = Bun.file(HF_TOKEN_PATH || join(huggingFaceHome(), "token"));
   const token = (HF_TOKEN || ((await file.exists()) ? await file.text() : "")).trim();
   if (token && !/^hf_\w+$/.test(token))
     throw new ModelError(

@@ -2,8 +2,7 @@
 // `Native` object it returns, typed by the generated bindings. Importing it does nothing; `native()` loads once.
 
 import { dlopen, toArrayBuffer, type Pointer } from "bun:ffi";
-import { existsSync, mkdirSync, readdirSync } from "node:fs";
-import { homedir } from "node:os";
+import { existsSync, readdirSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { NativeError } from "../words/errors.ts";
 import { abiHash, symbols } from "./abi.gen.ts";
@@ -77,18 +76,6 @@ export function kernelFiles(device: "cuda" | "hip"): string[] {
   const ending = device === "cuda" ? ".fatbin" : ".hsaco";
   const names = readdirSync(directory).filter((name) => name.endsWith(ending));
   return names.sort().map((name) => join(directory, name));
-}
-
-/** Where measurements are kept between runs: SLUICE_CACHE, else the user's cache folder; "" where nothing can be written. */
-export function cacheDirectory(): string {
-  const base = process.env["XDG_CACHE_HOME"] ?? join(homedir(), ".cache");
-  const path = process.env["SLUICE_CACHE"] ?? join(base, "sluice");
-  try {
-    mkdirSync(path, { recursive: true });
-    return path;
-  } catch {
-    return "";
-  }
 }
 
 /** A window into native memory; it must not outlive the buffer. At most 4 GiB. */

@@ -10,7 +10,8 @@ import { accesses, describeLabel, Range, type BufferLike, type Event, type Plan 
 import { deviceKinds, tiers, type DeviceKind, type Tier } from "./abi.gen.ts";
 import { formatBytes, formatTiers } from "../words/format.ts";
 import { usableHostBytes } from "./host-memory.ts";
-import { cacheDirectory, kernelFiles, native, windowInto, type Native } from "./library.ts";
+import { writableCacheDirectory } from "../io/cache.ts";
+import { kernelFiles, native, windowInto, type Native } from "./library.ts";
 
 /** A named range of native memory, or an open file. Zeroed when made. */
 export class Buffer implements BufferLike {
@@ -122,7 +123,7 @@ export class Engine implements Disposable {
     this.workers = options.workers;
     const limit = options.deviceBytesMax ?? Number.MAX_SAFE_INTEGER;
     const kernels = isGpu(options.device) ? kernelFiles(options.device).join("\n") : "";
-    const cache = isGpu(options.device) ? cacheDirectory() : "";
+    const cache = isGpu(options.device) ? writableCacheDirectory() : "";
     this.#check(
       this.#native.sluice_engine_create(
         deviceKinds[options.device],

@@ -15,7 +15,7 @@ import { machines, type Machine } from "./machines.ts";
 import type { DecoderConfig } from "../models/config.ts";
 import { bytesOf } from "../plan/layout.ts";
 import type { Dtype, OpName, Ops } from "../native/abi.gen.ts";
-import { cacheDirectory } from "../native/library.ts";
+import { writableCacheDirectory } from "../io/cache.ts";
 import type { Buffer, Engine } from "../native/runtime.ts";
 import { Plan, type Range } from "../plan/plan.ts";
 import { byPart, formatDefault, partBytes, partsOf, stateBytes } from "../state/format.ts";
@@ -55,7 +55,7 @@ export async function measuredMachine(engine: Engine, sizes: ProbeSizes): Promis
 const format = 2;
 
 function cachePath(engine: Engine, { config, dtype }: ProbeSizes): string | undefined {
-  const directory = cacheDirectory();
+  const directory = writableCacheDirectory();
   if (directory === "") return undefined;
   const { hidden, intermediate, heads, kvHeads, headDim } = config;
   const key = [format, nameOf(engine), engine.workers, dtype, hidden, intermediate, heads, kvHeads, headDim].join();

@@ -5,13 +5,14 @@
 // `root` is the file system to look at, for tests; on a made-up one nothing is tried.
 
 import { existsSync, readFileSync, readdirSync, statfsSync } from "node:fs";
-import { availableParallelism, homedir } from "node:os";
+import { availableParallelism } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { SluiceError } from "../words/errors.ts";
 import { formatBytes } from "../words/format.ts";
 import { hostMemory } from "../native/host-memory.ts";
 import type { DeviceKind } from "../native/abi.gen.ts";
-import { cacheDirectory, kernelFiles, native } from "../native/library.ts";
+import { cacheDirectory, huggingFaceHome, writableCacheDirectory } from "../io/cache.ts";
+import { kernelFiles, native } from "../native/library.ts";
 import type { DeviceInfo } from "../native/runtime.ts";
 
 export interface Finding {
@@ -194,7 +195,7 @@ function answerIn(output: string): { info?: DeviceInfo; problem?: string } | und
 /** Rates of machines (probe.ts), and the algorithms of matrix products. */
 function measured(): Finding {
   const what = "measured before";
-  const folder = cacheDirectory();
+  const folder = writableCacheDirectory();
   if (folder === "")
     return {
       what,
@@ -247,11 +248,10 @@ function lockedMemory(root: string): Finding {
 
 /** Where runs and downloaded models go. */
 function disks(): Finding[] {
-  const cache =
-    process.env["HF_HOME"] ?? join(process.env["XDG_CACHE_HOME"] ?? join(homedir(), ".cache"), "huggingface");
   return [
     ["disk of this directory", "."],
-    ["disk of the model cache", cache],
+    ["disk of the model cache", huggingFaceHome()],
+    ["disk of the token cache", cacheDirectory()],
   ].map(([what, path]) => {
     const folder = existing(resolve(path!));
     const { bavail, blocks, bsize } = statfsSync(folder);

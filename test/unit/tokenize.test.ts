@@ -149,7 +149,7 @@ describe("the cache", () => {
 
   test("a cache that cannot be written is named", async () => {
     process.env["XDG_CACHE_HOME"] = path; // a file
-    await expect(load()).rejects.toThrow(/data\.jsonl\/sluice\/data\/.+ \(tokens are kept there; XDG_CACHE_HOME says/);
+    await expect(load()).rejects.toThrow(/data\.jsonl\/sluice\/data\/.+ \(tokens are kept there; SLUICE_CACHE says/);
   });
 });
 

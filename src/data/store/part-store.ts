@@ -7,14 +7,17 @@
 // A part is 4 1/8 bytes per token: the token and whether it is learned. Labels need no more, because the label of a position
 // is the next token; only that of a document's last position is kept, for it may be of the text's next piece.
 //
-//   magic, bytes of the head | head (JSON) | lengths, last labels (per document) | tokens | a bit per position that counts
+//   magic, bytes of the head | head (JSON, sealed) | lengths, last labels (per document) | tokens | a bit per position that counts
+//
+// Head, body and about.json have checksums. Of a part that is damaged nothing is used; the stream makes it again.
 
 import { existsSync, mkdirSync, rmSync, utimesSync } from "node:fs";
 import { open } from "node:fs/promises";
 import { join } from "node:path";
-import { DataError } from "../../words/errors.ts";
-import { fileError, temporaryPath, writeFileAtomic } from "../../io/atomic.ts";
+import { remark } from "../../words/remark.ts";
+import { fileError, removeAbandoned, temporaryPath, writeFileAtomic } from "../../io/atomic.ts";
 import type { Batch, Counts } from "../batch.ts";
+import { checksumOf, sealed, unsealed } from "./checksum.ts";
 import { IGNORED } from "../text/encode.ts";
 import { cacheError, dataCache, removeUnused, type Arrays } from "./token-store.ts";
 
@@ -36,14 +39,18 @@ export interface StreamAbout extends StreamProgress {
   parts: number;
 }
 
-interface Head {
-  documents: number;
-  tokens: number;
-  checksum: string;
+/** A part that is there: the progress after it, and the checksum of what it holds, which tells it from the same part of other data. */
+export interface StoredPart {
   progress: StreamProgress;
+  checksum: string;
 }
 
-const MAGIC = 0x31505353; // "SSP1"
+interface Head extends StoredPart {
+  documents: number;
+  tokens: number;
+}
+
+const MAGIC = 0x32505353; // "SSP2"
 
 export class PartStore {
   readonly #folder: string;
@@ -60,6 +67,7 @@ export class PartStore {
     try {
       mkdirSync(folder, { recursive: true });
       removeUnused(cache);
+      removeAbandoned(folder);
       const now = new Date();
       utimesSync(folder, now, now); // it is in use
     } catch (cause) {
@@ -68,21 +76,30 @@ export class PartStore {
     return new PartStore(folder, key !== undefined);
   }
 
-  /** The progress after each part that an earlier run has left, without a gap, and `about.json` if that run came to the end. */
-  async found(): Promise<{ parts: StreamProgress[]; about: StreamAbout | undefined }> {
-    const parts: StreamProgress[] = [];
+  /** The parts that an earlier run has left, without a gap, and `about.json` if that run came to the end. */
+  async found(): Promise<{ parts: StoredPart[]; about: StreamAbout | undefined }> {
+    const parts: StoredPart[] = [];
     for (;;) {
       const head = await this.#readHead(parts.length);
       if (head === undefined) break;
-      parts.push(head.progress);
+      parts.push({ progress: head.progress, checksum: head.checksum });
     }
     const path = join(this.#folder, "about.json");
-    const about = existsSync(path) ? ((await Bun.file(path).json()) as StreamAbout) : undefined;
-    return { parts, about: about?.parts === parts.length ? about : undefined };
+    const about = unsealed(
+      await Bun.file(path)
+        .text()
+        .catch(() => ""),
+    ) as StreamAbout | undefined;
+    if (about?.parts === parts.length) return { parts, about };
+    if (existsSync(path) || existsSync(this.path(parts.length)))
+      remark(
+        `${this.#folder}: tokens that are kept there are damaged; they are made again from part ${parts.length} on`,
+      );
+    return { parts, about: undefined };
   }
 
   /** Batches in order as part number `index`. */
-  async write(index: number, batches: Batch[], progress: StreamProgress): Promise<void> {
+  async write(index: number, batches: Batch[], progress: StreamProgress): Promise<StoredPart> {
     const count = (of: (batch: Batch) => Int32Array) => batches.reduce((sum, batch) => sum + of(batch).length, 0);
     const documents = count(({ lengths }) => lengths);
     const tokens = count((batch) => batch.tokens);
@@ -101,28 +118,33 @@ export class PartStore {
       for (let i = 0; i < batch.targets.length; i++, at++)
         if (batch.targets[i] !== IGNORED) counts[at >>> 5]! |= 1 << (at & 31);
     }
-    const head: Head = { documents, tokens, checksum: checksum(body), progress };
-    const text = new TextEncoder().encode(JSON.stringify(head));
+    const head: Head = { documents, tokens, checksum: checksumOf(body), progress };
+    const text = new TextEncoder().encode(sealed(head));
     const headBytes = Math.ceil(text.length / 4) * 4;
     const file = new Uint8Array(8 + headBytes + body.byteLength).fill(32, 8, 8 + headBytes);
     new Uint32Array(file.buffer, 0, 2).set([MAGIC, headBytes]);
     file.set(text, 8);
     file.set(new Uint8Array(body.buffer), 8 + headBytes);
-    await this.#put(this.#path(index), file);
+    await this.#put(this.path(index), file);
+    return { progress, checksum: head.checksum };
   }
 
   /** The stream ends here. */
   async end(about: StreamAbout): Promise<void> {
-    await this.#put(join(this.#folder, "about.json"), JSON.stringify(about));
+    await this.#put(join(this.#folder, "about.json"), sealed(about));
   }
 
-  /** Only documents' lengths, which is all that the number of rows depends on. */
-  async readLengths(index: number): Promise<Int32Array> {
-    return (await this.#readBody(index)).body.slice(0, (await this.#readHead(index))!.documents);
+  /** Only documents' lengths, which is all that the number of rows depends on; undefined if the part is not whole. */
+  async readLengths(index: number): Promise<Int32Array | undefined> {
+    const found = await this.#readBody(index);
+    return found?.body.slice(0, found.head.documents);
   }
 
-  async read(index: number): Promise<Arrays> {
-    const { head, body } = await this.#readBody(index);
+  /** Undefined if the part is not whole. */
+  async read(index: number): Promise<Arrays | undefined> {
+    const found = await this.#readBody(index);
+    if (found === undefined) return undefined;
+    const { head, body } = found;
     const { documents, tokens: length } = head;
     const tokens = body.subarray(2 * documents, 2 * documents + length);
     const counts = body.subarray(2 * documents + length);
@@ -141,7 +163,8 @@ export class PartStore {
     if (!this.#isKept) rmSync(this.#folder, { recursive: true, force: true });
   }
 
-  #path(index: number): string {
+  /** Where a part lies. */
+  path(index: number): string {
     return join(this.#folder, `part-${String(index).padStart(6, "0")}`);
   }
 
@@ -155,7 +178,7 @@ export class PartStore {
 
   /** Undefined if the part is not there, or not whole. */
   async #readHead(index: number): Promise<(Head & { headBytes: number }) | undefined> {
-    const path = this.#path(index);
+    const path = this.path(index);
     if (!existsSync(path)) return undefined;
     const file = await open(path);
     try {
@@ -166,7 +189,8 @@ export class PartStore {
       if (magic !== MAGIC || headBytes > size) return undefined;
       const text = new Uint8Array(headBytes);
       await file.read(text, 0, headBytes, 8);
-      const head = JSON.parse(new TextDecoder().decode(text)) as Head;
+      const head = unsealed(new TextDecoder().decode(text).trimEnd()) as Head | undefined;
+      if (head === undefined) return undefined;
       const { documents, tokens } = head;
       return size === 8 + headBytes + bodyBytes(documents, tokens) ? { ...head, headBytes } : undefined;
     } catch {
@@ -176,28 +200,19 @@ export class PartStore {
     }
   }
 
-  async #readBody(index: number): Promise<{ head: Head; body: Int32Array }> {
-    const path = this.#path(index);
+  async #readBody(index: number): Promise<{ head: Head; body: Int32Array } | undefined> {
     const head = await this.#readHead(index);
+    if (head === undefined) return undefined;
+    const path = this.path(index);
     try {
-      const buffer = head && (await Bun.file(path).arrayBuffer());
-      const body = head && new Int32Array(buffer!, 8 + head.headBytes);
-      if (body && checksum(body) === head.checksum) return { head, body };
+      const body = new Int32Array(await Bun.file(path).arrayBuffer(), 8 + head.headBytes);
+      return checksumOf(body) === head.checksum ? { head, body } : undefined;
     } catch (cause) {
       throw fileError(cause, "read", path);
     }
-    rmSync(path, { force: true });
-    rmSync(join(this.#folder, "about.json"), { force: true });
-    throw new DataError(
-      `${path}: was damaged since it was written, and has been removed; run again, and it is made anew`,
-    );
   }
 }
 
 function bodyBytes(documents: number, tokens: number): number {
   return 4 * (2 * documents + tokens + Math.ceil(tokens / 32));
-}
-
-function checksum(body: Int32Array): string {
-  return Bun.hash(body).toString(16);
 }

@@ -1,18 +1,27 @@
 // The name under which tokens are kept: a hash of everything that they depend on.
 
-import { statSync } from "node:fs";
+import { readdirSync, statSync } from "node:fs";
 import { join, resolve } from "node:path";
 import type { BadLinesMax } from "../read/bad-lines.ts";
 import type { EncodeOptions } from "../text/encode.ts";
 import type { FoundSource } from "../read/source.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
 
-/** Raised when the same tokenizer and template give other ids than before: stored tokens are made anew. */
-const ENCODING_VERSION = 2;
+/** Raise one of these when the same input gives other tokens, or other files: what was kept before is then not found. */
+export const VERSIONS = {
+  /** How files become samples: src/data/read. */
+  read: 2,
+  /** The template engine and what is learned of a conversation. */
+  template: 1,
+  /** How text becomes tokens. */
+  tokenizer: 2,
+  /** What lies in the cache: token-store.ts, part-store.ts. */
+  store: 2,
+};
 
-/** What tokens depend on besides files and tokenizer; `version` changes when the same input would give other files. */
+/** What tokens depend on besides files and tokenizer; `form` tells what of them is kept apart from what else may be. */
 export interface KeyOptions extends EncodeOptions {
-  version: number | string;
+  form: (string | number)[];
   maxBadLines?: BadLinesMax;
 }
 
@@ -23,10 +32,10 @@ export async function storeKey(
   options: KeyOptions,
 ): Promise<string | undefined> {
   if (sources.some(({ filter, map }) => filter || map)) return undefined;
-  const { version, sequenceLength, loss, maxBadLines = 0 } = options;
+  const { form, sequenceLength, loss, maxBadLines = 0 } = options;
   const parts = {
-    version,
-    encoding: ENCODING_VERSION,
+    form,
+    versions: VERSIONS,
     tokenizer: await tokenizerKey(tokenizer),
     settings: { sequenceLength, loss, maxBadLines },
     sources: sources.map(({ files, weight, split, limit }) => ({
@@ -34,22 +43,24 @@ export async function storeKey(
       split,
       limit,
       files: files.map((file) => {
-        const { size, mtimeMs } = statSync(file);
-        return [resolve(file), size, mtimeMs];
+        const { size, mtimeMs, ctimeMs, ino } = statSync(file); // a file may be changed and given its old time again
+        return [resolve(file), size, mtimeMs, ctimeMs, ino];
       }),
     })),
   };
   return sha256(JSON.stringify(parts));
 }
 
+/** Every file of a model's directory that may say something about tokens and templates. */
+const ABOUT_TOKENS =
+  /^(.*token.*\.json|vocab\.json|merges\.txt|chat_template\.(jinja|json)|(generation_)?config\.json)$/;
+
 /** What a tokenizer and its chat templates depend on. */
-export async function tokenizerKey(tokenizer: Tokenizer): Promise<string[]> {
-  const names = ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"];
-  const texts = names.map(async (name) => {
-    const file = Bun.file(join(tokenizer.directory, name));
-    return (await file.exists()) ? await file.text() : "";
-  });
-  return [...(await Promise.all(texts)), JSON.stringify(tokenizer.chatTemplates)].map(sha256);
+export async function tokenizerKey({ directory, chatTemplates }: Tokenizer): Promise<string[]> {
+  const names = readdirSync(directory).filter((name) => ABOUT_TOKENS.test(name));
+  const key: string[] = [sha256(JSON.stringify(chatTemplates))];
+  for (const name of names.sort()) key.push(name, sha256(await Bun.file(join(directory, name)).text()));
+  return key;
 }
 
 export function sha256(text: string): string {

@@ -1,16 +1,19 @@
 // Where a dataset's arrays are kept while they grow and afterwards: in memory, or in files that are mapped.
 //
-// The files lie in the user's cache (XDG_CACHE_HOME or ~/.cache, then sluice/data), one folder per key; a key is the hash
-// of everything that the tokens depend on, so a second start with the same data finds them and reads nothing else. A
-// folder appears under its key when it is complete. What has not been used for 30 days is deleted.
+// The files lie in `data` of the user's cache (io/cache.ts), one folder per key; a key is the hash of everything that the tokens
+// depend on, so a second start with the same data finds them and reads nothing else. A folder appears under its key when it is
+// complete, and its `about.json` has the checksum of everything else in it: what is damaged is made again. What has not been used
+// for 30 days is deleted, and so is what a process that is gone left half written.
 
 import { existsSync, mkdirSync, readdirSync, rmSync, statSync, utimesSync } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
-import { homedir } from "node:os";
 import { join } from "node:path";
 import { assert, DataError } from "../../words/errors.ts";
-import { fileError, publishDirectory, temporaryPath, writeFileAtomic } from "../../io/atomic.ts";
+import { cacheDirectory } from "../../io/cache.ts";
+import { fileError, publishDirectory, removeAbandoned, temporaryPath, writeFileAtomic } from "../../io/atomic.ts";
+import { remark } from "../../words/remark.ts";
 import type { Batch } from "../batch.ts";
+import { checksumOf, sealed, unsealed } from "./checksum.ts";
 
 const NAMES = ["tokens", "targets", "starts"] as const;
 
@@ -126,10 +129,12 @@ export class FileStore implements TokenStore, AsyncDisposable {
         rmSync(this.#folder, { recursive: true }); // what is mapped stays until the process ends
         return { ...arrays, digest };
       }
-      await writeFileAtomic(join(this.#folder, "about.json"), JSON.stringify(about(digest)));
-      // Another run may have been faster with the same data.
+      const arrays = mapArrays(this.#folder);
+      const seal: Seal<unknown> = { checksum: checksumOf(...NAMES.map((name) => arrays[name])), about: about(digest) };
+      await writeFileAtomic(join(this.#folder, "about.json"), sealed(seal));
+      // Another run may have been faster with the same data; what is mapped stays.
       if (!existsSync(this.#final)) await publishDirectory(this.#folder, this.#final);
-      return { ...mapArrays(this.#final), digest };
+      return { ...arrays, digest };
     } catch (cause) {
       throw cacheError(cause, this.#folder);
     }
@@ -142,19 +147,32 @@ export class FileStore implements TokenStore, AsyncDisposable {
   }
 }
 
-/** What an earlier run has stored under this key. */
+/** What about.json holds: of everything in the folder. */
+interface Seal<T> {
+  checksum: string;
+  about: T;
+}
+
+/** What an earlier run has stored under this key; what is not whole is removed, with a word. */
 export async function findStored<T>(key: string, cache = dataCache()): Promise<(Arrays & { about: T }) | undefined> {
   const folder = join(cache, key);
   if (!existsSync(folder)) return undefined;
   try {
-    const about = (await Bun.file(join(folder, "about.json")).json()) as T;
-    const now = new Date();
-    utimesSync(folder, now, now); // it is in use
-    return { ...mapArrays(folder), about };
-  } catch {
-    rmSync(folder, { recursive: true, force: true }); // it is damaged, and made again
-    return undefined;
+    const seal = unsealed(await Bun.file(join(folder, "about.json")).text()) as Seal<T> | undefined;
+    const arrays = mapArrays(folder);
+    if (seal !== undefined && seal.checksum === checksumOf(...NAMES.map((name) => arrays[name]))) {
+      const now = new Date();
+      utimesSync(folder, now, now); // it is in use
+      return { ...arrays, about: seal.about };
+    }
+  } catch {} // a file is missing, or cannot be read: not whole either
+  try {
+    rmSync(folder, { recursive: true, force: true });
+  } catch (cause) {
+    throw cacheError(cause, folder);
   }
+  remark(`${folder}: the tokens that are kept there are damaged, and are made again`);
+  return undefined;
 }
 
 /** A write may take less than it was given. */
@@ -165,7 +183,7 @@ async function writeAll(file: FileHandle, array: Int32Array): Promise<void> {
 
 /** Where stored datasets are. */
 export function dataCache(): string {
-  return join(process.env["XDG_CACHE_HOME"] || join(homedir(), ".cache"), "sluice", "data");
+  return join(cacheDirectory(), "data");
 }
 
 function mapArrays(folder: string): Arrays {
@@ -181,6 +199,7 @@ function mapArrays(folder: string): Arrays {
 
 /** Nobody else's files lie in the cache, and a dataset that is being written is never that old. */
 export function removeUnused(cache: string): void {
+  removeAbandoned(cache);
   for (const name of readdirSync(cache)) {
     const path = join(cache, name);
     const age = Date.now() - (statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? Date.now());
@@ -190,7 +209,5 @@ export function removeUnused(cache: string): void {
 
 export function cacheError(cause: unknown, path: string): unknown {
   const error = fileError(cause, "write", path) as Error;
-  return error === cause
-    ? cause
-    : new DataError(`${error.message} (tokens are kept there; XDG_CACHE_HOME says where caches are)`);
+  return error === cause ? cause : new DataError(`${error.message} (tokens are kept there; SLUICE_CACHE says where)`);
 }
