@@ -10,7 +10,7 @@ Writes a checkpoint's model into DIR as safetensors with config and tokenizer. C
 directory such as runs/mine/checkpoints/step-000500, or a run directory, whose newest checkpoint is
 taken.
 
-  --dtype D            bfloat16 (default), or float32 for the exact masters
+  --dtype D            bfloat16, or float32 for the exact masters; default: what the run's model came in
   --model MODEL        where the run's model is now, if not where its config says
   --json               one JSON object: { checkpoint, step, directory, dtype }`;
 
@@ -20,11 +20,11 @@ async function run(args: string[]): Promise<void> {
   const [from, directory, ...more] = positionals;
   if (from === undefined || directory === undefined || more.length > 0)
     throw new ConfigError("sluice export needs a checkpoint and the directory to write; see sluice export --help");
-  const dtype = oneOf("--dtype", values.dtype ?? "bfloat16", ["bfloat16", "float32"]);
+  const wanted = values.dtype && { dtype: oneOf("--dtype", values.dtype, ["bfloat16", "float32"]) };
   const { checkpointAt, exportCheckpoint } = await import("../keep/export-checkpoint.ts");
   const checkpoint = checkpointAt(from);
   const model = values.model === undefined ? {} : { model: values.model };
-  const step = await exportCheckpoint(checkpoint, directory, { dtype, ...model });
+  const { step, dtype } = await exportCheckpoint(checkpoint, directory, { ...wanted, ...model });
   if (values.json) console.log(JSON.stringify({ checkpoint, step, directory, dtype }));
   else console.log(`${checkpoint}, after step ${step}, is in ${directory} as ${dtype}`);
 }

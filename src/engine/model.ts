@@ -20,6 +20,7 @@ import { generate, type GenerateOptions, type Prompt } from "./generate.ts";
 import { loadTensors, type SplitTarget } from "../io/tensors.ts";
 import type { DecoderConfig } from "../models/config.ts";
 import { openModel } from "../models/open.ts";
+import type { ModelTensors } from "../io/safetensors.ts";
 import { parameterCount, type ParameterBlock } from "../models/parameters.ts";
 import type { DeviceKind, Dtype } from "../native/abi.gen.ts";
 import { Engine, type Buffer } from "../native/runtime.ts";
@@ -52,12 +53,13 @@ const masterParts = partsOf(formatDefault, { training: false });
 /** How data is read for a model; "assistant" unless `loss` says what is learned. */
 type ModelData<Options> = Omit<Options, "loss"> & { loss?: ChatLoss };
 
-/** Reads a Hugging Face model directory into host memory. ModelError says what is wrong with it. */
+/** Reads a Hugging Face model directory into host memory. ModelError says what is wrong with it; notes about it go to stderr. */
 export async function load(directory: string, options: LoadOptions = {}): Promise<Model> {
   const { device = "cpu", dtype = defaultDtype(device) } = options;
   const wrongDtype = dtypeProblem(device, dtype);
   if (wrongDtype !== undefined) throw new ConfigError(wrongDtype);
   const opened = openModel(directory, options.configPath);
+  for (const note of opened.notes) process.stderr.write(`${note}\n`);
   const engine = new Engine({
     device,
     workers: options.workers ?? availableParallelism(),
@@ -66,6 +68,7 @@ export async function load(directory: string, options: LoadOptions = {}): Promis
   try {
     options.check?.({ config: opened.config, blocks: opened.blocks, dtype }, engine);
     const model = new Model(directory, opened.config, opened.blocks, engine, dtype);
+    model.exportDtype = exportDtypeOf(opened);
     await loadTensors(engine, opened, targetsOf(model));
     return model;
   } catch (error) {
@@ -73,6 +76,10 @@ export async function load(directory: string, options: LoadOptions = {}): Promis
     throw error;
   }
 }
+
+/** The number format that loses nothing of a model's files: bfloat16 where all of them are, else float32. */
+const exportDtypeOf = ({ tensors }: ModelTensors): Model["exportDtype"] =>
+  tensors.values().every(({ dtype }) => dtype === "BF16") ? "bfloat16" : "float32";
 
 /** Where a model's tensors are read to. */
 export const targetsOf = (model: Model): SplitTarget[] =>
@@ -96,6 +103,8 @@ export class Model implements Disposable {
   readonly state = new Map<string, Buffer>();
   /** Tokenizer and other files that an export passes on, as they were when the model was loaded. */
   readonly companions: Companions;
+  /** What an export is written in unless it is said: what the files that were loaded are in. */
+  exportDtype: "bfloat16" | "float32" = "bfloat16";
   #tokenizer: Tokenizer | undefined;
 
   /** Use `load`. */

@@ -204,6 +204,29 @@ export interface ModelTensors {
   stamps: FileStamps;
 }
 
+/** Whether two tensors are the same bytes of the same dtype and shape. Reads them up to the first difference. */
+export function hasSameBytes(a: ModelTensor, b: ModelTensor): boolean {
+  if (a.dtype !== b.dtype || a.shape.join() !== b.shape.join()) return false;
+  const piece = 2 ** 22;
+  const descriptors: number[] = [];
+  try {
+    for (const { file } of [a, b]) descriptors.push(openSync(file, "r"));
+    for (let done = 0; done < a.bytes; done += piece) {
+      const length = Math.min(piece, a.bytes - done);
+      const [left, right] = [a, b].map(({ file, offset }, i) =>
+        readBytes(file, descriptors[i]!, offset + done, length),
+      );
+      if (!left!.equals(right!)) return false;
+    }
+    return true;
+  } catch (cause) {
+    if (cause instanceof ModelError) throw cause;
+    throw new ModelError(`${a.file}: ${explainFileError(cause, "read")}`);
+  } finally {
+    for (const descriptor of descriptors) closeSync(descriptor);
+  }
+}
+
 const singleName = "model.safetensors";
 const indexName = "model.safetensors.index.json";
 

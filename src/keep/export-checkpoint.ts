@@ -7,7 +7,7 @@ import { listCheckpoints, readManifest, restoreWeights } from "./checkpoint.ts";
 import { CheckpointError } from "../words/errors.ts";
 import { exportModel, type ExportOptions } from "./export.ts";
 import { resolveModel } from "../io/hub.ts";
-import { load } from "../engine/model.ts";
+import { load, type Model } from "../engine/model.ts";
 
 /** How `exportCheckpoint` writes, and where it finds config and tokenizer. */
 export interface ExportCheckpointOptions extends ExportOptions {
@@ -23,12 +23,12 @@ export function checkpointAt(path: string): string {
   throw new CheckpointError(`${path}: is neither a checkpoint nor a run directory with one`);
 }
 
-/** Writes the checkpoint's model into `directory`, replacing it; returns the step it is of. */
+/** Writes the checkpoint's model into `directory`, replacing it; returns the step it is of and what it was written in. */
 export async function exportCheckpoint(
   path: string,
   directory: string,
   options: ExportCheckpointOptions = {},
-): Promise<number> {
+): Promise<{ step: number; dtype: Model["exportDtype"] }> {
   const checkpoint = checkpointAt(path);
   const { config } = readManifest(checkpoint) as { config: { model?: unknown } | undefined };
   const source = options.model ?? config?.model;
@@ -39,6 +39,7 @@ export async function exportCheckpoint(
   // A checkpoint has no config and no tokenizer: they come from the directory that the run began with.
   using model = await load(await resolveModel(source));
   const { step } = await restoreWeights(model, checkpoint);
-  await exportModel(model, directory, options);
-  return step;
+  const { dtype = model.exportDtype } = options;
+  await exportModel(model, directory, { ...options, dtype });
+  return { step, dtype };
 }

@@ -15,7 +15,10 @@ import { Plan } from "../plan/plan.ts";
 
 /** How `exportModel` writes. */
 export interface ExportOptions {
-  /** "bfloat16" (default) writes the rounded weights the GPU computes with, "float32" the exact masters. */
+  /**
+   * "bfloat16" writes the rounded weights the GPU computes with, "float32" the exact masters. Default: what the model came in;
+   * of a float16 model that is float32, which holds all of its numbers.
+   */
   dtype?: "bfloat16" | "float32";
   /** Tensor bytes per file at most; default 5 GB, as Hugging Face. */
   shardBytesMax?: number;
@@ -23,7 +26,7 @@ export interface ExportOptions {
 
 /** Writes the model's current weights. An existing directory of that name is replaced. Waits for a trainer's updates. */
 export async function exportModel(model: Model, directory: string, options: ExportOptions = {}): Promise<void> {
-  const { dtype = "bfloat16", shardBytesMax = 5e9 } = options;
+  const { dtype = model.exportDtype, shardBytesMax = 5e9 } = options;
   const temporary = temporaryPath(directory);
   const tensors = model.blocks.flatMap((block) => block.tensors.map((tensor) => ({ ...tensor, block })));
   const layout = layoutSafetensors(
@@ -129,13 +132,14 @@ function configOf({ config }: Model, dtype: string): Record<string, unknown> {
 }
 
 function generationConfig({ config }: Model): Record<string, unknown> {
-  const { bosId, eosIds, padId } = config;
+  const { bosId, eosIds } = config;
+  const { pad_token_id: padId = null } = config.source as { pad_token_id?: number | null };
   const eos = eosIds.length === 1 ? eosIds[0] : eosIds;
   return {
     _from_model_config: true,
     ...(bosId === null ? {} : { bos_token_id: bosId }),
     ...(eosIds.length === 0 ? {} : { eos_token_id: eos }),
-    ...(padId === null ? {} : { pad_token_id: padId }),
+    ...(padId === null || padId < 0 ? {} : { pad_token_id: padId }),
   };
 }
 

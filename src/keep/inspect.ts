@@ -7,6 +7,7 @@ import { readManifest } from "./checkpoint.ts";
 import { ModelError, SluiceError } from "../words/errors.ts";
 import { openModelTensors, requireDirectory } from "../io/safetensors.ts";
 import { readDecoderConfig, type DecoderConfig } from "../models/config.ts";
+import { withOwnHead } from "../models/open.ts";
 import { checkTensors, parameterBlocks, parameterCount } from "../models/parameters.ts";
 
 export interface FileEntry {
@@ -59,8 +60,11 @@ export async function inspect(directory: string): Promise<ModelInspection | Chec
 
 async function inspectModel(directory: string): Promise<ModelInspection> {
   const problems: string[] = [];
-  const config = attempt(problems, () => readDecoderConfig(join(directory, "config.json")));
+  const declared = attempt(problems, () => readDecoderConfig(join(directory, "config.json")));
   const tensors = attempt(problems, () => openModelTensors(directory));
+  const head = declared && tensors && attempt(problems, () => withOwnHead(declared, tensors));
+  problems.push(...(head?.notes ?? []));
+  const config = head?.config ?? declared;
   const ignored = config && tensors ? (attempt(problems, () => checkTensors(config, tensors)) ?? []) : [];
   if (ignored.length > 0) problems.push(`${directory}: these tensors are not read: ${ignored.join(", ")}`);
   const dtypes: ModelInspection["dtypes"] = {};

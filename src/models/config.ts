@@ -43,6 +43,7 @@ export interface DecoderConfig extends DecoderSizes {
   qkNorm: boolean;
   bosId: number | null;
   eosIds: number[];
+  /** The embedding's row that gets no gradient from where it is read. */
   padId: number | null;
   /** config.json as it was read, for the export. */
   source: Record<string, unknown>;
@@ -84,7 +85,7 @@ export function parseDecoderConfig(source: unknown, path: string): DecoderConfig
     qkNorm: architecture.layer.some((tensor) => tensor.group === "q_norm"),
     bosId: fields.integerOrNull("bos_token_id", architecture.defaults.bosId, 0),
     eosIds: readEosIds(fields, architecture),
-    padId: readPadId(fields),
+    padId: readPadId(fields, sizes.vocabulary),
     source,
   };
   refuseUnreadKeys(fields);
@@ -182,10 +183,12 @@ function readEosIds(fields: ConfigFields, architecture: Architecture): number[] 
   return ids;
 }
 
-/** Some models write -1 for "no padding token". */
-function readPadId(fields: ConfigFields): number | null {
-  const id = fields.integerOrNull("pad_token_id", null, -1);
-  return id === -1 ? null : id;
+/** The row that pads, counted from the end if negative: nn.Embedding's padding_idx, which transformers sets to it. */
+function readPadId(fields: ConfigFields, vocabulary: number): number | null {
+  const id = fields.integerOrNull("pad_token_id", null, -vocabulary);
+  if (id !== null && id >= vocabulary)
+    fields.fail("pad_token_id", `must be below vocab_size, ${vocabulary} (was ${id}); null means that nothing pads`);
+  return id !== null && id < 0 ? vocabulary + id : id;
 }
 
 /** Options that change the arithmetic and that Sluice has in one position only. */

@@ -119,7 +119,7 @@ const notParameters = /\.rotary_emb\.inv_freq$/;
 
 /**
  * Every parameter is in the files with its shape, and the files hold nothing else. Returns the names of tensors that
- * are there and will not be read: `lm_head.weight` of a tied model (Hugging Face ignores it, too) and rotary tables.
+ * are there and will not be read: `lm_head.weight` of a tied model (a copy of the embedding, see open.ts) and rotary tables.
  */
 export function checkTensors(config: DecoderConfig, model: ModelTensors): string[] {
   const expected = parameterBlocks(config).flatMap((block) => block.tensors);

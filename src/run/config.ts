@@ -160,6 +160,12 @@ function schema({ type }: Ark) {
     loss: type("'assistant' | 'last' | 'completion' | 'all'").default("assistant"),
   });
 
+  const exporting = type({
+    "+": "reject",
+    /** Number format of the exported model; without it that of `model`: bfloat16 if all its weights are, else float32. */
+    "dtype?": type("'float32' | 'bfloat16'"),
+  });
+
   const root = type({
     "+": "reject",
     /** A Hugging Face model directory or hub id. */
@@ -215,9 +221,20 @@ function schema({ type }: Ark) {
       .describe("true, false or a port from 1 to 65535")
       .default(false),
     chat: chat.default(() => ({})),
+    export: exporting.default(() => ({})),
   });
 
-  const groups = { maxGradNorm: clipping, optimizer, schedule, window, checkpoint, evaluation, logging, chat };
+  const groups = {
+    maxGradNorm: clipping,
+    optimizer,
+    schedule,
+    window,
+    checkpoint,
+    evaluation,
+    logging,
+    chat,
+    export: exporting,
+  };
   return { root, groups: { ...groups, "optimizer.weightDecayGroups": weightDecayGroup } };
 }
 

@@ -111,7 +111,7 @@ async function trainAlone(config: Config, callbacks: Callbacks): Promise<TrainSu
     const evaluationAfter = heldOut && (await run.evaluate(heldOut));
     run.checkCallbacks();
     const exported = join(config.output, "model");
-    await exportModel(model, exported);
+    await exportModel(model, exported, config.export);
     await run.conclude(batches.report);
     const { output } = config;
     const { loss, stopped } = run;

@@ -294,8 +294,8 @@ describe("wrong model directories", () => {
     ],
     [
       "another vocabulary",
-      config({ vocab_size: 500 }),
-      "DIR/model.safetensors: tensor model.embed_tokens.weight has the shape [512, 64], config.json asks for [500, 64]",
+      config({ vocab_size: 600 }),
+      "DIR/model.safetensors: tensor model.embed_tokens.weight has the shape [512, 64], config.json asks for [600, 64]",
     ],
     [
       "the bare model",

@@ -28,6 +28,7 @@ describe("parseConfig", () => {
       tensorboard: false,
       dashboard: false,
       chat: { loss: "assistant" },
+      export: {},
     });
   });
 

@@ -1,7 +1,7 @@
 // An exported model is the model: bit for bit in float32, the rounded weights in bfloat16, in one file or in many, with
 // head and embedding tied or not, in the dialect of config.json that it came in.
 
-import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, spyOn, test } from "bun:test";
 import { cpSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { SluiceError } from "../../src/words/errors.ts";
@@ -108,6 +108,36 @@ test("config.json keeps its dialect and every other key; other files come along"
     expect(readJson(join(target, "generation_config.json"))).toEqual(generation);
     expect(readFileSync(join(target, "LICENSE"), "utf8")).toBe("free");
   }
+});
+
+test("the default format is the one of the files: bfloat16 only where all of them are", async () => {
+  using directory = temporaryDirectory();
+  const [source, exact, again] = ["source", "exact", "again"].map((name) => join(directory.path, name));
+  cpSync(join(fixtures, "llama-tiny"), source!, { recursive: true });
+  {
+    using model = await load(source!);
+    expect(model.exportDtype).toBe("bfloat16");
+    await exportModel(model, exact!, { dtype: "float32" });
+  }
+  using model = await load(exact!);
+  await exportModel(model, again!);
+  expect(readJson(join(again!, "config.json"))["dtype"]).toBe("float32");
+  expect(await reload(again!)).toEqual(masterWeights(model));
+});
+
+test("a head of its own in a model that says it is tied is exported with it", async () => {
+  using directory = temporaryDirectory();
+  const [source, target] = [join(directory.path, "source"), join(directory.path, "target")];
+  cpSync(join(fixtures, "llama-tiny"), source, { recursive: true });
+  const config = readJson(join(source, "config.json"));
+  writeFileSync(join(source, "config.json"), JSON.stringify({ ...config, tie_word_embeddings: true }));
+  using warned = spyOn(process.stderr, "write").mockImplementation(() => true);
+  using model = await load(source);
+  expect(warned.mock.calls).toEqual([[expect.stringContaining("lm_head.weight is another matrix than")]]);
+  await exportModel(model, target, { dtype: "float32" });
+  expect(readJson(join(target, "config.json"))["tie_word_embeddings"]).toBe(false);
+  using plain = await load(join(fixtures, "llama-tiny"));
+  expect(await reload(target)).toEqual(masterWeights(plain));
 });
 
 test("a directory is replaced as a whole, also the model's own", async () => {

@@ -269,12 +269,20 @@ const mistralNemo = {
   num_hidden_layers: 40,
 };
 
+test("the row that pads is nn.Embedding's padding_idx: counted from the end if negative, inside the embedding", () => {
+  const padId = (pad_token_id: unknown) => parseDecoderConfig({ ...llama1, pad_token_id }, "config.json").padId;
+  expect([null, 0, 31999, -1, -32000].map(padId)).toEqual([null, 0, 31999, 31999, 0]);
+  expect(() => padId(32000)).toThrow(
+    "config.json: pad_token_id must be below vocab_size, 32000 (was 32000); null means that nothing pads",
+  );
+});
+
 describe("configs as the hub has them", () => {
   const cases: [string, Record<string, unknown>, Partial<DecoderConfig>][] = [
     ["Llama 3.1 8B Instruct", llama31, { headDim: 128, kvHeads: 8, tied: false, eosIds: [128001, 128008, 128009] }],
     ["Llama 3.2 1B", llama32, { headDim: 64, tied: true }],
     ["Llama 2 7B", llama2, { headDim: 128, kvHeads: 32, rope: { type: "default", theta: 10000 } }],
-    ["Llama 1 7B", llama1, { kvHeads: 32, maxPositions: 2048, bosId: 0, eosIds: [1], padId: null }],
+    ["Llama 1 7B", llama1, { kvHeads: 32, maxPositions: 2048, bosId: 0, eosIds: [1], padId: 31999 }],
     ["SmolLM2 135M", smolLm2, { headDim: 64, kvHeads: 3, rope: { type: "default", theta: 100000 } }],
     ["Qwen2.5 0.5B Instruct", qwen25, { headDim: 64, attentionBias: true, qkNorm: false, windows: Array(24).fill(0) }],
     ["DeepSeek-R1-Distill-Qwen", r1DistillQwen, { headDim: 128 }],

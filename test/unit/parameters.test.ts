@@ -2,6 +2,7 @@
 // weight decay; and that a model's tensors are compared with the layout.
 
 import { describe, expect, test } from "bun:test";
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { openModelTensors } from "../../src/io/safetensors.ts";
 import { type DecoderConfig, parseDecoderConfig } from "../../src/models/config.ts";
@@ -9,7 +10,7 @@ import { modelTypes } from "../../src/models/index.ts";
 import { openModel } from "../../src/models/open.ts";
 import { checkTensors, groupOf, parameterBlocks, parameterCount } from "../../src/models/parameters.ts";
 import { decayRuns, weightDecays } from "../../src/state/weight-decay.ts";
-import { fixtures } from "../support/models.ts";
+import { copyModel, fixtures, readJson, readRaw, testDirectory } from "../support/models.ts";
 
 function odd(modelType: string, tied: boolean): DecoderConfig {
   const source = {
@@ -187,6 +188,28 @@ describe("tensors of a model", () => {
         [...model.tensors.values()].reduce((sum, tensor) => sum + tensor.bytes / 2, 0),
       );
     });
+
+  test("a tied model whose files hold another head is not tied, as with transformers 5; one that holds a copy is", () => {
+    const directory = testDirectory();
+    copyModel("llama-tiny", directory);
+    const config = join(directory, "config.json");
+    writeFileSync(config, JSON.stringify({ ...readJson(config), tie_word_embeddings: true }));
+    const own = openModel(directory);
+    expect(own.config.tied).toBe(false);
+    expect(own.config.source["tie_word_embeddings"]).toBe(false);
+    expect(own.ignored).toEqual([]);
+    expect(own.notes).toEqual([
+      `${directory}: config.json says tie_word_embeddings, but lm_head.weight is another matrix than model.embed_tokens.weight; ` +
+        `both are kept, as transformers 5 does, and an export says tie_word_embeddings: false`,
+    ]);
+    const path = join(directory, "model.safetensors");
+    const { header, data } = readRaw(path);
+    const [from, to] = ["model.embed_tokens.weight", "lm_head.weight"].map((name) => header[name]!.data_offsets[0]);
+    const { bytes } = own.tensors.get("lm_head.weight")!;
+    data.copy(data, to!, from!, from! + bytes);
+    writeFileSync(path, Buffer.concat([readFileSync(path).subarray(0, -data.length), data]));
+    expect(openModel(directory)).toMatchObject({ config: { tied: true }, ignored: ["lm_head.weight"], notes: [] });
+  });
 
   test("a tied model may carry lm_head.weight, old exports rotary tables: both are named and left unread", () => {
     const { config } = openModel(join(fixtures, "llama-tiny"));
