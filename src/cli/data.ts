@@ -1,7 +1,8 @@
 // `sluice data`: what a model will see of some data, before a run is spent on it.
 
 import { parseArgs } from "node:util";
-import { ConfigError } from "../words/errors.ts";
+import type { DataDescription } from "../data/data-report.ts";
+import { ConfigError, DataError } from "../words/errors.ts";
 import { number, oneOf, type Command } from "./command.ts";
 import { trainConfig } from "./train.ts";
 
@@ -9,7 +10,8 @@ const help = `sluice data FILE... --model MODEL [options]
 
 What the model will see: the first samples as its tokens, green where they count in the loss, then
 how long documents are, how full rows will be, and every line that is truncated, dropped or
-malformed. A FILE may also be a folder, a glob or hf://datasets/OWNER/NAME; all of it is read.
+malformed. A FILE may also be a folder, a glob or hf://datasets/OWNER/NAME, and FILE:train or
+'FILE[:90%]' a part of it; all of it is read. Exits with 1 if nothing in it can be learned.
 
   --model MODEL        whose tokenizer and chat template
   --config FILE        a run's config; flags replace its model, sequenceLength and chat.loss
@@ -55,8 +57,16 @@ async function run(args: string[]): Promise<void> {
   ]);
   const tokenizer = await loadTokenizer(await resolveModel(config.model));
   const options = { sequenceLength: config.sequenceLength, loss: config.chat.loss };
-  if (values.json) console.log(JSON.stringify(await measureData(config.data, tokenizer, options)));
-  else console.log(await describeData(config.data, tokenizer, { ...options, shown }));
+  let facts: DataDescription | undefined;
+  const onFacts = (found: DataDescription) => void (facts = found);
+  if (values.json) console.log(JSON.stringify((facts = await measureData(config.data, tokenizer, options))));
+  else console.log(await describeData(config.data, tokenizer, { ...options, shown, onFacts }));
+  if (facts!.documents > 0) return;
+  // So that a script which asks before it trains hears of it.
+  const { samples, bad } = facts!;
+  throw new DataError(
+    `nothing here can be learned: ${samples} samples without a token that counts, ${bad.count} malformed`,
+  );
 }
 
 export const command: Command = { help, run };

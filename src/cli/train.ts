@@ -4,14 +4,17 @@
 import { resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import type { TrainConfig } from "../run/config.ts";
+import { isObject } from "../io/json.ts";
 import { ConfigError } from "../words/errors.ts";
 import type { Command } from "./command.ts";
 
 const help = `sluice train [--config FILE] [--KEY VALUE ...]
 
 KEY is any key of the config: --model, --data, --output, --steps, --optimizer.learningRate,
---window.slots, ... A flag given twice makes a list. --dashboard shows the run live in a browser on
-this machine. FILE is JSON, or TypeScript with a default export; flags replace what it says.
+--window.slots, ... A flag given twice makes a list, and a VALUE may be JSON. --data PATH:train and
+--data 'PATH[:90%]' take a part of it, --evaluationData 5% keeps one for evaluation. --dashboard shows
+the run live in a browser on this machine. FILE is JSON, or TypeScript with a default export; flags
+replace what it says.
 src/run/config.ts documents every key.`;
 
 async function run(args: string[]): Promise<void> {
@@ -42,6 +45,8 @@ export async function trainConfig(args: readonly string[], defaults: Partial<Tra
     if (match[1] === "config") mergeInto(config, await configFile(value));
     else setPath(config, match[1]!, plainValue(value), seen);
   }
+  // One source alone is a list of one.
+  for (const key of ["data", "evaluationData"]) if (seen.has(key) && isObject(config[key])) config[key] = [config[key]];
   mergeInto(config, defaults);
   return config as TrainConfig;
 }
@@ -61,8 +66,15 @@ async function configFile(path: string): Promise<Record<string, unknown>> {
   );
 }
 
-/** Numbers, true, false and null are what they look like; everything else is text. */
+/** Numbers, true, false, null, lists and objects of JSON are what they look like; everything else is text. */
 function plainValue(text: string): unknown {
+  if (/^\s*[[{]/.test(text)) {
+    try {
+      return JSON.parse(text);
+    } catch {
+      return text; // a glob may begin like that
+    }
+  }
   if (text === "true" || text === "false" || text === "null") return JSON.parse(text);
   return text.trim() !== "" && Number.isFinite(Number(text)) ? Number(text) : text;
 }

@@ -20,6 +20,8 @@ export interface DescribeOptions extends EncodeOptions {
   shown?: number;
   /** Write colours; default: what the terminal and NO_COLOR say. */
   color?: boolean;
+  /** Gets the facts as well. */
+  onFacts?: (facts: DataDescription) => void;
 }
 
 /** The same facts for a machine (`--json`). */
@@ -62,6 +64,7 @@ export async function describeData(input: DataInput, tokenizer: Tokenizer, optio
     samples.push(`${where}\n${tokensAsText(tokenizer, documents[0]!, color)}`);
   };
   const facts = await measureData(input, tokenizer, { ...options, onSample: show });
+  options.onFacts?.(facts);
   return [...samples, numbersAsText(facts, options.sequenceLength)].join("\n\n");
 }
 
@@ -179,9 +182,13 @@ function numbersAsText(facts: DataDescription, sequenceLength: number): string {
   return [
     `${formatCount(samples)} samples, ${formatCount(documents)} documents, ${formatCount(tokens)} tokens; ` +
       `${formatCount(validTokens)} count (${share(validTokens, tokens)})`,
-    `tokens per document: ${lengths.min} to ${lengths.max}, half have at most ${lengths.median}`,
-    ...bars,
-    `packed into ${formatCount(rows)} rows of ${sequenceLength}, ${(100 * rowsUnused).toFixed(1)} % of their room unused`,
+    ...(documents === 0
+      ? []
+      : [
+          `tokens per document: ${lengths.min} to ${lengths.max}, half have at most ${lengths.median}`,
+          ...bars,
+          `packed into ${formatCount(rows)} rows of ${sequenceLength}, ${(100 * rowsUnused).toFixed(1)} % of their room unused`,
+        ]),
     ...linesAsText(
       "truncated",
       facts.truncated,

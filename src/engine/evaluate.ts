@@ -1,6 +1,6 @@
 // Looking at a model from outside: loss and perplexity on a file, and how many answers it gets exactly right.
 
-import { listSources, readSamples, type DataInput } from "../data/read/source.ts";
+import { findSources, listSources, readSamples, type DataInput } from "../data/read/source.ts";
 import type { ChatLoss, Message } from "../data/text/chat.ts";
 import { ConfigError, DataError } from "../words/errors.ts";
 import type { GenerateOptions } from "./generate.ts";
@@ -23,7 +23,7 @@ export async function evaluate(
   const { sequenceLength = Math.min(1024, model.config.maxPositions), loss: counted = "assistant" } = options;
   if (!Number.isInteger(sequenceLength) || sequenceLength < 2)
     throw new ConfigError(`sequenceLength must be a whole number >= 2 (was ${sequenceLength})`);
-  const dataset = await model.dataset(data, { sequenceLength, loss: counted });
+  const dataset = await model.dataset(await findSources(data, "evaluation"), { sequenceLength, loss: counted });
   const batch = { sequenceLength, batchSize: 1, microBatchTokens: sequenceLength, gradientAccumulation: 1 };
   const { loss, validTokens } = await model.loss(dataset, batch);
   return { loss, perplexity: Math.exp(loss), validTokens };
@@ -44,7 +44,7 @@ export async function exactMatch(
 ): Promise<{ share: number; answers: Answer[] }> {
   const asked: { prompt: Message[]; expected: string }[] = [];
   for (const source of listSources(data)) {
-    for await (const sample of readSamples(source)) {
+    for await (const sample of readSamples(source, "evaluation")) {
       const last = sample.kind === "conversation" ? sample.messages.at(-1) : undefined;
       if (sample.kind !== "conversation" || last?.role !== "assistant")
         throw new DataError(`${sample.where}: exact match needs conversations that end with the assistant's answer`);

@@ -12,7 +12,7 @@ import { evaluationBatches, Loader } from "../data/loader.ts";
 import { StreamLoader } from "../data/stream-loader.ts";
 import { loadDataset, type Dataset, type DatasetOptions } from "../data/dataset.ts";
 import type { ChatLoss } from "../data/text/chat.ts";
-import { findSources, type DataInput } from "../data/read/source.ts";
+import { findSources, isFound, type DataInput, type FoundSources } from "../data/read/source.ts";
 import { TokenStream, type StreamOptions } from "../data/stream.ts";
 import { loadTokenizer, type Tokenizer } from "../data/text/tokenizer.ts";
 import { formatCount } from "../words/format.ts";
@@ -145,7 +145,7 @@ export class Model implements Disposable {
   }
 
   /** Data as token documents for this model; `data` is a path, or a list of paths and sources. */
-  async dataset(data: DataInput, options: ModelData<DatasetOptions>): Promise<Dataset> {
+  async dataset(data: DataInput | FoundSources, options: ModelData<DatasetOptions>): Promise<Dataset> {
     return shownShort(await loadDataset(data, await this.#tokenizerFor(options), { loss: "assistant", ...options }));
   }
 
@@ -160,12 +160,12 @@ export class Model implements Disposable {
 
   /** What `train` learns from: of a stream if the files are that large and no source has a weight, else of a dataset. */
   async batches(
-    data: DataInput,
+    data: DataInput | FoundSources,
     { streamAbove, ...options }: ModelData<StreamOptions> & { streamAbove: number },
     shape: BatchShape & { seed: number },
   ): Promise<Batches> {
     const tokenizer = await this.#tokenizerFor(options);
-    const found = await findSources(data);
+    const found = isFound(data) ? data : await findSources(data);
     const streams = found.bytes >= streamAbove && found.sources.every(({ weight }) => weight === undefined);
     if (!streams)
       return new Loader(await loadDataset(found, tokenizer, { loss: "assistant", ...options }), shape, shape.seed);

@@ -5,7 +5,7 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { bareSchema, parseConfig } from "./config.ts";
-import { splitPattern } from "../data/read/source.ts";
+import { splitPattern } from "../data/read/splits.ts";
 
 /** A schema, as far as is needed here. */
 export interface JsonSchema {

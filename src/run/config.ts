@@ -172,7 +172,7 @@ function schema({ type }: Ark) {
     model: text,
     /** Paths, and sources with weight, split, limit, filter and map (data/source.ts), of the shapes in data/shapes.ts. */
     data: sources,
-    /** Held-out data, given in the same way. */
+    /** Held-out data, given in the same way, or a share such as "5%" that is kept from `data` for it. */
     "evaluationData?": sources,
     /** How many malformed lines may be left out: a count, or a share of all lines such as "1%". */
     maxBadLines: countOrZero.or(percent).describe('a whole number of lines or a share such as "1%"').default(0),

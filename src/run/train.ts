@@ -21,6 +21,9 @@ import type { Dashboard } from "../view/dashboard.ts";
 import type { Batches, StepBatch } from "../data/batches.ts";
 import { evaluationBatches } from "../data/loader.ts";
 import type { Dataset } from "../data/dataset.ts";
+import { findRunData } from "../data/read/run-data.ts";
+import { shareOf } from "../data/read/splits.ts";
+import { remark } from "../words/remark.ts";
 import { CancelledError, CheckpointError, ConfigError } from "../words/errors.ts";
 import { exportModel } from "../keep/export.ts";
 import { predictedTokensPerSecond, resolveLeast } from "../predict/fit.ts";
@@ -81,8 +84,12 @@ async function trainAlone(config: Config, callbacks: Callbacks): Promise<TrainSu
   });
   const { sequenceLength, maxBadLines, workers } = config;
   const lossOn = { sequenceLength, maxBadLines, workers, loss: config.chat.loss };
-  const heldOut = config.evaluationData === undefined ? undefined : await model.dataset(config.evaluationData, lossOn);
-  await using batches = await model.batches(config.data, { ...lossOn, streamAbove: config.streamAbove }, config);
+  const found = await findRunData(config);
+  const heldOut = found.heldOut && (await model.dataset(found.heldOut, lossOn));
+  const share = shareOf(config.evaluationData);
+  if (heldOut && share)
+    remark(`${heldOut.report.samples} samples, ${config.evaluationData} of the data, are kept for evaluation`);
+  await using batches = await model.batches(found.training, { ...lossOn, streamAbove: config.streamAbove }, config);
   const steps = await stepCount(config, batches);
   const trainer = await Trainer.open(model, config);
   announce(model, trainer, batches, config, steps);

@@ -51,6 +51,20 @@ test("data: --json, --loss, and a config that says it all", async () => {
   expect(shown.out).toContain("rows of 16");
 });
 
+test("data: nothing that can be learned is exit code 1, so that a script may ask first", async () => {
+  using directory = temporaryDirectory();
+  const path = join(directory.path, "data.jsonl");
+  for (const [content, message] of [
+    ["", "nothing here can be learned: 0 samples without a token that counts, 0 malformed\n"],
+    ["no\nlines\n", "nothing here can be learned: 0 samples without a token that counts, 2 malformed\n"],
+  ]) {
+    writeFileSync(path, content!);
+    expect(await sluice(["data", path, "--model", model])).toMatchObject({ code: 1, error: message! });
+    const json = await sluice(["data", path, "--model", model, "--json"]);
+    expect({ ...json, out: JSON.parse(json.out).samples }).toMatchObject({ code: 1, error: message!, out: 0 });
+  }
+});
+
 test("data: what is missing or wrong", async () => {
   const failure = async (...args: string[]) => (await sluice(["data", ...args])).error;
   expect(await failure()).toBe("sluice data needs a data file, or a --config that names one\n");

@@ -74,11 +74,13 @@ describe("which files", () => {
     const train = ["data/train-0.jsonl", "data/train-1.jsonl"];
     expect(await names({ path: uri, split: "train" })).toEqual(train);
     expect(hub.takeFileNames()).toEqual(train);
-    expect(await names({ path: `${uri}/data` })).toEqual(["data/test-0.jsonl", ...train]);
-    expect(hub.takeFileNames()).toEqual(["data/test-0.jsonl"]);
+    expect(await names({ path: `${uri}/data` })).toEqual(train);
+    expect(await names({ path: uri })).toEqual(train);
+    expect(hub.takeFileNames()).toEqual([]);
     expect(await names({ path: `${uri}/data/*-0.jsonl` })).toEqual(["data/test-0.jsonl", "data/train-0.jsonl"]);
+    expect(hub.takeFileNames()).toEqual(["data/test-0.jsonl"]);
     expect(await names({ path: `${uri}/plain.json` })).toEqual(["plain.json"]);
-    expect(await names({ path: uri })).toEqual(["data/test-0.jsonl", ...train, "extra/large.jsonl"]);
+    expect(await names({ path: `${uri}/extra` })).toEqual(["extra/large.jsonl"]);
     expect(existsSync(join(snapshot(), "script.py"))).toBe(false);
   });
 

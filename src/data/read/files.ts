@@ -38,22 +38,26 @@ export const lineBytesMax = 2 ** 27;
 export const wholeBytesMax = 2 ** 29;
 const ACCEPTED = "data takes files, folders and globs of JSONL, JSON, CSV, Parquet, text and Markdown";
 
+/** Takes those of some files that are needed; `isWhole`: a folder or a data set, and nobody chose among its files. */
+type Choose = (files: string[], isWhole: boolean) => string[];
+
 /**
  * The files that a path stands for, in the order of their names: a file, what a glob matches, or what a folder holds.
  * In a folder with data files, its texts describe the data and are left out. A path of the hub is downloaded; `split`
  * says which of its files are needed.
  */
-export async function findFiles(path: string, split: (files: string[]) => string[]): Promise<string[]> {
-  if (isHubPath(path)) return resolveDataset(path, (names, inside) => split(chooseRemote(names, inside, path)));
+export async function findFiles(path: string, split: Choose): Promise<string[]> {
+  if (isHubPath(path))
+    return resolveDataset(path, (names, inside) => split(chooseRemote(names, inside, path), !isGlob(inside)));
   const found = await stat(path).catch((error: NodeJS.ErrnoException) => error);
   if (found instanceof Error) {
     if (found.code !== "ENOENT") throw new DataError(`${path}: ${found.message}; ${ACCEPTED}`);
     if (!isGlob(path)) throw new DataError(`${path}: no such file; ${ACCEPTED}`);
     const matches = await Array.fromAsync(new Bun.Glob(path).scan({ onlyFiles: true }));
     if (matches.length === 0) throw new DataError(`${path}: the glob matches no file in ${process.cwd()}; ${ACCEPTED}`);
-    return split(matches.sort());
+    return split(matches.sort(), false);
   }
-  if (!found.isDirectory()) return split([path]);
+  if (!found.isDirectory()) return split([path], false);
   const names = await readdir(path, { recursive: true }).catch((cause: unknown) => {
     throw unreadable(cause, path);
   });
@@ -63,7 +67,7 @@ export async function findFiles(path: string, split: (files: string[]) => string
     throw new DataError(
       `${path}: the folder has no ${KINDS.flat().join(", ")} file${strangersIn(visible)}; name the files if they end differently`,
     );
-  return split(inside.sort());
+  return split(inside.sort(), true);
 }
 
 /** The files of a repository that are meant by what follows its name: one, a glob, a folder, or all of its tables. */

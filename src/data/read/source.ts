@@ -1,7 +1,7 @@
 // Where samples come from: a path, or a list of paths and of sources with settings of their own.
 //
 //   data: "chat.jsonl"
-//   data: ["books/", "data/*.parquet", "hf://datasets/OWNER/NAME"]
+//   data: ["books/", "data/*.parquet", "hf://datasets/OWNER/NAME", "qa:train", "chat.jsonl[:90%]"]
 //   data: [{ path: "chat.jsonl", weight: 7 }, { path: "books/", weight: 3 }]
 //   data: [{ path: "qa.csv", split: "[:90%]", filter: (row) => row.score > 3, map: (row) => ({ text: row.answer }) }]
 //
@@ -21,13 +21,17 @@ import type { BadLines } from "./bad-lines.ts";
 import { findFiles, readRecords, unreadable } from "./files.ts";
 import { formatOf, type Format } from "./format.ts";
 import { EXPECTED, toSample, type Sample } from "./shapes.ts";
+import { filesOfSplit, isInSplit, isSplit, parseSplit, splitOff, type Purpose } from "./splits.ts";
 
 /** A line, row or element of a data file as `filter` and `map` get it. What it holds is known to the recipe alone. */
 export type DataRecord = Record<string, any>; // oxlint-disable-line typescript/no-explicit-any
 
 /** One of the places that data comes from, and how much of it counts. */
 export interface DataSource {
-  /** A file, a folder or a glob on this machine, or `hf://datasets/OWNER/NAME[@REVISION][/FILE]` on the hub. */
+  /**
+   * A file, a folder or a glob on this machine, or `hf://datasets/OWNER/NAME[@REVISION][/FILE]` on the hub. Of a folder or
+   * data set in splits, `train` is taken unless `split` says something else.
+   */
   path: string;
   /**
    * The share of the tokens of an epoch that come from this source, relative to the weights of the others; all sources
@@ -58,9 +62,9 @@ export type DataInput = string | readonly (string | DataSource)[];
 /** What a function becomes when a config is written down; `sourceProblems` knows it again. */
 export const FUNCTION_MARK = "(a function of the recipe)";
 
-/** The sources of an input, paths with nothing else to say. */
+/** The sources of an input; a path may end in a split. */
 export function listSources(input: DataInput): DataSource[] {
-  return [input].flat().map((source) => (typeof source === "string" ? { path: source } : source));
+  return [input].flat().map((source) => (typeof source === "string" ? splitOff(source) : source));
 }
 
 /** A source and its files, which are on this machine; blocks of them may be read in any order where each line is a sample. */
@@ -72,11 +76,11 @@ export interface FoundSources {
   bytes: number;
 }
 
-/** The files of all sources of an input; those of the hub are downloaded. */
-export async function findSources(input: DataInput): Promise<FoundSources> {
+/** The files of all sources of an input; those of the hub are downloaded. The purpose decides among a data set's splits. */
+export async function findSources(input: DataInput, purpose: Purpose = "training"): Promise<FoundSources> {
   const sources: FoundSource[] = [];
   for (const source of listSources(input)) {
-    const files = await sourceFiles(source);
+    const files = await sourceFiles(source, purpose);
     const formats: Format[] = []; // of all files: what one of them is had better be said at once
     for (const file of files)
       formats.push(await formatOf(file).catch((cause: unknown) => Promise.reject(unreadable(cause, file))));
@@ -93,8 +97,9 @@ export function isFound(input: DataInput | FoundSources): input is FoundSources 
 }
 
 /** The files of a source, in order; those of the hub are downloaded. */
-export function sourceFiles({ path, split }: DataSource): Promise<string[]> {
-  return findFiles(path, (files) => filesOfSplit(files, path, parseSplit(split).name));
+export function sourceFiles({ path, split }: DataSource, purpose: Purpose = "training"): Promise<string[]> {
+  const { name } = parseSplit(split);
+  return findFiles(path, (files, isWhole) => filesOfSplit(files, { path, name, purpose, isWhole }));
 }
 
 /** Whether all records of its files are samples, so that nobody has to look at one to know about the next. */
@@ -134,9 +139,9 @@ export async function* readItems(source: DataSource, files: string[]): AsyncGene
 }
 
 /** The samples of one source; throws a `DataError` at the first record that is not one, and if there are none. */
-export async function* readSamples(source: DataSource): AsyncGenerator<Sample> {
+export async function* readSamples(source: DataSource, purpose?: Purpose): AsyncGenerator<Sample> {
   let samples = 0;
-  for await (const item of readItems(source, await sourceFiles(source))) {
+  for await (const item of readItems(source, await sourceFiles(source, purpose))) {
     if ("problem" in item) throw new DataError(item.problem);
     samples++;
     yield item;
@@ -167,42 +172,6 @@ function callback<T>(name: string, work: (record: DataRecord) => T, record: unkn
     if (error instanceof DataError) throw new DataError(`${where}: ${error.message}`); // the recipe's own words
     throw new DataError(`${where}: ${name} failed (${String(error)}) on ${formatValue(record)}`);
   }
-}
-
-// ---- split ----------------------------------------------------------------------------------------------------------
-
-interface Split {
-  name: string | undefined;
-  /** From 0 to 1. */
-  from: number;
-  to: number;
-}
-
-/** A name, a cut, or both. */
-export const splitPattern = /^([\w-]+)?(?:\[(?:(\d+(?:\.\d+)?)%)?:(?:(\d+(?:\.\d+)?)%)?\])?$/;
-
-function parseSplit(text: string | undefined): Split {
-  const [, name, from = "0", to = "100"] = splitPattern.exec(text ?? "") ?? [];
-  return { name, from: Number(from) / 100, to: Number(to) / 100 };
-}
-
-function filesOfSplit(files: string[], path: string, name: string | undefined): string[] {
-  if (name === undefined) return files;
-  const word = new RegExp(`(^|[^a-z0-9])${name}([^a-z0-9]|$)`, "i");
-  const base = path.replace(/[^/\\]*[*?[{].*$/, ""); // a folder above the source may have any name
-  const chosen = files.filter((file) =>
-    word.test(file.startsWith(base) && file !== path ? file.slice(base.length) : file),
-  );
-  if (chosen.length > 0) return chosen;
-  throw new DataError(
-    `${path}: no file has "${name}" in its name (found ${files.slice(0, 5).join(", ")}); use another split, or a cut such as "[:90%]"`,
-  );
-}
-
-/** Multiples of the golden ratio fall evenly everywhere: any run of records is cut in nearly the same proportion. */
-function isInSplit(index: number, { from, to }: Split): boolean {
-  const place = (index * 0.6180339887498949) % 1;
-  return place >= from && place < to;
 }
 
 // ---- what may be wrong with it --------------------------------------------------------------------------------------
@@ -242,11 +211,8 @@ function oneSourceProblems(source: unknown, name: string): string[] {
     must("weight", "a number > 0", weight);
   if (limit !== undefined && !(Number.isInteger(limit) && (limit as number) >= 1))
     must("limit", "a whole number >= 1", limit);
-  if (split !== undefined) {
-    const { from, to } = parseSplit(String(split));
-    if (typeof split !== "string" || split === "" || !splitPattern.test(split) || from >= to || to > 1)
-      must("split", 'a name, a cut such as "[:90%]", or both as in "train[:90%]"', split);
-  }
+  if (split !== undefined && !isSplit(split))
+    must("split", 'a name, a cut such as "[:90%]", or both as in "train[:90%]"', split);
   for (const [key, value] of Object.entries({ filter, map })) {
     if (value === undefined || typeof value === "function") continue;
     if (value === FUNCTION_MARK)
