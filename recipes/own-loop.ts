@@ -5,7 +5,17 @@
 //
 // Hardware and time: two cores, 15 s. Expected: loss 6.0 → 2.0.
 import { makeQuickstart } from "../scripts/quickstart.ts";
-import { Loader, Trainer, evaluationBatches, exportModel, load, parseConfig, run, trainConfig } from "../src/index.ts";
+import {
+  Loader,
+  Trainer,
+  evaluationBatches,
+  exportModel,
+  load,
+  parseConfig,
+  run,
+  trainConfig,
+  saveCheckpoint,
+} from "../src/index.ts";
 
 await run(async () => {
   const made = await makeQuickstart("runs/made", { seed: 1 });
@@ -43,6 +53,6 @@ await run(async () => {
 
   const [answer] = await model.generate([[{ role: "user", content: "Reverse the word abc." }]], { maxTokens: 16 });
   console.log(`Reverse the word abc. → ${answer}`);
-  console.log(`saved as ${await trainer.save(`${config.output}/checkpoints`, loader.state())}`);
+  console.log(`saved as ${await saveCheckpoint(trainer, `${config.output}/checkpoints`, { data: loader.state() })}`);
   await exportModel(model, `${config.output}/model`);
 });

@@ -10,7 +10,7 @@ import { inferenceShape } from "../src/tiers/shape.ts";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { defaultDtype } from "../src/run/config.ts";
+import { defaultDtype } from "../src/native/devices.ts";
 import { SluiceError, ConfigError, ModelError } from "../src/words/errors.ts";
 import type { MicroBatch, StepBatch } from "../src/data/batches.ts";
 import { readSafetensors } from "../src/io/safetensors.ts";

@@ -12,7 +12,8 @@ import { Model } from "../../src/engine/model.ts";
 import type { DecoderConfig } from "../../src/models/config.ts";
 import { describeKeep } from "../../src/models/decoder.ts";
 import { parameterBlocks } from "../../src/models/parameters.ts";
-import type { DeviceKind, Dtype } from "../../src/native/abi.gen.ts";
+import type { Dtype } from "../../src/native/abi.gen.ts";
+import { isGpu } from "../../src/native/devices.ts";
 import type { Engine } from "../../src/native/runtime.ts";
 import { Plan } from "../../src/plan/plan.ts";
 import { measuredMachine } from "../../src/predict/probe.ts";
@@ -178,8 +179,6 @@ export async function measureStep(
     events,
   };
 }
-
-const isGpu = (device: DeviceKind): boolean => device === "cuda" || device === "hip";
 
 /** Weights fill slots of their own on the device and are never replaced, because nothing updates them. */
 function withoutUpdates(config: TrainerConfig): TrainerConfig {

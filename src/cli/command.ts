@@ -65,7 +65,7 @@ export async function openModel(name: string | undefined, flags: Texts<typeof mo
   if (name === undefined) throw new ConfigError("MODEL is missing; give a Hugging Face directory or hub id");
   const dtype = oneOf("--dtype", flags.dtype ?? "float32", ["float32", "bfloat16"]);
   const bytes = await size("--deviceMemory", flags.deviceMemory);
-  const [{ load }, { resolveModel }] = await Promise.all([import("../engine/model.ts"), import("../io/hub.ts")]);
+  const [{ load }, { resolveModel }] = await Promise.all([import("../engine/model.ts"), import("../models/hub.ts")]);
   return load(await resolveModel(name), { dtype, ...(bytes === undefined ? {} : { deviceMemory: bytes }) });
 }
 

@@ -53,7 +53,7 @@ async function run(args: string[]): Promise<void> {
   const [{ describeData, measureData }, { loadTokenizer }, { resolveModel }] = await Promise.all([
     import("../data/data-report.ts"),
     import("../data/text/tokenizer.ts"),
-    import("../io/hub.ts"),
+    import("../models/hub.ts"),
   ]);
   const tokenizer = await loadTokenizer(await resolveModel(config.model));
   const options = { sequenceLength: config.sequenceLength, loss: config.chat.loss };

@@ -4,6 +4,7 @@ import { availableParallelism, totalmem } from "node:os";
 import { join } from "node:path";
 import { parseConfig, type Config } from "../run/config.ts";
 import { ConfigError, NativeError } from "../words/errors.ts";
+import { isGpu } from "../native/devices.ts";
 import type { Engine } from "../native/runtime.ts";
 import type { Fits, Forecast } from "../predict/forecast.ts";
 import type { Machine } from "../predict/machines.ts";
@@ -45,15 +46,10 @@ async function run(args: string[]): Promise<void> {
   const { forecast, thisMachine } = await import("../predict/forecast.ts");
   const name = own.machine ?? own.gpu;
   const ram = await size("--ram", own.ram);
-  const { isGpu, machineNamed } = await import("../predict/machines.ts");
+  const { hasGpu, machineNamed } = await import("../predict/machines.ts");
   const described = name !== undefined && name !== "measured" ? machineNamed(name) : undefined;
   using engine = name === "measured" ? await openedEngine() : undefined;
-  const device =
-    engine?.device === "cuda" || engine?.device === "hip"
-      ? engine.device
-      : described && isGpu(described)
-        ? "cuda"
-        : "cpu";
+  const device = engine && isGpu(engine.device) ? engine.device : described && hasGpu(described) ? "cuda" : "cpu";
   const dtype = name === undefined ? ("float32" as const) : ("bfloat16" as const);
   const config = await parseConfig(await trainConfig(rest, { data: "-", output: "-", device, dtype }));
   const model = await decoderOf(config.model);
@@ -92,7 +88,7 @@ async function decoderOf(model: string): Promise<DecoderConfig> {
   const { publishedModel, publishedModels } = await import("../predict/rehearsal.ts");
   if (Object.hasOwn(publishedModels, model)) return publishedModel(model);
   const [{ resolveModel }, { readDecoderConfig }] = await Promise.all([
-    import("../io/hub.ts"),
+    import("../models/hub.ts"),
     import("../models/config.ts"),
   ]);
   return readDecoderConfig(join(await resolveModel(model), "config.json"));

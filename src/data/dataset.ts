@@ -6,7 +6,7 @@
 
 import { availableParallelism } from "node:os";
 import { DataError } from "../words/errors.ts";
-import type { StatusStream } from "../run/status.ts";
+import type { StatusStream } from "../words/status-stream.ts";
 import { BadLines, type BadLinesMax } from "./read/bad-lines.ts";
 import { grouped, noCounts, type Batch, type Counts, type Task } from "./batch.ts";
 import type { EncodeOptions } from "./text/encode.ts";

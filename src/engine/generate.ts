@@ -15,7 +15,7 @@ import { ConfigError, MemoryError, ModelError } from "../words/errors.ts";
 import { parseJson } from "../io/json.ts";
 import { formatBytes } from "../words/format.ts";
 import { bytesIn, memoryBill } from "../tiers/bill.ts";
-import type { Model } from "./model.ts";
+import type { ModelWeights } from "./weights.ts";
 import { forwardBlock, headLogits } from "../models/decoder.ts";
 import { alignBytes, bytesOf } from "../plan/layout.ts";
 import type { Buffer } from "../native/runtime.ts";
@@ -59,7 +59,11 @@ interface Sequence {
 }
 
 /** Answers to prompts, in their order; see `Model.generate`. */
-export async function generate(model: Model, prompts: readonly Prompt[], options: GenerateOptions): Promise<string[]> {
+export async function generate(
+  model: ModelWeights,
+  prompts: readonly Prompt[],
+  options: GenerateOptions,
+): Promise<string[]> {
   const { maxTokens = 256, batchSize = 32, seed = 1 } = options;
   checkOptions(options);
   const tokenizer = await model.tokenizer();
@@ -121,7 +125,7 @@ function checkOptions({ maxTokens = 1, batchSize = 1, temperature = 0, topP = 1,
 }
 
 /** Ids that end an answer: config.json's, generation_config.json's, the tokenizer's. */
-function stopIds(model: Model, eosId: number | undefined): Set<number> {
+function stopIds(model: ModelWeights, eosId: number | undefined): Set<number> {
   const ids = new Set(model.config.eosIds);
   if (eosId !== undefined) ids.add(eosId);
   const path = join(model.directory, "generation_config.json");
@@ -133,7 +137,7 @@ function stopIds(model: Model, eosId: number | undefined): Set<number> {
 
 /** As many sequences, and then as many slots, as fit on the device beside each other. */
 function shapeFor(
-  model: Model,
+  model: ModelWeights,
   wanted: readonly Sequence[],
   maxTokens: number,
 ): { shape: StepShape; count: number; capacity: number } {
@@ -190,7 +194,7 @@ class Generator implements Disposable {
   #lengths: { device: Buffer; staging: Buffer; resource: Resource };
   #logits: { device: Buffer; pinned: Buffer; resource: Resource };
 
-  constructor(model: Model, shape: StepShape, sequences: number, capacity: number) {
+  constructor(model: ModelWeights, shape: StepShape, sequences: number, capacity: number) {
     this.#session = new Session(model, judge(shape, model.engine.limits()));
     this.#sequences = sequences;
     this.#capacity = capacity;

@@ -1,35 +1,30 @@
-// A model in memory: its split master weights in host memory, its tokenizer, and what can be done without training it.
-// `load` reads a Hugging Face directory; `Trainer` (trainer.ts) adds optimizer state and steps; `generate.ts` answers.
+// A model as a user has it: `load` reads a Hugging Face directory into `ModelWeights` and adds what can be asked of a model
+// without training it: data in its tokens, the loss on some, answers. `Trainer` (trainer.ts) adds optimizer state and steps.
 //
 // Handles own native memory: `using model = await load(...)` or `model.close()` frees it.
 
 import { availableParallelism } from "node:os";
-import { defaultDtype, dtypeProblem } from "../run/config.ts";
-import { companionsOf, type Companions } from "../keep/companions.ts";
-import { ConfigError, DataError, ModelError } from "../words/errors.ts";
 import type { Batches, BatchShape } from "../data/batches.ts";
-import { evaluationBatches, Loader } from "../data/loader.ts";
-import { StreamLoader } from "../data/stream-loader.ts";
 import { loadDataset, type Dataset, type DatasetOptions } from "../data/dataset.ts";
-import type { ChatLoss } from "../data/text/chat.ts";
+import { evaluationBatches, Loader } from "../data/loader.ts";
 import { findSources, isFound, type DataInput, type FoundSources } from "../data/read/source.ts";
+import { StreamLoader } from "../data/stream-loader.ts";
 import { TokenStream, type StreamOptions } from "../data/stream.ts";
-import { loadTokenizer, type Tokenizer } from "../data/text/tokenizer.ts";
+import type { ChatLoss } from "../data/text/chat.ts";
+import type { Tokenizer } from "../data/text/tokenizer.ts";
+import { loadTensors } from "../io/tensors.ts";
+import { openModel } from "../models/open.ts";
+import type { DeviceKind, Dtype } from "../native/abi.gen.ts";
+import { defaultDtype, dtypeProblem } from "../native/devices.ts";
+import { Engine } from "../native/runtime.ts";
+import { judge } from "../tiers/limits.ts";
+import { inferenceShape, type DescribedModel } from "../tiers/shape.ts";
+import { ConfigError, DataError } from "../words/errors.ts";
 import { formatCount } from "../words/format.ts";
 import { generate, type GenerateOptions, type Prompt } from "./generate.ts";
-import { loadTensors, type SplitTarget } from "../io/tensors.ts";
-import type { DecoderConfig } from "../models/config.ts";
-import { openModel } from "../models/open.ts";
 import type { ModelTensors } from "../io/safetensors.ts";
-import { parameterCount, type ParameterBlock } from "../models/parameters.ts";
-import type { DeviceKind, Dtype } from "../native/abi.gen.ts";
-import { Engine, type Buffer } from "../native/runtime.ts";
-import { Plan, type Range } from "../plan/plan.ts";
-import { byPart, formatDefault, partBytes, stateName, partsOf, type PartName } from "../state/format.ts";
-import type { Chunk } from "../state/parameters.ts";
-import { judge } from "../tiers/limits.ts";
-import { inferenceShape } from "../tiers/shape.ts";
 import { Session } from "./session.ts";
+import { ModelWeights, targetsOf } from "./weights.ts";
 
 /** Where and in which type a model computes. */
 export interface LoadOptions {
@@ -44,11 +39,8 @@ export interface LoadOptions {
   /** Reads this file instead of the directory's config.json. */
   configPath?: string;
   /** Looks at model and engine before memory is taken and weights are read; what it throws, `load` throws. */
-  check?: (model: Pick<Model, "config" | "blocks" | "dtype">, engine: Engine) => void;
+  check?: (model: DescribedModel, engine: Engine) => void;
 }
-
-/** What every format has of them. */
-const masterParts = partsOf(formatDefault, { training: false });
 
 /** How data is read for a model; "assistant" unless `loss` says what is learned. */
 type ModelData<Options> = Omit<Options, "loss"> & { loss?: ChatLoss };
@@ -81,69 +73,8 @@ export async function load(directory: string, options: LoadOptions = {}): Promis
 const exportDtypeOf = ({ tensors }: ModelTensors): Model["exportDtype"] =>
   tensors.values().every(({ dtype }) => dtype === "BF16") ? "bfloat16" : "float32";
 
-/** Where a model's tensors are read to. */
-export const targetsOf = (model: Model): SplitTarget[] =>
-  model.blocks.flatMap((block) =>
-    block.tensors.map(({ name, offset, count }) => ({
-      name,
-      count,
-      part: (first, length) => model.masters(block, { offset: offset + first, count: length }),
-    })),
-  );
-
 /** A model in memory, from `load`. Owns native memory until `close` or the end of a `using` scope. */
-export class Model implements Disposable {
-  readonly directory: string;
-  readonly config: DecoderConfig;
-  readonly blocks: ParameterBlock[];
-  readonly engine: Engine;
-  readonly dtype: Dtype;
-  readonly parameters: number;
-  /** Split masters by the names of their buffers; `layer 3.hi`. */
-  readonly state = new Map<string, Buffer>();
-  /** Tokenizer and other files that an export passes on, as they were when the model was loaded. */
-  readonly companions: Companions;
-  /** What an export is written in unless it is said: what the files that were loaded are in. */
-  exportDtype: "bfloat16" | "float32" = "bfloat16";
-  #tokenizer: Tokenizer | undefined;
-
-  /** Use `load`. */
-  constructor(directory: string, config: DecoderConfig, blocks: ParameterBlock[], engine: Engine, dtype: Dtype) {
-    this.directory = directory;
-    this.config = config;
-    this.blocks = blocks;
-    this.engine = engine;
-    this.dtype = dtype;
-    this.parameters = parameterCount(blocks);
-    this.companions = companionsOf(directory);
-    for (const block of blocks)
-      for (const part of masterParts) {
-        const name = stateName(block, part);
-        this.state.set(name, engine.buffer(part.tier, partBytes(part, block.length), name));
-      }
-  }
-
-  /** These elements of a block's masters, where they are at the moment. */
-  masters(block: ParameterBlock, { offset, count }: Chunk): Record<PartName, Range> {
-    return byPart(masterParts, (part) =>
-      this.state.get(stateName(block, part))!.range(partBytes(part, offset), partBytes(part, count)),
-    );
-  }
-
-  /** The directory's tokenizer, read on first use. */
-  async tokenizer(): Promise<Tokenizer> {
-    if (!this.#tokenizer) {
-      const tokenizer = await loadTokenizer(this.directory);
-      const { vocabulary } = this.config;
-      if (tokenizer.vocabularySize > vocabulary)
-        throw new ModelError(
-          `${this.directory}: the tokenizer has ${tokenizer.vocabularySize} tokens, the embedding ${vocabulary} rows; they belong to different models`,
-        );
-      this.#tokenizer = tokenizer;
-    }
-    return this.#tokenizer;
-  }
-
+export class Model extends ModelWeights {
   /** Data as token documents for this model; `data` is a path, or a list of paths and sources. */
   async dataset(data: DataInput | FoundSources, options: ModelData<DatasetOptions>): Promise<Dataset> {
     return shownShort(await loadDataset(data, await this.#tokenizerFor(options), { loss: "assistant", ...options }));
@@ -200,47 +131,6 @@ export class Model implements Disposable {
   async generate(prompts: readonly Prompt[], options: GenerateOptions = {}): Promise<string[]> {
     await this.engine.idle();
     return generate(this, prompts, options);
-  }
-
-  /** Moves weights to the device where `wanted` says so, and back to host memory elsewhere. */
-  async setResident(wanted: (layer: number) => boolean): Promise<void> {
-    for (const block of this.blocks) {
-      const resident = wanted(block.layer);
-      for (const part of masterParts) {
-        const name = stateName(block, part);
-        const old = this.state.get(name)!;
-        if ((old.tier === "device") === resident) continue;
-        const moved = this.engine.buffer(resident ? "device" : part.tier, old.bytes, name);
-        const plan = new Plan({ step: 0, phase: "load" });
-        plan.record(resident ? "upload" : "download", "copy", { to: moved.range(), from: old.range() });
-        await this.engine.play(plan);
-        old.free();
-        this.state.set(name, moved);
-      }
-      if (resident) this.#resident.add(block.layer);
-      else this.#resident.delete(block.layer);
-    }
-  }
-  #resident = new Set<number>();
-
-  /** How many first layers live on the device. */
-  get residentBlocks(): number {
-    return this.#resident.size;
-  }
-
-  /** Frees everything, optimizer state of a trainer included. */
-  close(): void {
-    this.engine.close();
-    this.state.clear();
-  }
-
-  [Symbol.dispose](): void {
-    this.close();
-  }
-
-  [Bun.inspect.custom](): string {
-    const { layers, hidden, modelType } = this.config;
-    return `Model(${modelType}, ${formatCount(this.parameters)} parameters, ${layers} layers × ${hidden}, ${this.dtype} on ${this.engine.device}${this.state.size > 0 ? "" : ", closed"})`;
   }
 }
 

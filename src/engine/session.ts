@@ -6,7 +6,7 @@ import { formatTiers } from "../words/format.ts";
 import { Buffers, type BillLine } from "../tiers/bill.ts";
 import { demand, type Judged } from "../tiers/limits.ts";
 import { type StepShape } from "../tiers/shape.ts";
-import type { Model } from "./model.ts";
+import type { ModelWeights } from "./weights.ts";
 import { alignBytes } from "../plan/layout.ts";
 import { ropeTable } from "../models/rope.ts";
 import type { Buffer } from "../native/runtime.ts";
@@ -15,7 +15,7 @@ import { StepRecorder, recordEvaluation, resultRange, type RecordedStep } from "
 
 /** Buffers of a shape beside the model's own, and a recorder over them; freed together. */
 export class Session implements Disposable {
-  readonly model: Model;
+  readonly model: ModelWeights;
   readonly shape: StepShape;
   readonly bill: BillLine[];
   readonly buffers: Buffers<Buffer>;
@@ -23,7 +23,7 @@ export class Session implements Disposable {
   #own: Buffer[] = [];
 
   /** `decays`: weight decay per tensor, when training. MemoryError when the bill is above a limit. */
-  constructor(model: Model, resolved: Judged, decays: ReadonlyMap<string, number> = new Map()) {
+  constructor(model: ModelWeights, resolved: Judged, decays: ReadonlyMap<string, number> = new Map()) {
     demand(resolved);
     const { shape, bill } = resolved;
     this.model = model;

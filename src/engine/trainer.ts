@@ -3,15 +3,14 @@
 // What the host has not updated when a step's backward ends goes on underneath the next step in deadline order (`updates.ts`);
 // `drain` waits for all of it, before anything else looks at the weights.
 
-import { saveCheckpoint } from "../keep/checkpoint.ts";
-import type { LoaderState, StepBatch } from "../data/batches.ts";
+import type { StepBatch } from "../data/batches.ts";
 import { resolve, resolveLeast } from "../predict/fit.ts";
 import { formatTiers } from "../words/format.ts";
 import type { Machine } from "../predict/machines.ts";
 import { type BillLine } from "../tiers/bill.ts";
 import { demand } from "../tiers/limits.ts";
 import { clippingOf, isResident, leavesOpen, tokensMaxFor, type StepConfig, type StepShape } from "../tiers/shape.ts";
-import type { Model } from "./model.ts";
+import type { ModelWeights } from "./weights.ts";
 import type { Plan } from "../plan/plan.ts";
 import { roomOf } from "../predict/probe.ts";
 import { Session } from "./session.ts";
@@ -35,7 +34,7 @@ export interface StepResult {
 
 /** A model with optimizer state, from `Trainer.open`. Owns native memory until `close`; the model outlives it. */
 export class Trainer implements Disposable {
-  readonly model: Model;
+  readonly model: ModelWeights;
   readonly config: TrainerConfig;
   readonly session: Session;
   readonly shape: StepShape;
@@ -52,7 +51,7 @@ export class Trainer implements Disposable {
   #failure: Error | undefined;
 
   /** Use `Trainer.open`. */
-  constructor(model: Model, config: TrainerConfig, session: Session, machine: Machine | undefined) {
+  constructor(model: ModelWeights, config: TrainerConfig, session: Session, machine: Machine | undefined) {
     this.model = model;
     this.config = config;
     this.session = session;
@@ -61,7 +60,7 @@ export class Trainer implements Disposable {
   }
 
   /** Allocates everything a step needs, in the places the config says. MemoryError before anything is allocated. */
-  static async open(model: Model, config: TrainerConfig, overrides: Partial<StepShape> = {}): Promise<Trainer> {
+  static async open(model: ModelWeights, config: TrainerConfig, overrides: Partial<StepShape> = {}): Promise<Trainer> {
     const { engine } = model;
     demand(resolveLeast(model, config, engine.limits(), overrides));
     const fits = leavesOpen(config).size > 0;
@@ -150,11 +149,6 @@ export class Trainer implements Disposable {
     const evaluation = this.session.evaluate(batches, this.steps);
     await this.#until(() => evaluation);
     return evaluation;
-  }
-
-  /** Saves a checkpoint as `directory/step-N` and returns its path; `data` is the loader's position, `loader.state()`. */
-  save(directory: string, data: LoaderState): Promise<string> {
-    return saveCheckpoint(this, directory, { data, config: { model: this.model.directory, ...this.config } });
   }
 
   [Bun.inspect.custom](): string {

@@ -1,7 +1,7 @@
 // How Sluice talks to a Hugging Face hub: the `fetch` that @huggingface/hub is given. It bounds every wait and turns each
 // refusal into a sentence with a remedy, which the library's own errors ("Api error with status 401. URL: ...") lack.
 
-import { huggingFaceHome } from "./cache.ts";
+import { huggingFaceHome } from "../words/cache.ts";
 import { join } from "node:path";
 import { ModelError } from "../words/errors.ts";
 import { formatDuration } from "../words/format.ts";

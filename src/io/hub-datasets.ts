@@ -10,8 +10,15 @@ import { dirname, join } from "node:path";
 import { DataError, ModelError } from "../words/errors.ts";
 import { explainFileError, writeFileAtomic } from "./atomic.ts";
 import { Connection, HubError, hubEndpoint, isOffline, readToken } from "./hub-connection.ts";
-import { downloadMissing, type RemoteFile, type Repository } from "./hub-download.ts";
-import { commitPattern, etagPattern, isSize, type ResolveOptions } from "./hub.ts";
+import {
+  commitPattern,
+  etagPattern,
+  isSize,
+  type ResolveOptions,
+  downloadMissing,
+  type RemoteFile,
+  type Repository,
+} from "./hub-download.ts";
 
 const uriPattern = /^hf:\/\/datasets\/(\w(?:[\w.-]*\w)?\/\w(?:[\w.-]*\w)?)(?:@(\w[\w.-]*))?(?:\/(.*))?$/;
 

@@ -13,7 +13,7 @@ import { type FileHandle, mkdir, open, rename, rm, statfs, symlink } from "node:
 import { dirname, join, relative } from "node:path";
 import { ModelError } from "../words/errors.ts";
 import { formatBytes } from "../words/format.ts";
-import type { StatusStream } from "../run/status.ts";
+import type { StatusStream } from "../words/status-stream.ts";
 import { syncDirectory, temporaryPath } from "./atomic.ts";
 import { Connection, HubError, type HubModel } from "./hub-connection.ts";
 
@@ -29,6 +29,23 @@ export interface RemoteFile {
   bytes: number;
   /** SHA-256 of a large file, git's SHA-1 of a small one: its checksum, and its blob's name in the cache. */
   etag: string;
+}
+
+/** How something of the hub is brought here. */
+export interface ResolveOptions {
+  /** Gets a line per downloaded file, a live one on a terminal. Default stderr: stdout may belong to a machine. */
+  output?: StatusStream;
+  /** How long the hub may send nothing before the connection counts as broken. Default 30,000. */
+  silenceMsMax?: number;
+}
+
+/** A revision, and the checksum of a file: git's SHA-1, or SHA-256. */
+export const commitPattern = /^[0-9a-f]{40}$/;
+export const etagPattern = /^([0-9a-f]{40}|[0-9a-f]{64})$/;
+
+/** What a file's size may be. */
+export function isSize(bytes: number): boolean {
+  return Number.isSafeInteger(bytes) && bytes >= 0;
 }
 
 /** Attempts in a row that bring no new byte before a file is given up. */

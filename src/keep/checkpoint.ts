@@ -23,7 +23,7 @@ import {
 import { isObject, parseJson } from "../io/json.ts";
 import { layoutSafetensors, type FileLayout, type TensorToWrite } from "../io/safetensors.ts";
 import { readTensors, writeTensors, type FileChecksums } from "../io/tensors.ts";
-import type { Model } from "../engine/model.ts";
+import type { ModelWeights } from "../engine/weights.ts";
 import type { Range } from "../plan/plan.ts";
 import { formatDefault, stateName, partsOf } from "../state/format.ts";
 import type { Trainer } from "../engine/trainer.ts";
@@ -47,11 +47,14 @@ export interface Manifest {
   files: FileChecksums[];
 }
 
-/** Saves a drained trainer as `directory/step-N`; returns the path. SluiceError when the disk is full or not writable. */
+/**
+ * Saves a trainer as `directory/step-N`; returns the path. `data` is the position of what feeds it, `loader.state()`; `config`
+ * what a reader should know of the run, by default the trainer's own. SluiceError when the disk is full or not writable.
+ */
 export async function saveCheckpoint(
   trainer: Trainer,
   directory: string,
-  { data, config }: Pick<Manifest, "data" | "config">,
+  { data, config = { model: trainer.model.directory, ...trainer.config } }: { data: LoaderState; config?: unknown },
 ): Promise<string> {
   await trainer.drain();
   const { model, steps: step } = trainer;
@@ -94,7 +97,7 @@ export async function restoreCheckpoint(trainer: Trainer, path: string): Promise
 }
 
 /** Puts a checkpoint's weights alone into a model that has no trainer; optimizer state is neither read nor given room. */
-export async function restoreWeights(model: Model, path: string): Promise<Manifest> {
+export async function restoreWeights(model: ModelWeights, path: string): Promise<Manifest> {
   const { manifest, files } = openCheckpoint(model, path);
   const isWeight = (name: string): boolean => model.state.has(name);
   const weights = files.map((file) => ({ ...file, tensors: file.tensors.filter(({ name }) => isWeight(name)) }));
@@ -107,7 +110,7 @@ export async function restoreWeights(model: Model, path: string): Promise<Manife
 }
 
 /** A checkpoint's manifest and files, which are there in full and fit the model. */
-function openCheckpoint(model: Model, path: string): { manifest: Manifest; files: FileLayout[] } {
+function openCheckpoint(model: ModelWeights, path: string): { manifest: Manifest; files: FileLayout[] } {
   const manifest = readManifest(path);
   if (manifest.model !== identity(model))
     throw new CheckpointError(
@@ -226,7 +229,7 @@ const digestOf = (manifest: object): string =>
   new Bun.CryptoHasher("sha256").update(JSON.stringify(manifest)).digest("hex");
 
 /** Architecture, parameter layout and what config.json says of the arithmetic, in one line: state of one fits no other. */
-function identity(model: Model): string {
+function identity(model: ModelWeights): string {
   const { source: _, bosId: _1, eosIds: _2, padId: _3, maxPositions: _4, ...arithmetic } = model.config;
   const { modelType, layers, hidden, vocabulary } = arithmetic;
   const layout = model.blocks.map(({ name, length, tensors }) => [
@@ -242,7 +245,7 @@ function identity(model: Model): string {
 }
 
 /** One file per block: names and sizes of the state, whatever is on the device at the moment. */
-function stateFiles(model: Model): FileLayout[] {
+function stateFiles(model: ModelWeights): FileLayout[] {
   return model.blocks.map((block) => {
     const tensors = partsOf(formatDefault, { training: true }).map((part): TensorToWrite => ({
       name: stateName(block, part),

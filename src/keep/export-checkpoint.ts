@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { listCheckpoints, readManifest, restoreWeights } from "./checkpoint.ts";
 import { CheckpointError } from "../words/errors.ts";
 import { exportModel, type ExportOptions } from "./export.ts";
-import { resolveModel } from "../io/hub.ts";
+import { resolveModel } from "../models/hub.ts";
 import { load, type Model } from "../engine/model.ts";
 
 /** How `exportCheckpoint` writes, and where it finds config and tokenizer. */

@@ -4,13 +4,13 @@
 import { existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import { copyCompanions } from "./companions.ts";
+import { copyCompanions } from "../models/companions.ts";
 import { CancelledError, ModelError, SluiceError } from "../words/errors.ts";
 import { fileError, replaceDirectory, temporaryPath } from "../io/atomic.ts";
 import { layoutSafetensors } from "../io/safetensors.ts";
 import { Staging } from "../io/staging.ts";
 import { writeTensors } from "../io/tensors.ts";
-import type { Model } from "../engine/model.ts";
+import type { ModelWeights } from "../engine/weights.ts";
 import { Plan } from "../plan/plan.ts";
 
 /** How `exportModel` writes. */
@@ -25,7 +25,7 @@ export interface ExportOptions {
 }
 
 /** Writes the model's current weights. An existing directory of that name is replaced. Waits for a trainer's updates. */
-export async function exportModel(model: Model, directory: string, options: ExportOptions = {}): Promise<void> {
+export async function exportModel(model: ModelWeights, directory: string, options: ExportOptions = {}): Promise<void> {
   const { dtype = model.exportDtype, shardBytesMax = 5e9 } = options;
   const temporary = temporaryPath(directory);
   const tensors = model.blocks.flatMap((block) => block.tensors.map((tensor) => ({ ...tensor, block })));
@@ -66,7 +66,7 @@ function explained(cause: unknown, directory: string): unknown {
 }
 
 async function writeWeights(
-  model: Model,
+  model: ModelWeights,
   directory: string,
   layout: ReturnType<typeof layoutSafetensors>,
   dtype: "bfloat16" | "float32",
@@ -114,7 +114,7 @@ async function writeWeights(
 class Joined implements Disposable {
   #buffer;
 
-  constructor(model: Model, bytes: number) {
+  constructor(model: ModelWeights, bytes: number) {
     this.#buffer = model.engine.buffer("host", bytes, "export");
   }
   range(offset: number, bytes: number) {
@@ -126,12 +126,12 @@ class Joined implements Disposable {
 }
 
 /** config.json as it was read, with the dtype of the files. */
-function configOf({ config }: Model, dtype: string): Record<string, unknown> {
+function configOf({ config }: ModelWeights, dtype: string): Record<string, unknown> {
   const { dtype: _, torch_dtype, ...rest } = config.source;
   return torch_dtype === undefined ? { ...rest, dtype } : { ...rest, torch_dtype: dtype };
 }
 
-function generationConfig({ config }: Model): Record<string, unknown> {
+function generationConfig({ config }: ModelWeights): Record<string, unknown> {
   const { bosId, eosIds } = config;
   const { pad_token_id: padId = null } = config.source as { pad_token_id?: number | null };
   const eos = eosIds.length === 1 ? eosIds[0] : eosIds;

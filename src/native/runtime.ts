@@ -9,8 +9,9 @@ import { CancelledError, MemoryError, NativeError, StepError, assert } from "../
 import { accesses, describeLabel, Range, type BufferLike, type Event, type Plan } from "../plan/plan.ts";
 import { deviceKinds, tiers, type DeviceKind, type Tier } from "./abi.gen.ts";
 import { formatBytes, formatTiers } from "../words/format.ts";
+import { isGpu } from "./devices.ts";
 import { usableHostBytes } from "./host-memory.ts";
-import { writableCacheDirectory } from "../io/cache.ts";
+import { writableCacheDirectory } from "../words/cache.ts";
 import { kernelFiles, native, windowInto, type Native } from "./library.ts";
 
 /** A named range of native memory, or an open file. Zeroed when made. */
@@ -95,8 +96,6 @@ export interface Limits {
   /** For everything on the host; the cpu device's buffers are there, too. */
   host: number;
 }
-
-const isGpu = (device: DeviceKind): device is "cuda" | "hip" => device === "cuda" || device === "hip";
 
 interface Waiter {
   event: Event;

@@ -6,7 +6,7 @@
 
 import { availableParallelism, totalmem } from "node:os";
 import { stepFlops } from "./flops.ts";
-import { isGpu, machines, type Machine } from "./machines.ts";
+import { hasGpu, machines, type Machine } from "./machines.ts";
 import type { BillLine } from "../tiers/bill.ts";
 import type { DecoderConfig } from "../models/config.ts";
 import { parameterBlocks, parameterCount } from "../models/parameters.ts";
@@ -85,7 +85,7 @@ export function forecast(
 ): Forecast {
   const blocks = parameterBlocks(model);
   const limit = Math.min(machine.deviceBytes, config.deviceMemory ?? Infinity) - machine.deviceOverhead;
-  const gpu = isGpu(machine);
+  const gpu = hasGpu(machine);
   const { shape, bill, verdict } = resolve({ config: model, blocks, dtype: config.dtype }, config, {
     limits: {
       device: limit,

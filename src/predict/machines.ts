@@ -108,7 +108,7 @@ export const machines: Record<string, Machine> = {
 };
 
 /** A GPU with its host; the cpu device says how many cores it has. */
-export const isGpu = ({ cores }: Machine): boolean => cores === undefined;
+export const hasGpu = ({ cores }: Machine): boolean => cores === undefined;
 
 /** A described machine by name. */
 export function machineNamed(name: string): Machine {

@@ -15,7 +15,8 @@ import { machines, type Machine } from "./machines.ts";
 import type { DecoderConfig } from "../models/config.ts";
 import { bytesOf } from "../plan/layout.ts";
 import type { Dtype, OpName, Ops } from "../native/abi.gen.ts";
-import { writableCacheDirectory } from "../io/cache.ts";
+import { isGpu } from "../native/devices.ts";
+import { writableCacheDirectory } from "../words/cache.ts";
 import type { Buffer, Engine } from "../native/runtime.ts";
 import { Plan, type Range } from "../plan/plan.ts";
 import { byPart, formatDefault, partBytes, partsOf, stateBytes } from "../state/format.ts";
@@ -33,7 +34,7 @@ export interface ProbeSizes {
  * alone: when the config leaves nothing open, no candidate is played and nothing needs measuring.
  */
 export async function roomOf(engine: Engine, sizes: ProbeSizes, simulates: boolean): Promise<Room | undefined> {
-  if (engine.device !== "cuda" && engine.device !== "hip") return undefined;
+  if (!isGpu(engine.device)) return undefined;
   const machine = simulates ? await measuredMachine(engine, sizes) : undefined;
   return { machine, deviceBytes: engine.deviceBytesMax - marginOf(engine), hostBytes: engine.limits().host };
 }
@@ -73,13 +74,13 @@ function readCached(path: string): Machine | undefined {
 
 function nameOf(engine: Engine): string {
   const host = `${cpus()[0]?.model.trim() ?? "unknown CPU"}, ${engine.workers} workers`;
-  return engine.device === "cpu" ? `CPU device, ${host}` : `${engine.deviceInfo().name}, ${host}`;
+  return isGpu(engine.device) ? `${engine.deviceInfo().name}, ${host}` : `CPU device, ${host}`;
 }
 
 /** Measures; about seven seconds on a GPU. */
 export async function measureMachine(engine: Engine, sizes: ProbeSizes): Promise<Machine> {
   using probe = new Probe(engine, sizes);
-  const isCpu = engine.device === "cpu";
+  const isCpu = !isGpu(engine.device);
   if (!isCpu) engine.trace(true);
   const gemm = await probe.gemm();
   probe.free();
@@ -133,7 +134,7 @@ class Probe implements Disposable {
   constructor(engine: Engine, sizes: ProbeSizes) {
     this.#engine = engine;
     this.#sizes = sizes;
-    this.#scale = engine.device === "cpu" ? 1 / 64 : Math.min(1, engine.deviceBytesMax / 8e9);
+    this.#scale = isGpu(engine.device) ? Math.min(1, engine.deviceBytesMax / 8e9) : 1 / 64;
   }
 
   free(): void {

@@ -6,7 +6,7 @@
 // model evaluated and exported. An exception ends it after the checkpoint, and `train` throws a `CallbackError`.
 
 import { CallbackError } from "../words/errors.ts";
-import type { EvaluationMetrics, StepMetrics } from "./metrics.ts";
+import type { EvaluationMetrics, StepMetrics } from "../keep/metrics.ts";
 
 /** Nothing, or "stop" to end the run early; a promise of it is awaited. */
 export type Verdict = void | "stop" | Promise<void | "stop">;

@@ -14,7 +14,7 @@ import { clippingOf, evenTokens } from "../tiers/shape.ts";
 import { FUNCTION_MARK, sourceProblems, type DataInput } from "../data/read/source.ts";
 import { scheduleProblems } from "./lr.ts";
 import { ConfigError } from "../words/errors.ts";
-import type { DeviceKind, Dtype } from "../native/abi.gen.ts";
+import { defaultDtype, dtypeProblem, isGpu } from "../native/devices.ts";
 import { formatValue } from "../words/format.ts";
 import { formatDefault, stateFormats } from "../state/format.ts";
 import { closest } from "../words/suggest.ts";
@@ -267,16 +267,6 @@ export async function parseConfig(input: unknown): Promise<Config> {
   return config;
 }
 
-/** What a device computes in when nothing is said. */
-export const defaultDtype = (device: DeviceKind): "float32" | "bfloat16" =>
-  device === "cuda" || device === "hip" ? "bfloat16" : "float32";
-
-/** What is wrong with a device's dtype, and what to write instead. */
-export function dtypeProblem(device: DeviceKind, dtype: Dtype): string | undefined {
-  if (dtype === "bfloat16" || defaultDtype(device) === "float32") return undefined;
-  return `dtype "${dtype}" is not computed on device "${device}", whose kernels are bfloat16; use "bfloat16", or device "cpu"`;
-}
-
 /** The config as a file holds it: functions of a recipe become a mark that `parseConfig` refuses with the reason. */
 export function configJson(config: Config): unknown {
   return JSON.parse(JSON.stringify(config, (_, value) => (typeof value === "function" ? FUNCTION_MARK : value)));
@@ -291,7 +281,7 @@ function microBatchTokensOf({
   microBatchTokens = "auto",
 }: ReturnType<typeof schema>["root"]["infer"]): number {
   if (microBatchTokens !== "auto") return microBatchTokens;
-  return device === "cpu" ? sequenceLength : evenTokens(batchSize / gradientAccumulation, sequenceLength);
+  return isGpu(device) ? evenTokens(batchSize / gradientAccumulation, sequenceLength) : sequenceLength;
 }
 
 /** Rules between keys: each returns what is wrong and what to write instead. */

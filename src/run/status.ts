@@ -1,15 +1,9 @@
 // What a person sees while training: one live line on a terminal, a plain line every so often in a pipe or a log file.
 // Colour follows NO_COLOR and is never written into a pipe. Messages in between (`print`) go above the live line.
 
+import type { StatusStream } from "../words/status-stream.ts";
 import { formatBytes, formatCount, formatDuration } from "../words/format.ts";
-import type { StepMetrics } from "./metrics.ts";
-
-/** The part of `process.stdout` that the line needs; a test hands in its own. */
-export interface StatusStream {
-  isTTY?: boolean;
-  columns?: number;
-  write(text: string): unknown;
-}
+import type { StepMetrics } from "../keep/metrics.ts";
 
 export interface StatusOptions {
   /** Length of the whole run, in steps. */

@@ -31,17 +31,18 @@ import { stepFlops } from "../predict/flops.ts";
 import { thisMachine } from "../predict/forecast.ts";
 import { formatBytes, formatCount } from "../words/format.ts";
 import { fileError, removeLeftovers, writeFileAtomic } from "../io/atomic.ts";
-import { resolveModel } from "../io/hub.ts";
+import { resolveModel } from "../models/hub.ts";
 import { learningRate, scheduleProblems } from "./lr.ts";
 import { bytesIn, printBill } from "../tiers/bill.ts";
 import { demand } from "../tiers/limits.ts";
-import { MetricsLog } from "./metrics.ts";
+import { MetricsLog } from "../keep/metrics.ts";
 import { load, type Model } from "../engine/model.ts";
 import type { Stream } from "../native/abi.gen.ts";
+import { isGpu } from "../native/devices.ts";
 import type { Plan } from "../plan/plan.ts";
 import { writeReport } from "../view/report.ts";
 import { RunLock } from "./lock.ts";
-import { factsOf, readMetrics, writeFacts, type RunFacts } from "./folder.ts";
+import { factsOf, readMetrics, writeFacts, type RunFacts } from "../keep/run-folder.ts";
 import { StatusLine } from "./status.ts";
 import { TensorBoardLog } from "../view/tensorboard.ts";
 import { Trainer, type StepResult } from "../engine/trainer.ts";
@@ -93,7 +94,7 @@ async function trainAlone(config: Config, callbacks: Callbacks): Promise<TrainSu
   const steps = await stepCount(config, batches);
   const trainer = await Trainer.open(model, config);
   announce(model, trainer, batches, config, steps);
-  const machine = trainer.machine ?? (config.device === "cpu" ? thisMachine(config.workers) : undefined);
+  const machine = trainer.machine ?? (isGpu(config.device) ? undefined : thisMachine(config.workers));
   const facts = factsOf({
     steps,
     predictedTokensPerSecond: machine ? predictedTokensPerSecond(trainer.shape, machine) : null,

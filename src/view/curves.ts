@@ -1,7 +1,7 @@
 // The curves of a run as a table: a column per quantity, a row per step, null where there is nothing. Report, comparison
 // and dashboard draw the same `plots` from it; charts.js does the drawing. Values are in the units that the axes name.
 
-import type { EvaluationMetrics, StepMetrics } from "../run/metrics.ts";
+import type { EvaluationMetrics, StepMetrics } from "../keep/metrics.ts";
 
 /** Columns of equal length. `step` is the horizontal axis and rises. */
 export type Table = { step: number[] } & Record<string, (number | null)[]>;

@@ -7,7 +7,7 @@
 // computed while somebody looks, once a second at most.
 
 import { NativeError, SluiceError } from "../words/errors.ts";
-import type { EvaluationMetrics, StepMetrics } from "../run/metrics.ts";
+import type { EvaluationMetrics, StepMetrics } from "../keep/metrics.ts";
 import type { Engine } from "../native/runtime.ts";
 import type { Plan } from "../plan/plan.ts";
 import { RunningMean, evaluationRow, meanWindow, runPlots, stepRow, table, thin, type Row } from "./curves.ts";

@@ -11,7 +11,7 @@ import { SluiceError } from "../words/errors.ts";
 import { formatBytes } from "../words/format.ts";
 import { hostMemory } from "../native/host-memory.ts";
 import type { DeviceKind } from "../native/abi.gen.ts";
-import { cacheDirectory, huggingFaceHome, writableCacheDirectory } from "../io/cache.ts";
+import { cacheDirectory, huggingFaceHome, writableCacheDirectory } from "../words/cache.ts";
 import { kernelFiles, native } from "../native/library.ts";
 import type { DeviceInfo } from "../native/runtime.ts";
 

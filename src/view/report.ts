@@ -5,7 +5,7 @@
 import { join } from "node:path";
 import { formatBytes, formatCount, formatDuration } from "../words/format.ts";
 import { writeFileAtomic } from "../io/atomic.ts";
-import { readRun, type RunRecord } from "../run/folder.ts";
+import { readRun, type RunRecord } from "../keep/run-folder.ts";
 import { runPlots, runTable, table, type Plot, type Row, type Table } from "./curves.ts";
 import { html, type Content, type Html } from "./html.ts";
 import { lossSvg } from "./loss-svg.ts";

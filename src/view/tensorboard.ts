@@ -8,7 +8,7 @@ import { closeSync, mkdirSync, openSync, readdirSync, writeFileSync } from "node
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { fileError } from "../io/atomic.ts";
-import type { EvaluationMetrics, StepMetrics } from "../run/metrics.ts";
+import type { EvaluationMetrics, StepMetrics } from "../keep/metrics.ts";
 
 let serial = 0;
 

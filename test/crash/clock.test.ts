@@ -5,7 +5,7 @@ import { afterEach, expect, setSystemTime, spyOn, test } from "bun:test";
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { train } from "../../src/run/train.ts";
-import { readRun } from "../../src/run/folder.ts";
+import { readRun } from "../../src/keep/run-folder.ts";
 import { smallRun } from "../support/small-run.ts";
 
 afterEach(() => void setSystemTime());

@@ -3,8 +3,8 @@
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { makeQuickstart } from "../../scripts/quickstart.ts";
-import { MetricsLog, type StepMetrics } from "../../src/run/metrics.ts";
-import type { RunFacts } from "../../src/run/folder.ts";
+import { MetricsLog, type StepMetrics } from "../../src/keep/metrics.ts";
+import type { RunFacts } from "../../src/keep/run-folder.ts";
 
 export function stepMetrics(step: number, changes: Partial<StepMetrics> = {}): StepMetrics {
   return {

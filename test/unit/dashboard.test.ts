@@ -6,7 +6,7 @@ import { parseConfig } from "../../src/run/config.ts";
 import { Dashboard } from "../../src/view/dashboard.ts";
 import type { Engine } from "../../src/native/runtime.ts";
 import type { Command, Plan } from "../../src/plan/plan.ts";
-import { readRun } from "../../src/run/folder.ts";
+import { readRun } from "../../src/keep/run-folder.ts";
 import { timelineOf, type Timeline } from "../../src/view/timeline.ts";
 import { temporaryDirectory } from "../support/models.ts";
 import { stepMetrics, tinyRecipe, trainApart } from "../support/runs.ts";

@@ -15,7 +15,8 @@ import {
 import { join, relative } from "node:path";
 import { loadTokenizer } from "../../src/data/text/tokenizer.ts";
 import { ModelError } from "../../src/words/errors.ts";
-import { type ResolveOptions, resolveModel } from "../../src/io/hub.ts";
+import type { ResolveOptions } from "../../src/io/hub-download.ts";
+import { resolveModel } from "../../src/models/hub.ts";
 import { openModel } from "../../src/models/open.ts";
 import { listed, StandInHub } from "../support/hub.ts";
 import { fixtures, temporaryDirectory } from "../support/models.ts";

@@ -1,7 +1,7 @@
 import { expect, test } from "bun:test";
 import { appendFileSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { MetricsLog, type StepMetrics } from "../../src/run/metrics.ts";
+import { MetricsLog, type StepMetrics } from "../../src/keep/metrics.ts";
 import { testDirectory } from "../support/models.ts";
 
 const metrics = (step: number): StepMetrics => ({

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import { appendFileSync, existsSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
-import { addAnswers, readRun } from "../../src/run/folder.ts";
+import { addAnswers, readRun } from "../../src/keep/run-folder.ts";
 import { writeComparison, writeReport } from "../../src/view/report.ts";
 import { RunningMean, runTable, table, thin, type Table } from "../../src/view/curves.ts";
 import { html, json } from "../../src/view/html.ts";

@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
-import type { StepMetrics } from "../../src/run/metrics.ts";
+import type { StepMetrics } from "../../src/keep/metrics.ts";
 import { StatusLine, statusText } from "../../src/run/status.ts";
 
 const metrics = (step: number): StepMetrics => ({

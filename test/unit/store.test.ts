@@ -11,7 +11,7 @@ import { PartStore, type StreamProgress } from "../../src/data/store/part-store.
 import { storeKey } from "../../src/data/store/store-key.ts";
 import { FileStore, findStored } from "../../src/data/store/token-store.ts";
 import { loadTokenizer } from "../../src/data/text/tokenizer.ts";
-import { cacheDirectory } from "../../src/io/cache.ts";
+import { cacheDirectory } from "../../src/words/cache.ts";
 import { temporaryDirectory } from "../support/models.ts";
 
 let directory: ReturnType<typeof temporaryDirectory>;

@@ -14,7 +14,7 @@ import { dataCache } from "../../src/data/store/token-store.ts";
 import { loadTokenizer } from "../../src/data/text/tokenizer.ts";
 import type { DataError } from "../../src/words/errors.ts";
 import { train, type DataRecord } from "../../src/index.ts";
-import { readMetrics } from "../../src/run/folder.ts";
+import { readMetrics } from "../../src/keep/run-folder.ts";
 import { Random } from "../../src/words/random.ts";
 import { temporaryDirectory } from "../support/models.ts";
 import { conversations, smallRun } from "../support/small-run.ts";

@@ -4,7 +4,7 @@ import { expect, test } from "bun:test";
 import { readFileSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { parseConfig } from "../../src/run/config.ts";
-import { readRun } from "../../src/run/folder.ts";
+import { readRun } from "../../src/keep/run-folder.ts";
 import { TensorBoardLog } from "../../src/view/tensorboard.ts";
 import { temporaryDirectory } from "../support/models.ts";
 import { stepMetrics, tinyRecipe, trainApart } from "../support/runs.ts";

@@ -2,7 +2,7 @@
 import { expect, test } from "bun:test";
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { readRun } from "../../src/run/folder.ts";
+import { readRun } from "../../src/keep/run-folder.ts";
 import { temporaryDirectory } from "../support/models.ts";
 import { pageData, tinyRecipe, trainApart } from "../support/runs.ts";
 

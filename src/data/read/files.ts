@@ -24,13 +24,7 @@ import { csvRecords, SEPARATORS, separatorOf } from "./csv.ts";
 import { dataFiles, formatOf, KINDS, openBytes, type Format } from "./format.ts";
 import { jsonPieces } from "./json-values.ts";
 import { parquetRecords } from "./parquet.ts";
-
-/** One line, row or element; `where` is its `file:line`. */
-export interface FileRecord {
-  where: string;
-  /** The record itself; throws a `DataError` if it is malformed. */
-  read: () => unknown;
-}
+import type { FileRecord } from "./record.ts";
 
 /** The most bytes of a line; a JavaScript string holds half a gigabyte, and what is made of a line is many times as large. */
 export const lineBytesMax = 2 ** 27;

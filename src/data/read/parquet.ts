@@ -3,7 +3,7 @@
 
 import { fileURLToPath } from "node:url";
 import { DataError } from "../../words/errors.ts";
-import type { FileRecord } from "./files.ts";
+import type { FileRecord } from "./record.ts";
 
 /** What the reader is asked for: a file's row groups, one group, or some of that group's rows. */
 export type ParquetRequest = { path: string } | { start: number; end: number } | { from: number; to: number };

@@ -1,6 +1,6 @@
 // Where a dataset's arrays are kept while they grow and afterwards: in memory, or in files that are mapped.
 //
-// The files lie in `data` of the user's cache (io/cache.ts), one folder per key; a key is the hash of everything that the tokens
+// The files lie in `data` of the user's cache (words/cache.ts), one folder per key; a key is the hash of everything that the tokens
 // depend on, so a second start with the same data finds them and reads nothing else. A folder appears under its key when it is
 // complete, and its `about.json` has the checksum of everything else in it: what is damaged is made again. What has not been used
 // for 30 days is deleted, and so is what a process that is gone left half written.
@@ -9,7 +9,7 @@ import { existsSync, mkdirSync, readdirSync, rmSync, statSync, utimesSync } from
 import { type FileHandle, open } from "node:fs/promises";
 import { join } from "node:path";
 import { assert, DataError } from "../../words/errors.ts";
-import { cacheDirectory } from "../../io/cache.ts";
+import { cacheDirectory } from "../../words/cache.ts";
 import { fileError, publishDirectory, removeAbandoned, temporaryPath, writeFileAtomic } from "../../io/atomic.ts";
 import { remark } from "../../words/remark.ts";
 import type { Batch } from "../batch.ts";

@@ -1,7 +1,7 @@
 // The line that a person watches while data is tokenized: how far, how fast, how long still.
 
 import { formatCount, formatDuration } from "../../words/format.ts";
-import type { StatusStream } from "../../run/status.ts";
+import type { StatusStream } from "../../words/status-stream.ts";
 
 /** The live line of a terminal. */
 export class Progress {

@@ -11,25 +11,23 @@ import { existsSync } from "node:fs";
 import { mkdir, readFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { ModelError } from "../words/errors.ts";
-import { readDecoderConfig } from "../models/config.ts";
-import type { StatusStream } from "../run/status.ts";
+import { readDecoderConfig } from "./config.ts";
 import { formatWord } from "../words/format.ts";
-import { explainFileError, writeFileAtomic } from "./atomic.ts";
-import { Connection, HubError, hubEndpoint, isOffline, readToken } from "./hub-connection.ts";
-import { downloadMissing, type RemoteFile, type Repository } from "./hub-download.ts";
-import { isObject, parseJson } from "./json.ts";
-import { openModelTensors } from "./safetensors.ts";
-
-export interface ResolveOptions {
-  /** Gets a line per downloaded file, a live one on a terminal. Default stderr: stdout may belong to a machine. */
-  output?: StatusStream;
-  /** How long the hub may send nothing before the connection counts as broken. Default 30,000. */
-  silenceMsMax?: number;
-}
+import { explainFileError, writeFileAtomic } from "../io/atomic.ts";
+import { Connection, HubError, hubEndpoint, isOffline, readToken } from "../io/hub-connection.ts";
+import {
+  commitPattern,
+  downloadMissing,
+  etagPattern,
+  isSize,
+  type RemoteFile,
+  type Repository,
+  type ResolveOptions,
+} from "../io/hub-download.ts";
+import { isObject, parseJson } from "../io/json.ts";
+import { openModelTensors } from "../io/safetensors.ts";
 
 const idPattern = /^(\w(?:[\w.-]*\w)?\/\w(?:[\w.-]*\w)?)(?:@(\w[\w./-]*))?$/;
-export const commitPattern = /^[0-9a-f]{40}$/;
-export const etagPattern = /^([0-9a-f]{40}|[0-9a-f]{64})$/;
 const smallNames = /^((config|generation_config|special_tokens_map|tokenizer[\w.-]*)\.json|chat_template\.jinja)$/;
 const singleName = "model.safetensors";
 const indexName = "model.safetensors.index.json";
@@ -142,11 +140,6 @@ async function list(repository: Repository): Promise<Listing> {
       `${id}: ${endpoint} answered what no hub should (${(cause as Error).message}); check HF_ENDPOINT, and do not use the model if it stays so`,
     );
   }
-}
-
-/** What a file's size may be. */
-export function isSize(bytes: number): boolean {
-  return Number.isSafeInteger(bytes) && bytes >= 0;
 }
 
 // ---- from the hub to the snapshot -----------------------------------------------------------------------------------
