@@ -10,7 +10,7 @@ import type { Machine } from "../../src/predict/machines.ts";
 import { deviceBytesOf } from "../../src/tiers/limits.ts";
 import { Model } from "../../src/engine/model.ts";
 import type { DecoderConfig } from "../../src/models/config.ts";
-import { describeKeep } from "../../src/models/decoder.ts";
+import { describeKeep } from "../../src/models/parts/chain.ts";
 import { parameterBlocks } from "../../src/models/parameters.ts";
 import type { Dtype } from "../../src/native/abi.gen.ts";
 import { isGpu } from "../../src/native/devices.ts";
@@ -143,7 +143,7 @@ export async function measureStep(
   const { shape } = trainer;
   const sorted = samples.toSorted((a, b) => a - b);
   const median = sorted[sorted.length >> 1]!;
-  const tflops = stepFlops(model.config, batch) / median / 1e12;
+  const tflops = stepFlops(model.blocks, batch) / median / 1e12;
   const { residentBlocks, boundary, slots, ring, logitsChunk, microBatches, clips } = shape;
   const streams = Object.entries(after) as [keyof typeof before, number][];
   return {

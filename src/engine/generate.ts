@@ -16,7 +16,8 @@ import { parseJson } from "../io/json.ts";
 import { formatBytes } from "../words/format.ts";
 import { bytesIn, memoryBill } from "../tiers/bill.ts";
 import type { ModelWeights } from "./weights.ts";
-import { forwardBlock, headLogits } from "../models/decoder.ts";
+import { forwardBlock } from "../models/block.ts";
+import { headLogits } from "../models/parts/head.ts";
 import { alignBytes, bytesOf } from "../plan/layout.ts";
 import type { Buffer } from "../native/runtime.ts";
 import { Plan, Resource } from "../plan/plan.ts";
@@ -294,8 +295,7 @@ class Generator implements Disposable {
       const context = blockContext(recorder, plan, layer, weights, 0);
       const [x, y] = [boundaries.input(plan, 0), boundaries.output(plan, layer, 0)];
       forwardBlock(context, x, y, device, {
-        keys: this.#keys.range(layer * cache, cache),
-        values: this.#values.range(layer * cache, cache),
+        ranges: { keys: this.#keys.range(layer * cache, cache), values: this.#values.range(layer * cache, cache) },
         lengths: lengths.range(0, this.#sequences * 4),
         capacity: this.#capacity,
       });

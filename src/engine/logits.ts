@@ -1,7 +1,7 @@
 // Logits of whole micro-batches, for parity checks and for looking at a model; training never holds them.
 
 import type { MicroBatch } from "../data/batches.ts";
-import { headLogits } from "../models/decoder.ts";
+import { headLogits } from "../models/parts/head.ts";
 import { bytesOf } from "../plan/layout.ts";
 import { Plan } from "../plan/plan.ts";
 import type { Session } from "./session.ts";

@@ -7,8 +7,8 @@ import { Buffers, type BillLine } from "../tiers/bill.ts";
 import { demand, type Judged } from "../tiers/limits.ts";
 import { type StepShape } from "../tiers/shape.ts";
 import type { ModelWeights } from "./weights.ts";
-import { alignBytes } from "../plan/layout.ts";
-import { ropeTable } from "../models/rope.ts";
+import { rotaryTables } from "../models/block.ts";
+import { ropeTable } from "../models/parts/rope.ts";
 import type { Buffer } from "../native/runtime.ts";
 import { Plan, type Range } from "../plan/plan.ts";
 import { StepRecorder, recordEvaluation, resultRange, type RecordedStep } from "../step/step.ts";
@@ -54,9 +54,10 @@ export class Session implements Disposable {
   async prepare(): Promise<void> {
     if (this.#prepared) return;
     this.#prepared = true;
-    const table = ropeTable(this.shape.model, this.shape.positions);
-    const staging = this.model.engine.buffer("pinned", alignBytes(table.byteLength), "rope table staging");
-    new Float32Array(staging.window(0, table.byteLength)).set(table);
+    const { blocks, positions } = this.shape;
+    const staging = this.model.engine.buffer("pinned", this.buffers.get("rope table").bytes, "rope table staging");
+    for (const { rotary, offset, bytes } of rotaryTables(blocks, positions))
+      new Float32Array(staging.window(offset, bytes)).set(ropeTable(rotary, positions));
     const plan = new Plan({ step: 0, phase: "load" });
     plan.record("upload", "copy", { to: this.buffers.range("rope table"), from: staging.range() });
     await this.model.engine.play(plan);

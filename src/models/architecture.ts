@@ -1,12 +1,13 @@
-// What the four supported architectures share, and the shape in which each says how it differs.
+// What config.json says of a model, and the shape in which each architecture says how it differs.
 //
-// All of them are one dense decoder block: RMSNorm, grouped-query attention with rotary positions, RMSNorm, SwiGLU.
 // A model file (`llama.ts`, `qwen2.ts`, `qwen3.ts`, `mistral.ts`) names its model_type, the defaults Hugging Face gives
-// to missing keys, the switches that must stay off, its attention windows, and the tensors of a layer. Adding a model
-// of this family is one such file and one line in `index.ts`. Read `config.ts` next for how config.json becomes a
+// to missing keys, the switches that must stay off, its sliding windows, and the parts of a layer (`parts/part.ts`). Adding
+// a model of known parts is one such file and one line in `index.ts`. Read `config.ts` next for how config.json becomes a
 // `DecoderConfig`, then `parameters.ts` for how tensors become blocks.
 
 import type { ConfigFields } from "./fields.ts";
+import type { Part } from "./parts/part.ts";
+import type { RopeConfig } from "./parts/rope.ts";
 
 /** The sizes that a tensor's shape is made of. */
 export interface DecoderSizes {
@@ -18,26 +19,22 @@ export interface DecoderSizes {
   headDim: number;
 }
 
-/** Tensors of one group lie next to each other without gaps, so one GEMM (or one kernel argument) can serve them. */
-export type GroupName =
-  | "embedding"
-  | "qkv"
-  | "o"
-  | "gate_up"
-  | "down"
-  | "input_norm"
-  | "post_norm"
-  | "qkv_bias"
-  | "q_norm"
-  | "k_norm"
-  | "lm_head"
-  | "final_norm";
-
-export interface TensorTemplate {
-  group: GroupName;
-  /** Hugging Face's name; for a layer's tensor without its `model.layers.N.` prefix. */
-  name: string;
-  shape(sizes: DecoderSizes): number[];
+export interface DecoderConfig extends DecoderSizes {
+  modelType: string;
+  layers: number;
+  normEpsilon: number;
+  rope: RopeConfig;
+  maxPositions: number;
+  /** Per layer, how many tokens attention sees, itself included; 0 means all. */
+  slidingWindows: number[];
+  /** The LM head is the embedding matrix. */
+  tied: boolean;
+  bosId: number | null;
+  eosIds: number[];
+  /** The embedding's row that gets no gradient from where it is read. */
+  padId: number | null;
+  /** config.json as it was read, for the export. */
+  source: Record<string, unknown>;
 }
 
 export interface Architecture {
@@ -57,54 +54,11 @@ export interface Architecture {
   };
   /** Switches that this architecture's modelling code knows and Sluice has only in one position: key and that value. */
   only: Record<string, boolean | number>;
-  /** Attention window of each layer (0 = full), read from the config. */
-  windows(fields: ConfigFields, layers: number): number[];
-  /** The tensors of one decoder layer; inside a group in the order in which they are laid. */
-  layer: TensorTemplate[];
+  /** Sliding window of each layer's attention (0 = full), read from the config. */
+  slidingWindows(fields: ConfigFields, layers: number): number[];
+  /** The parts of a layer, in the order in which hidden states pass through them. */
+  layer(config: DecoderConfig, layer: number): Part[];
 }
-
-export const layerPrefix = (layer: number) => `model.layers.${layer}.`;
-
-const query = (s: DecoderSizes) => s.heads * s.headDim;
-const keyValue = (s: DecoderSizes) => s.kvHeads * s.headDim;
-
-/** The layer that Llama introduced and the others extend. */
-export const denseLayer: TensorTemplate[] = [
-  { group: "qkv", name: "self_attn.q_proj.weight", shape: (s) => [query(s), s.hidden] },
-  { group: "qkv", name: "self_attn.k_proj.weight", shape: (s) => [keyValue(s), s.hidden] },
-  { group: "qkv", name: "self_attn.v_proj.weight", shape: (s) => [keyValue(s), s.hidden] },
-  { group: "o", name: "self_attn.o_proj.weight", shape: (s) => [s.hidden, query(s)] },
-  { group: "gate_up", name: "mlp.gate_proj.weight", shape: (s) => [s.intermediate, s.hidden] },
-  { group: "gate_up", name: "mlp.up_proj.weight", shape: (s) => [s.intermediate, s.hidden] },
-  { group: "down", name: "mlp.down_proj.weight", shape: (s) => [s.hidden, s.intermediate] },
-  { group: "input_norm", name: "input_layernorm.weight", shape: (s) => [s.hidden] },
-  { group: "post_norm", name: "post_attention_layernorm.weight", shape: (s) => [s.hidden] },
-];
-
-/** Biases of the three input projections (Qwen2). */
-export const qkvBias: TensorTemplate[] = [
-  { group: "qkv_bias", name: "self_attn.q_proj.bias", shape: (s) => [query(s)] },
-  { group: "qkv_bias", name: "self_attn.k_proj.bias", shape: (s) => [keyValue(s)] },
-  { group: "qkv_bias", name: "self_attn.v_proj.bias", shape: (s) => [keyValue(s)] },
-];
-
-/** RMSNorm of each query and key head (Qwen3). */
-export const qkNorm: TensorTemplate[] = [
-  { group: "q_norm", name: "self_attn.q_norm.weight", shape: (s) => [s.headDim] },
-  { group: "k_norm", name: "self_attn.k_norm.weight", shape: (s) => [s.headDim] },
-];
-
-export const embedding: TensorTemplate = {
-  group: "embedding",
-  name: "model.embed_tokens.weight",
-  shape: (s) => [s.vocabulary, s.hidden],
-};
-export const lmHead: TensorTemplate = {
-  group: "lm_head",
-  name: "lm_head.weight",
-  shape: (s) => [s.vocabulary, s.hidden],
-};
-export const finalNorm: TensorTemplate = { group: "final_norm", name: "model.norm.weight", shape: (s) => [s.hidden] };
 
 /** No layer has a window. */
 export const fullAttention = (fields: ConfigFields, layers: number): number[] => {

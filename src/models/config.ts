@@ -13,41 +13,12 @@ import { ModelError } from "../words/errors.ts";
 import { explainFileError } from "../io/atomic.ts";
 import { isObject, parseJson } from "../io/json.ts";
 import { closest } from "../words/suggest.ts";
-import type { Architecture, DecoderSizes } from "./architecture.ts";
+import type { Architecture, DecoderConfig, DecoderSizes } from "./architecture.ts";
 import { ConfigFields } from "./fields.ts";
 import { architectureOf } from "./index.ts";
+import type { RopeConfig } from "./parts/rope.ts";
 
-export interface RopeConfig {
-  type: "default" | "llama3";
-  theta: number;
-  /** The rest is for llama3 only. */
-  factor?: number;
-  lowFrequencyFactor?: number;
-  highFrequencyFactor?: number;
-  originalMaxPositions?: number;
-}
-
-export interface DecoderConfig extends DecoderSizes {
-  modelType: string;
-  layers: number;
-  normEpsilon: number;
-  rope: RopeConfig;
-  maxPositions: number;
-  /** Per layer, how many tokens attention sees, itself included; 0 means all. */
-  windows: number[];
-  /** The LM head is the embedding matrix. */
-  tied: boolean;
-  /** q, k and v have biases (the output projection never has). */
-  attentionBias: boolean;
-  /** Query and key heads are RMS-normed before the rotation. */
-  qkNorm: boolean;
-  bosId: number | null;
-  eosIds: number[];
-  /** The embedding's row that gets no gradient from where it is read. */
-  padId: number | null;
-  /** config.json as it was read, for the export. */
-  source: Record<string, unknown>;
-}
+export type { DecoderConfig } from "./architecture.ts";
 
 /** Reads a config file (`DIR/config.json`, or another file in either dialect). */
 export function readDecoderConfig(path: string): DecoderConfig {
@@ -79,10 +50,8 @@ export function parseDecoderConfig(source: unknown, path: string): DecoderConfig
     normEpsilon: fields.positive("rms_norm_eps", 1e-6),
     rope: readRope(fields, maxPositions),
     maxPositions,
-    windows: architecture.windows(fields, layers),
+    slidingWindows: architecture.slidingWindows(fields, layers),
     tied: fields.boolean("tie_word_embeddings", false),
-    attentionBias: architecture.layer.some((tensor) => tensor.group === "qkv_bias"),
-    qkNorm: architecture.layer.some((tensor) => tensor.group === "q_norm"),
     bosId: fields.integerOrNull("bos_token_id", architecture.defaults.bosId, 0),
     eosIds: readEosIds(fields, architecture),
     padId: readPadId(fields, sizes.vocabulary),

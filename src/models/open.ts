@@ -3,9 +3,10 @@
 
 import { join } from "node:path";
 import { hasSameBytes, type ModelTensors, openModelTensors, requireDirectory } from "../io/safetensors.ts";
-import { embedding, lmHead } from "./architecture.ts";
 import { type DecoderConfig, readDecoderConfig } from "./config.ts";
 import { checkTensors, type ParameterBlock, parameterBlocks } from "./parameters.ts";
+import { embedTokens } from "./parts/embedding.ts";
+import { lmHead } from "./parts/head.ts";
 
 export interface OpenedModel extends ModelTensors {
   config: DecoderConfig;
@@ -30,10 +31,10 @@ export function openModel(directory: string, configPath = join(directory, "confi
  * its own, as with transformers 5. Reads both matrices where there are two.
  */
 export function withOwnHead(config: DecoderConfig, model: ModelTensors): { config: DecoderConfig; notes: string[] } {
-  const [own, shared] = [lmHead, embedding].map(({ name }) => model.tensors.get(name));
+  const [own, shared] = [lmHead, embedTokens].map((name) => model.tensors.get(name));
   if (!config.tied || !own || !shared || hasSameBytes(own, shared)) return { config, notes: [] };
   const note =
-    `${model.directory}: config.json says tie_word_embeddings, but ${lmHead.name} is another matrix than ${embedding.name}; ` +
+    `${model.directory}: config.json says tie_word_embeddings, but ${lmHead} is another matrix than ${embedTokens}; ` +
     `both are kept, as transformers 5 does, and an export says tie_word_embeddings: false`;
   const untied = { ...config, tied: false, source: { ...config.source, tie_word_embeddings: false } };
   return { config: untied, notes: [note] };

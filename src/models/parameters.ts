@@ -14,9 +14,12 @@
 
 import { assert, ModelError } from "../words/errors.ts";
 import { elementCount, type ModelTensors } from "../io/safetensors.ts";
-import { embedding, finalNorm, type GroupName, layerPrefix, lmHead, type TensorTemplate } from "./architecture.ts";
-import type { DecoderConfig } from "./config.ts";
+import type { DecoderConfig } from "./architecture.ts";
 import { architectureOf } from "./index.ts";
+import { chain, type Chain } from "./parts/chain.ts";
+import { embedding } from "./parts/embedding.ts";
+import { head, lmHead } from "./parts/head.ts";
+import type { Declared, Product, Tensor } from "./parts/part.ts";
 
 export interface ParameterTensor {
   /** Hugging Face's name. */
@@ -25,7 +28,7 @@ export interface ParameterTensor {
   /** In elements, within the block. */
   offset: number;
   count: number;
-  group: GroupName;
+  group: string;
 }
 
 export interface ParameterGroup {
@@ -41,8 +44,11 @@ export interface ParameterBlock {
   index: number;
   /** The decoder layer, or -1. */
   layer: number;
+  /** How a layer's parts hang together; that of embedding and head has none. */
+  chain: Chain;
+  products: Product[];
   tensors: ParameterTensor[];
-  groups: Map<GroupName, ParameterGroup>;
+  groups: Map<string, ParameterGroup>;
   /** Elements, padding included. */
   length: number;
   /** Elements without padding. */
@@ -54,30 +60,41 @@ const align = (elements: number) => Math.ceil(elements / alignment) * alignment;
 
 /** All blocks of a model: embedding, layers, head. */
 export function parameterBlocks(config: DecoderConfig): ParameterBlock[] {
-  const { layer } = architectureOf(config.modelType, "config");
-  const blocks = [layOut(config, "embedding", "embedding", -1, [embedding])];
-  for (let i = 0; i < config.layers; i++) {
-    const named = layer.map((tensor) => ({ ...tensor, name: layerPrefix(i) + tensor.name }));
-    blocks.push(layOut(config, "decoder", `layer ${i}`, i, named));
+  const architecture = architectureOf(config.modelType, "config");
+  const blocks = [layOut("embedding", "embedding", -1, [embedding(config)])];
+  for (let layer = 0; layer < config.layers; layer++) {
+    const parts = architecture.layer(config, layer);
+    blocks.push({ ...layOut("decoder", `layer ${layer}`, layer, parts), chain: chain(parts) });
   }
-  blocks.push(layOut(config, "head", "head", -1, config.tied ? [finalNorm] : [lmHead, finalNorm]));
+  blocks.push(layOut("head", "head", -1, [head(config)]));
   for (const [index, block] of blocks.entries()) block.index = index;
   return blocks;
 }
 
-function layOut(
-  config: DecoderConfig,
-  kind: ParameterBlock["kind"],
-  name: string,
-  layer: number,
-  templates: TensorTemplate[],
-): ParameterBlock {
-  const shaped = templates.map((template) => ({ ...template, shape: template.shape(config) }));
+const isMatrix = ({ shape }: { shape: readonly number[] }): boolean => shape.length > 1;
+
+function layOut(kind: ParameterBlock["kind"], name: string, layer: number, parts: readonly Declared[]): ParameterBlock {
+  const prefix = layer < 0 ? "" : `model.layers.${layer}.`;
+  const tensorsOf = (some: readonly Declared[]): Tensor[] => some.flatMap(({ tensors }) => tensors);
+  // Norms between the parts, then what the parts have beside their matrices: biases, norms of heads.
+  const between = parts.filter(({ tensors }) => !tensors.some(isMatrix));
+  const within = parts.filter((part) => !between.includes(part));
   const ordered = [
-    ...shaped.filter((tensor) => tensor.shape.length > 1),
-    ...shaped.filter((tensor) => tensor.shape.length === 1),
+    ...tensorsOf(parts).filter(isMatrix),
+    ...tensorsOf([...between, ...within]).filter((tensor) => !isMatrix(tensor)),
   ];
-  const block: ParameterBlock = { kind, name, index: 0, layer, tensors: [], groups: new Map(), length: 0, count: 0 };
+  const block: ParameterBlock = {
+    kind,
+    name,
+    index: 0,
+    layer,
+    chain: chain([]),
+    products: parts.flatMap(({ products }) => products),
+    tensors: [],
+    groups: new Map(),
+    length: 0,
+    count: 0,
+  };
   let end = 0;
   for (const { name: tensorName, group: groupName, shape } of ordered) {
     const count = elementCount(shape);
@@ -85,7 +102,7 @@ function layOut(
     if (!group) block.groups.set(groupName, (group = { offset: align(end), count: 0 }));
     assert(group.count === 0 || group.offset + group.count === end, `group ${groupName} of ${name} is not contiguous`);
     const offset = group.offset + group.count;
-    block.tensors.push({ name: tensorName, shape, offset, count, group: groupName });
+    block.tensors.push({ name: prefix + tensorName, shape, offset, count, group: groupName });
     group.count += count;
     block.count += count;
     end = offset + count;
@@ -100,10 +117,18 @@ export function parameterCount(blocks: readonly ParameterBlock[]): number {
 }
 
 /** The group's range; our own mistake if the block has none. */
-export function groupOf(block: ParameterBlock, name: GroupName): ParameterGroup {
+export function groupOf(block: ParameterBlock, name: string): ParameterGroup {
   const group = block.groups.get(name);
   assert(group, `${block.name} has no group ${name}`);
   return group;
+}
+
+/** Where the block holds no tensor: the padding behind its groups. */
+export function paddingOf(block: ParameterBlock): ParameterGroup[] {
+  const groups = [...block.groups.values()];
+  const ends = groups.map(({ offset, count }) => offset + count);
+  const starts = [...groups.slice(1).map(({ offset }) => offset), block.length];
+  return ends.map((offset, index) => ({ offset, count: starts[index]! - offset })).filter(({ count }) => count > 0);
 }
 
 /** The element behind the block's matrices, where its vectors begin; the block's length when it has none. */
@@ -136,7 +161,7 @@ export function checkTensors(config: DecoderConfig, model: ModelTensors): string
   const ignored: string[] = [];
   for (const [name, { file }] of model.tensors) {
     if (known.has(name)) continue;
-    if (!notParameters.test(name) && !(config.tied && name === lmHead.name))
+    if (!notParameters.test(name) && !(config.tied && name === lmHead))
       throw new ModelError(
         `${file}: tensor ${name} belongs to no part of a ${config.modelType} model with ${config.layers} layers as config.json describes it`,
       );
@@ -149,7 +174,7 @@ function explainMissing(config: DecoderConfig, model: ModelTensors, missing: Par
   const first = missing[0]?.name ?? "";
   const rest = missing.length > 1 ? ` and ${missing.length - 1} more` : "";
   const message = `${model.directory}: the weights lack tensor ${first}${rest}, which ${config.modelType} with ${config.layers} layers needs`;
-  if (first === lmHead.name && missing.length === 1)
+  if (first === lmHead && missing.length === 1)
     return `${message}; if the LM head is the embedding, config.json must say "tie_word_embeddings": true`;
   if (model.tensors.has(first.replace(/^model\./, "")))
     return `${message}; the files hold the bare model without its LM head (names lack "model."), save the ForCausalLM model`;

@@ -26,7 +26,8 @@ import {
   type StepShape,
 } from "../tiers/shape.ts";
 import type { Limits } from "../native/runtime.ts";
-import { keepLevels, type KeepLevel } from "../models/decoder.ts";
+import { keepLevels, type KeepLevel } from "../models/parts/chain.ts";
+import type { ParameterBlock } from "../models/parameters.ts";
 import { fullBatch, rehearse, rehearsedSettings } from "./rehearsal.ts";
 import { simulate, type SimulationOptions, type Simulation } from "./simulate.ts";
 import { checkPlans } from "../plan/check/check.ts";
@@ -79,7 +80,7 @@ export function resolveLeast(
 /** The shape with everything that is open chosen for the least time per step; `leastShape` when not even that fits. */
 export function fit(shape: StepShape, open: ReadonlySet<Choice>, room: Room & { machine: Machine }): StepShape {
   const { machine, deviceBytes, hostBytes = Infinity } = room;
-  const saved = new Map(keepLevels.map((level) => [level, keptSeconds(shape, level, machine)]));
+  const kinds = layerKinds(shape, machine);
   const hostOf = (candidate: StepShape): number => {
     const bill = memoryBill(candidate);
     return bytesIn(bill, "pinned") + bytesIn(bill, "host");
@@ -89,7 +90,7 @@ export function fit(shape: StepShape, open: ReadonlySet<Choice>, room: Room & { 
     const left = deviceBytes - deviceBytesOf(memoryBill(candidate));
     if (left < 0 || hostOf(candidate) > hostBytes) return undefined;
     if (!open.has("keep") || left < devicePieceBytes) return candidate;
-    return { ...candidate, keep: fillKeep(candidate, left - devicePieceBytes, saved) };
+    return { ...candidate, keep: fillKeep(kinds, left - devicePieceBytes) };
   };
   const least = leastShape(shape, open);
   const freeRing = open.has("ring") && shape.clips !== "exact";
@@ -154,45 +155,78 @@ function shortestRing(shape: StepShape, clock: Clock): StepShape {
   return shape;
 }
 
+/** Layers that are alike in everything but their weights; what a level keeps of one, and the device seconds it saves. */
+interface LayerKind {
+  layers: number[];
+  bytes: Record<KeepLevel, number>;
+  saved: Record<KeepLevel, number>;
+}
+
+function layerKinds(shape: StepShape, machine: Machine): LayerKind[] {
+  // Functions say nothing here: what distinguishes parts is what they declare.
+  const kinds = Map.groupBy(decoderBlocks(shape), ({ chain }) => JSON.stringify(chain));
+  return [...kinds.values()].map((blocks) => {
+    const [first] = blocks as [ParameterBlock];
+    const again = secondsAgain(shape, first, machine);
+    const each = (of: (level: KeepLevel) => number) =>
+      Object.fromEntries(keepLevels.map((level) => [level, of(level)])) as Record<KeepLevel, number>;
+    return {
+      layers: blocks.map(({ layer }) => layer),
+      bytes: each((level) => shape.microBatches * keptBytes(shape, first.layer, level)),
+      saved: each((level) => again("recompute") - again(level)),
+    };
+  });
+}
+
 /** Upgrades layers, the most seconds per byte first, as long as it fits. */
-function fillKeep(shape: StepShape, bytes: number, saved: ReadonlyMap<KeepLevel, number>): KeepLevel[] {
-  const { layers } = shape.model;
-  const size = (level: KeepLevel): number => shape.microBatches * keptBytes(shape, level);
-  const levels: KeepLevel[] = Array.from({ length: layers }, () => "recompute");
+function fillKeep(kinds: readonly LayerKind[], bytes: number): KeepLevel[] {
+  const levels: KeepLevel[] = kinds.flatMap(({ layers }) => layers).map(() => "recompute");
   let left = bytes;
   for (;;) {
     let step: { layer: number; to: KeepLevel; bytes: number; worth: number } | undefined;
-    for (const from of keepLevels) {
-      const layer = levels.lastIndexOf(from); // backward begins there
-      if (layer < 0) continue;
-      for (const to of keepLevels) {
-        const more = size(to) - size(from);
-        const gain = saved.get(to)! - saved.get(from)!;
-        if (gain <= 0 || more > left) continue;
-        const worth = gain / Math.max(1, more);
-        if (!step || worth > step.worth) step = { layer, to, bytes: more, worth };
+    for (const { layers, bytes, saved } of kinds)
+      for (const from of keepLevels) {
+        const layer = layers.findLast((candidate) => levels[candidate] === from); // backward begins there
+        if (layer === undefined) continue;
+        for (const to of keepLevels) {
+          const more = bytes[to] - bytes[from];
+          const gain = saved[to] - saved[from];
+          if (gain <= 0 || more > left) continue;
+          const worth = gain / Math.max(1, more);
+          if (!step || worth > step.worth) step = { layer, to, bytes: more, worth };
+        }
       }
-    }
-    if (!step) return levels.sort((a, b) => keepLevels.indexOf(a) - keepLevels.indexOf(b));
+    if (!step) break;
     levels[step.layer] = step.to;
     left -= step.bytes;
   }
+  const rank = (level: KeepLevel): number => keepLevels.indexOf(level);
+  for (const { layers } of kinds) {
+    const sorted = layers.map((layer) => levels[layer]!).sort((a, b) => rank(a) - rank(b));
+    for (const [index, layer] of layers.entries()) levels[layer] = sorted[index]!;
+  }
+  return levels;
 }
 
-/** Device seconds of a step that one layer saves at a level. */
-function keptSeconds(shape: StepShape, level: KeepLevel, machine: Machine): number {
-  const again = (keep: KeepLevel): number => {
-    const { model } = shape;
-    const one = { ...model, layers: 1, windows: model.windows.slice(-1) };
-    const blocks = [shape.blocks[0]!, decoderBlocks(shape)[0]!, shape.blocks.at(-1)!];
-    const small: StepShape = { ...shape, model: one, blocks, keep: [keep], residentBlocks: 0, ring: 1, slots: 2 };
+/** Device seconds of a step that a layer like this one spends on computing again what a level does not keep. */
+function secondsAgain(shape: StepShape, block: ParameterBlock, machine: Machine): (level: KeepLevel) => number {
+  const blocks = [shape.blocks[0]!, { ...block, name: "layer 0", index: 1, layer: 0 }, shape.blocks.at(-1)!];
+  const one: StepShape = {
+    ...shape,
+    model: { ...shape.model, layers: 1 },
+    blocks,
+    residentBlocks: 0,
+    ring: 1,
+    slots: 2,
+  };
+  return (level) => {
+    const small = { ...one, keep: [level] };
     const { plan } = recordStep(rehearse(small), batchOf(small), rehearsedSettings(small, 1));
     const repeated = plan.commands.filter(
       ({ op, label }) => label.phase === "backward" && label.block === 0 && op.endsWith("Forward"),
     );
     return repeated.reduce((sum, command) => sum + costOf(command, machine).amount, 0);
   };
-  return again("recompute") - again(level);
 }
 
 /** Seconds per step by simulation, remembered; copies and updates in large pieces, because there are many candidates. */

@@ -2,19 +2,27 @@
 // causal attention as it is, half a square per document and less inside a window. What is recomputed is not counted.
 
 import type { StepBatch } from "../data/batches.ts";
-import type { DecoderConfig } from "../models/config.ts";
+import type { ParameterBlock } from "../models/parameters.ts";
 
 /** FLOPs of a training step on this batch; the LM head counts only rows whose target counts. */
-export function stepFlops(config: DecoderConfig, { passes, tokens, validTokens }: StepBatch): number {
-  const { hidden: C, intermediate: F, heads: H, kvHeads: K, headDim: D, layers, vocabulary, windows } = config;
-  const layerWeights = C * (H + 2 * K) * D + H * D * C + 3 * C * F;
-  let pairs = 0; // query-key pairs over all layers and documents
+export function stepFlops(blocks: readonly ParameterBlock[], { passes, tokens, validTokens }: StepBatch): number {
+  let forward = 0;
+  for (const { kind, products, chain } of blocks) {
+    const rows = kind === "head" ? validTokens : tokens;
+    for (const { inputs, outputs } of products) forward += 2 * inputs * outputs * rows;
+    for (const { pairs } of chain.links.map(({ part }) => part))
+      if (pairs) forward += 4 * pairs.heads * pairs.headDim * pairsOf(passes, pairs.slidingWindow); // scores, and values
+  }
+  return 3 * forward; // backward is twice forward
+}
+
+/** Query-key pairs over all documents. */
+function pairsOf(passes: StepBatch["passes"], slidingWindow: number): number {
+  let pairs = 0;
   for (const { starts } of passes.flat())
     for (let document = 0; document + 1 < starts.length; document++)
-      for (const window of windows) pairs += causalPairs(starts[document + 1]! - starts[document]!, window);
-  const matrices = 2 * (layers * layerWeights * tokens + vocabulary * C * validTokens);
-  const attention = 4 * H * D * pairs; // scores, and their product with the values
-  return 3 * (matrices + attention); // backward is twice forward
+      pairs += causalPairs(starts[document + 1]! - starts[document]!, slidingWindow);
+  return pairs;
 }
 
 /** Pairs (query, key) with key ≤ query, at most `window` keys per query when there is a window. */

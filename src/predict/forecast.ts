@@ -13,7 +13,7 @@ import { parameterBlocks, parameterCount } from "../models/parameters.ts";
 import { Random } from "../words/random.ts";
 import { fullBatch } from "./rehearsal.ts";
 import { playSteps, resolve } from "./fit.ts";
-import { describeKeep } from "../models/decoder.ts";
+import { describeKeep } from "../models/parts/chain.ts";
 import type { Dtype } from "../native/abi.gen.ts";
 import type { StepConfig } from "../tiers/shape.ts";
 import { devicePieceBytes } from "../tiers/limits.ts";
@@ -106,7 +106,7 @@ export function forecast(
     tokensPerStep: batch.tokens,
     secondsPerStep,
     tokensPerSecond: batch.tokens / secondsPerStep,
-    teraflopsPerSecond: stepFlops(model, batch) / secondsPerStep / 1e12,
+    teraflopsPerSecond: stepFlops(shape.blocks, batch) / secondsPerStep / 1e12,
     busy,
     binds,
     device: fits(verdict.device),

@@ -13,6 +13,7 @@ import { readFileSync } from "node:fs";
 import { writeFileAtomic } from "../io/atomic.ts";
 import { machines, type Machine } from "./machines.ts";
 import type { DecoderConfig } from "../models/config.ts";
+import { parameterBlocks } from "../models/parameters.ts";
 import { bytesOf } from "../plan/layout.ts";
 import type { Dtype, OpName, Ops } from "../native/abi.gen.ts";
 import { isGpu } from "../native/devices.ts";
@@ -208,20 +209,17 @@ class Probe implements Disposable {
     return spanOf(spans.slice(skipped * each)) / (repeats - skipped);
   }
 
-  /** TFLOP/s over a layer's matrix products, forward and backward, weighted as a step has them. */
+  /** TFLOP/s over the layers' matrix products, forward and backward, weighted as a step has them. */
   async gemm(): Promise<number> {
     const { config, dtype } = this.#sizes;
-    const { hidden: C, intermediate: F, heads, kvHeads, headDim } = config;
     const tokens = this.#tokens();
     const e = bytesOf(dtype);
-    const products = [
-      { inputs: C, outputs: (heads + 2 * kvHeads) * headDim },
-      { inputs: heads * headDim, outputs: C },
-      { inputs: C, outputs: 2 * F },
-      { inputs: F, outputs: C },
-    ];
+    const products = parameterBlocks(config).flatMap(({ kind, products }) => (kind === "decoder" ? products : []));
+    const alike = Map.groupBy(products, ({ inputs, outputs }) => `${inputs} ${outputs}`);
     let [work, seconds] = [0, 0];
-    for (const { inputs, outputs } of products) {
+    for (const [{ inputs, outputs }, { length: times }] of [...alike.values()].map(
+      (same) => [same[0]!, same] as const,
+    )) {
       const [x, weight] = [await this.#random(tokens * inputs), await this.#random(outputs * inputs)];
       const [y, dx, dWeight] = [tokens * outputs, tokens * inputs, outputs * inputs].map((values) =>
         this.#buffer("device", values * e),
@@ -229,12 +227,13 @@ class Probe implements Disposable {
       const linear = { tokens, inputs, outputs, dtype };
       const forward = { ...linear, y, x, weight, bias: null, residual: null };
       const toWeight = { ...linear, dWeight, dBias: null, dy: y, x, accumulate: 0, gradientDtype: dtype };
-      seconds += await this.#sustained((plan) => {
+      const once = await this.#sustained((plan) => {
         plan.record("compute", "linearForward", forward);
         plan.record("compute", "linearBackwardInput", { ...linear, dx, dy: y, weight });
         plan.record("compute", "linearBackwardWeight", toWeight);
       });
-      work += 6 * tokens * inputs * outputs;
+      seconds += times * once;
+      work += times * 6 * tokens * inputs * outputs;
       this.free();
     }
     return work / seconds / 1e12;

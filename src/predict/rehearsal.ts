@@ -8,7 +8,6 @@ import { Buffers, memoryBill } from "../tiers/bill.ts";
 import { type StepShape } from "../tiers/shape.ts";
 import type { DecoderSizes } from "../models/architecture.ts";
 import type { DecoderConfig } from "../models/config.ts";
-import { architectureOf } from "../models/index.ts";
 import { parameterBlocks } from "../models/parameters.ts";
 import type { BufferLike } from "../plan/plan.ts";
 import { formatDefault } from "../state/format.ts";
@@ -56,16 +55,12 @@ function qwen3Sizes(layers: number, hidden: number, intermediate: number, heads:
 
 /** The config of a model that is nowhere but in these sizes. */
 export function describeModel(sizes: ModelSizes): DecoderConfig {
-  const { layer } = architectureOf(sizes.modelType, "describeModel");
-  const has = (group: string): boolean => layer.some((tensor) => tensor.group === group);
   return {
     ...sizes,
     normEpsilon: 1e-6,
     rope: { type: "default", theta: 1e6 },
     maxPositions: 1 << 20, // no weights have been trained for any length
-    windows: Array.from({ length: sizes.layers }, () => 0),
-    attentionBias: has("qkv_bias"),
-    qkNorm: has("q_norm"),
+    slidingWindows: Array.from({ length: sizes.layers }, () => 0),
     bosId: null,
     eosIds: [],
     padId: null,

@@ -358,7 +358,7 @@ class Run {
       epoch,
       seconds,
       tokensPerSecond: result.tokens / seconds,
-      tflops: stepFlops(this.#model.config, batch) / seconds / 1e12,
+      tflops: stepFlops(this.#model.blocks, batch) / seconds / 1e12,
       ...this.#busiest(seconds),
       deviceBytes: held.device,
       hostBytes: held.pinned + held.host,

@@ -10,6 +10,7 @@
 import { assert } from "../words/errors.ts";
 import { type Buffers } from "../tiers/bill.ts";
 import {
+  decoderBlocks,
   embeddingBlock,
   gradientDtype,
   headBlock,
@@ -21,9 +22,10 @@ import {
   roundsAtOnce,
   type StepShape,
 } from "../tiers/shape.ts";
-import { BlockGradients, type HeadGradients } from "../models/decoder.ts";
+import type { HeadGradients } from "../models/parts/head.ts";
+import { BlockGradients } from "../models/weights.ts";
 import { bytesOf } from "../plan/layout.ts";
-import { vectorsOffset, type ParameterBlock } from "../models/parameters.ts";
+import { paddingOf, vectorsOffset, type ParameterBlock } from "../models/parameters.ts";
 import type { Dtype, Ops } from "../native/abi.gen.ts";
 import type { AdamwStep, TouchedRows } from "../state/optimizers/adamw.ts";
 import type { BlockParameters } from "../state/parameters.ts";
@@ -68,6 +70,7 @@ export class Gradients {
   #deviceNorms!: Place;
   #rowsGradient!: Place;
   #norms = [new Resource(), new Resource()] as const;
+  #layoutsDiffer: boolean;
 
   // What the step in hand has gathered.
   /** Parts of the norm that compute measures, and the events after which each part is in the results. */
@@ -81,6 +84,7 @@ export class Gradients {
     this.#window = window;
     this.#buffers = buffers;
     this.#updates = new Updates(shape, buffers, window, decays);
+    this.#layoutsDiffer = new Set(decoderBlocks(shape).map((block) => JSON.stringify(paddingOf(block)))).size > 1;
     const place = (name: string): Place => ({ range: buffers.range(name), resource: new Resource() });
     const places = (name: string): Place[] => {
       const found: Place[] = [];
@@ -163,9 +167,14 @@ export class Gradients {
 
   #begin(plan: Plan, block: ParameterBlock, { sums, cast }: Making, atOnce: boolean): BlockGradients {
     if (sums) plan.acquire(sums.resource, "write");
-    if (!atOnce) return new BlockGradients(block, "float32", sums!.range, sums!.range.slice(vectorsOffset(block) * 4));
-    plan.acquire(cast!.resource, "write");
-    return new BlockGradients(block, "bfloat16", cast!.range, sums?.range ?? cast!.range.slice(0, 0));
+    if (atOnce) plan.acquire(cast!.resource, "write");
+    const gradients = atOnce
+      ? new BlockGradients(block, "bfloat16", cast!.range, sums?.range ?? cast!.range.slice(0, 0))
+      : new BlockGradients(block, "float32", sums!.range, sums!.range.slice(vectorsOffset(block) * 4));
+    // Padding has no gradient. Where layers are laid out alike nothing was ever written there.
+    if (this.#layoutsDiffer && block.kind === "decoder")
+      for (const padding of paddingOf(block)) plan.record("compute", "zero", { to: gradients.elements(padding) });
+    return gradients;
   }
 
   /** The finished gradient in the gradient dtype: the sums themselves, or what they are cast to. Compute wrote it. */

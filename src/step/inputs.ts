@@ -3,7 +3,7 @@
 // Two sets of staging buffers alternate, so that a step can be written down while the one before is still computing.
 
 import type { MicroBatch } from "../data/batches.ts";
-import { type DeviceBatch } from "../models/decoder.ts";
+import type { DeviceBatch } from "../models/parts/part.ts";
 import { alignBytes, carve, totalBytes } from "../plan/layout.ts";
 import { batchSizes, embedSizes, type Buffers } from "../tiers/bill.ts";
 import { type StepShape } from "../tiers/shape.ts";

@@ -7,7 +7,7 @@
 //
 // `recordStep` writes this down as a plan and runs nothing. The executor plays the plan on its streams; what the host has
 // not updated when backward ends goes on underneath the next step's forward pass. Who waits for whom is decided by the
-// verbs of `window.ts`, `boundaries.ts` and `gradients.ts`; what a block computes, by `models/decoder.ts`.
+// verbs of `window.ts`, `boundaries.ts` and `gradients.ts`; what a block computes, by its parts (`models/block.ts`).
 
 import type { MicroBatch, StepBatch } from "../data/batches.ts";
 import { Boundaries } from "./boundaries.ts";
@@ -17,16 +17,16 @@ import { Inputs, type Side, type StepInputs, type WriteInts } from "./inputs.ts"
 import { resultSizes, type Buffers } from "../tiers/bill.ts";
 import { gradientDtype, keepOf, keptBytes, type StepShape } from "../tiers/shape.ts";
 import {
-  activationSizes,
   backwardBlock,
   forwardBlock,
-  headLoss,
   recomputeBlock,
-  scratchSizes,
+  rotaryTables,
+  sameRotary,
   type BlockContext,
-  type HeadContext,
-  type Weights,
-} from "../models/decoder.ts";
+} from "../models/block.ts";
+import { activationSizes, scratchSizes } from "../models/parts/chain.ts";
+import { headLoss, type HeadContext } from "../models/parts/head.ts";
+import type { Weights } from "../models/weights.ts";
 import { bytesOf, carve, totalBytes } from "../plan/layout.ts";
 import type { AdamwStep } from "../state/optimizers/adamw.ts";
 import { Plan, Resource, type Event, type Range } from "../plan/plan.ts";
@@ -272,29 +272,32 @@ export function blockContext(
   weights: Weights,
   microBatch: number,
 ): BlockContext {
-  const { model, dtype, tokensMax } = shape;
-  const bytes = totalBytes(activationSizes(model, tokensMax, dtype));
-  const scratch = totalBytes(scratchSizes(model, tokensMax, dtype));
-  const keep = keepOf(shape, layer);
-  const kept = keptBytes(shape, keep);
+  const { dtype, tokensMax } = shape;
+  const { chain } = weights.block;
+  const bytes = totalBytes(activationSizes(chain, tokensMax, dtype));
+  const scratch = totalBytes(scratchSizes(chain, tokensMax, dtype));
+  const kept = keptBytes(shape, layer);
   return {
     plan,
-    model,
-    layer,
     dtype,
     tokensMax,
     weights,
-    keep: shape.training ? keep : "recompute",
+    keep: shape.training ? keepOf(shape, layer) : "recompute",
     kept: kept > 0 ? buffers.range("kept", keptBefore(shape, layer) + microBatch * kept, kept) : null,
     activations: buffers.range("workspace", 0, bytes),
     scratch: buffers.range("workspace", bytes, scratch),
-    ropeTable: buffers.range("rope table", 0, shape.positions * model.headDim * 4),
+    rotaryTable(rotary) {
+      const table = rotaryTables(shape.blocks, shape.positions).find((one) => sameRotary(one.rotary, rotary))!;
+      return buffers.range("rope table", table.offset, table.bytes);
+    },
   };
 }
 
 /** Where a layer's part of the kept activations begins: its micro-batches lie behind those of the layers before. */
 const keptBefore = (shape: StepShape, layer: number): number =>
-  shape.keep.slice(0, layer).reduce((sum, level) => sum + shape.microBatches * keptBytes(shape, level), 0);
+  shape.keep
+    .slice(0, layer)
+    .reduce((sum, level, below) => sum + shape.microBatches * keptBytes(shape, below, level), 0);
 
 export function headContext({ shape, buffers, window }: StepRecorder, plan: Plan): HeadContext {
   const { model, dtype, tokensMax, logitsChunk: chunk } = shape;

@@ -10,7 +10,7 @@
 import { assert } from "../words/errors.ts";
 import { type Buffers } from "../tiers/bill.ts";
 import { embeddingBlock, headBlock, usesSlot, type StepShape } from "../tiers/shape.ts";
-import { Weights } from "../models/decoder.ts";
+import { Weights } from "../models/weights.ts";
 import { bytesOf } from "../plan/layout.ts";
 import type { ParameterBlock } from "../models/parameters.ts";
 import { BlockParameters } from "../state/parameters.ts";

@@ -4,8 +4,10 @@
 // Sizes follow from a `StepShape`, which is the config resolved against a model. Lengths in elements are those of
 // `models/parameters.ts`; E is bytes per element of the compute dtype, G of a gradient on its way to the host.
 
-import { activationSizes, headSizes, scratchSizes } from "../models/decoder.ts";
+import { rotaryTables } from "../models/block.ts";
 import { vectorsOffset, type ParameterBlock } from "../models/parameters.ts";
+import { activationSizes, scratchSizes } from "../models/parts/chain.ts";
+import { headSizes } from "../models/parts/head.ts";
 import type { Tier } from "../native/abi.gen.ts";
 import { alignBytes, bytesOf, totalBytes } from "../plan/layout.ts";
 import { Range, type BufferLike } from "../plan/plan.ts";
@@ -19,7 +21,6 @@ import {
   headBlock,
   headRoundsAtOnce,
   isResident,
-  keepOf,
   keepsGradient,
   keptBytes,
   normParts,
@@ -88,15 +89,14 @@ export function memoryBill(shape: StepShape): BillLine[] {
   for (let slot = 0; slot < slots; slot++) add("window slots", "device", `slot ${slot}`, longest(sliding) * E);
   add("head weights", "device", "head.weights", head.length * E);
   if (model.tied) add("head weights", "device", "head.matrix", embedding.length * E);
-  const block =
-    totalBytes(activationSizes(model, tokensMax, dtype)) + totalBytes(scratchSizes(model, tokensMax, dtype));
-  add(
-    "workspace",
-    "device",
-    "workspace",
-    Math.max(block, totalBytes(headSizes(model, tokensMax, shape.logitsChunk, dtype))),
+  const works = decoderBlocks(shape).map(
+    ({ chain }) =>
+      totalBytes(activationSizes(chain, tokensMax, dtype)) + totalBytes(scratchSizes(chain, tokensMax, dtype)),
   );
-  add("rope table", "device", "rope table", alignBytes(shape.positions * model.headDim * 4));
+  const headWork = totalBytes(headSizes(model, tokensMax, shape.logitsChunk, dtype));
+  add("workspace", "device", "workspace", Math.max(...works, headWork));
+  const tables = rotaryTables(shape.blocks, shape.positions).map(({ bytes }) => alignBytes(bytes));
+  add("rope table", "device", "rope table", sum(tables));
   const perBatch = passes * microBatches * totalBytes(batchSizes(shape));
   add("token ids, positions, targets", "device", "batch", perBatch);
   add("losses and norms", "device", "losses", resultSizes(shape).losses);
@@ -113,7 +113,7 @@ export function memoryBill(shape: StepShape): BillLine[] {
     add("boundaries", "device", "boundaries", (model.layers + 1) * microBatches * hidden);
   else add("boundaries", "pinned", "boundaries", (model.layers - 1) * microBatches * hidden);
   add("gradient of hidden states", "device", "dHidden", microBatches * hidden);
-  const kept = decoderBlocks(shape).map(({ layer }) => microBatches * keptBytes(shape, keepOf(shape, layer)));
+  const kept = decoderBlocks(shape).map(({ layer }) => microBatches * keptBytes(shape, layer));
   add("kept activations", "device", "kept", sum(kept));
 
   // Float32 gradients go to the host as they are, so two blocks' accumulators alternate; bf16 ones are cast into one of

@@ -4,8 +4,8 @@
 
 import type { BatchShape } from "../data/batches.ts";
 import type { DecoderConfig } from "../models/config.ts";
-import { keptSizes, type KeepLevel } from "../models/decoder.ts";
 import type { ParameterBlock } from "../models/parameters.ts";
+import { keptSizes, type KeepLevel } from "../models/parts/chain.ts";
 import type { Dtype } from "../native/abi.gen.ts";
 import { totalBytes } from "../plan/layout.ts";
 import { formatDefault, type StateFormat } from "../state/format.ts";
@@ -58,9 +58,9 @@ export const isResident = (shape: StepShape, layer: number): boolean => layer >=
 export const usesSlot = (shape: StepShape, layer: number): boolean =>
   !isResident(shape, layer) || shape.dtype === "float32";
 export const keepOf = (shape: StepShape, layer: number): KeepLevel => shape.keep[layer] ?? "recompute";
-/** Bytes that a layer keeps of one micro-batch. */
-export const keptBytes = ({ model, tokensMax, dtype }: StepShape, level: KeepLevel): number =>
-  totalBytes(keptSizes(model, tokensMax, dtype, level));
+/** Bytes that a layer keeps of one micro-batch, or would keep at another level. */
+export const keptBytes = (shape: StepShape, layer: number, level = keepOf(shape, layer)): number =>
+  totalBytes(keptSizes(decoderBlocks(shape)[layer]!.chain, shape.tokensMax, shape.dtype, level));
 /** The last `count` of all layers keep so much, the others nothing. */
 export const keepLast = (layers: number, count: number, level: KeepLevel): KeepLevel[] =>
   Array.from({ length: layers }, (_, layer) => (layer >= layers - count ? level : "recompute"));

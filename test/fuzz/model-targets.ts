@@ -189,7 +189,7 @@ export const modelConfig: Target = {
     const path = join(directory, "config.json");
     writeFileSync(path, input);
     const config = readDecoderConfig(path);
-    must(config.windows.length === config.layers, "a window for each layer");
+    must(config.slidingWindows.length === config.layers, "a window for each layer");
     // As many blocks as a directory of this size could have weights for.
     if (config.layers <= 100)
       must(

@@ -49,15 +49,15 @@ for (const device of ["cuda", "hip"] as const) {
 }
 
 describe("command line", () => {
-  async function side(...args: string[]): Promise<{ code: number; output: string; errors: string }> {
-    const command = [process.execPath, join(import.meta.dir, "../../scripts/side.ts"), ...args];
+  async function parity(...args: string[]): Promise<{ code: number; output: string; errors: string }> {
+    const command = [process.execPath, join(import.meta.dir, "../../scripts/parity.ts"), ...args];
     const child = Bun.spawn(command, { stdin: "ignore", stdout: "pipe", stderr: "pipe" });
     const [output, errors, code] = await Promise.all([child.stdout.text(), child.stderr.text(), child.exited]);
     return { code, output, errors };
   }
 
   test("prints a line per check and ends with 0", async () => {
-    const { code, output, errors } = await side(join(fixtures, "qwen3-tiny"));
+    const { code, output, errors } = await parity(join(fixtures, "qwen3-tiny"));
     expect(errors).toBe("");
     expect(output.match(/^ok /gm)).toHaveLength(inFloat32.length);
     expect(code).toBe(0);
@@ -67,7 +67,7 @@ describe("command line", () => {
     using copy = temporaryDirectory();
     cpSync(join(fixtures, "llama-tiny"), copy.path, { recursive: true });
     await scaleTensor(join(copy.path, "reference.safetensors"), "grad.packed.model.layers.2.mlp.up_proj.weight", 1.001);
-    const { code, output } = await side(copy.path);
+    const { code, output } = await parity(copy.path);
     expect(output.match(/^FAIL.*/gm)).toEqual([
       expect.stringMatching(/^FAIL gradients +1\.0e-3 of 2\.0e-5  model\.layers\.2\.mlp\.up_proj\.weight$/),
     ]);
@@ -77,13 +77,13 @@ describe("command line", () => {
   test("a folder without references, and a wrong flag", async () => {
     using empty = temporaryDirectory();
     const path = join(empty.path, "reference.json");
-    const missing = await side(empty.path);
+    const missing = await parity(empty.path);
     expect(missing).toEqual({
       code: 1,
       output: "",
-      errors: `${path} is missing; side needs a folder with Hugging Face reference results\n`,
+      errors: `${path} is missing; parity needs a folder with Hugging Face reference results\n`,
     });
-    const wrong = await side(empty.path, "--dtype", "float16");
+    const wrong = await parity(empty.path, "--dtype", "float16");
     expect(wrong).toEqual({ code: 1, output: "", errors: "--dtype must be float32 or bfloat16 (was float16)\n" });
   });
 });

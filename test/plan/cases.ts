@@ -3,7 +3,7 @@
 
 import type { MicroBatch, StepBatch } from "../../src/data/batches.ts";
 import { keepLast, type StepShape } from "../../src/tiers/shape.ts";
-import { keepLevels, type KeepLevel } from "../../src/models/decoder.ts";
+import { keepLevels, type KeepLevel } from "../../src/models/parts/chain.ts";
 import { Random } from "../../src/words/random.ts";
 import {
   describeModel,

@@ -7,7 +7,7 @@ import { type Room as AnyRoom, fit, predictedSeconds } from "../../src/predict/f
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { bytesIn, memoryBill } from "../../src/tiers/bill.ts";
 import { deviceBytesOf } from "../../src/tiers/limits.ts";
-import { keepLevels } from "../../src/models/decoder.ts";
+import { keepLevels } from "../../src/models/parts/chain.ts";
 import { checkPlans } from "../../src/plan/check/check.ts";
 import { Random } from "../../src/words/random.ts";
 import { describeModel, publishedModel, rehearse, rehearsedShape } from "../../src/predict/rehearsal.ts";
@@ -132,4 +132,18 @@ test("kept levels rise towards the last layer, where backward begins", () => {
   const { keep } = fitted(32, 1024, room);
   expect(new Set(keep).size).toBeGreaterThan(1);
   expect(keep).toEqual(keep.toSorted((a, b) => keepLevels.indexOf(a) - keepLevels.indexOf(b)));
+});
+
+test("attention is kept first where it costs most: in layers that see whole documents", () => {
+  const qwen = publishedModel("qwen3-1.7b");
+  const slidingWindows = qwen.slidingWindows.map((_, layer) => (layer % 4 === 3 ? 0 : 1024));
+  const shape = rehearsedShape({ ...qwen, slidingWindows }, { tokensMax: 32_768, positions: 32_768 });
+  const bare = deviceBytesOf(memoryBill({ ...shape, boundary: "pinned" }));
+  const { keep } = fit({ ...shape, boundary: "pinned" }, new Set<Choice>(["keep"]), {
+    machine,
+    deviceBytes: bare + 0.8e9,
+  });
+  const kept = keep.map((level, layer) => (level === "recompute" ? -1 : layer)).filter((layer) => layer >= 0);
+  expect(kept.length).toBeGreaterThan(3);
+  expect(kept.filter((layer) => slidingWindows[layer] !== 0)).toEqual([]);
 });

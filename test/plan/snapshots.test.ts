@@ -133,7 +133,7 @@ test.each(Object.keys(real))("%s", async (name) => {
   const { model, layers, config: given, room } = real[name]!;
   const published = publishedModel(model);
   const count = layers ?? published.layers;
-  const described = { ...published, layers: count, windows: published.windows.slice(0, count) };
+  const described = { ...published, layers: count, slidingWindows: published.slidingWindows.slice(0, count) };
   const config = await parseConfig({ model, data: "x", output: "y", device: "cuda", ...given });
   const blocks = parameterBlocks(described);
   const fitted = room === undefined ? undefined : { machine: machines["h200"]!, deviceBytes: room };

@@ -51,10 +51,8 @@ describe("fixtures", () => {
         originalMaxPositions: 64,
       },
       maxPositions: 512,
-      windows: [0, 0, 0, 0],
+      slidingWindows: [0, 0, 0, 0],
       tied: false,
-      attentionBias: false,
-      qkNorm: false,
       bosId: 506,
       eosIds: [510],
       padId: 511,
@@ -284,11 +282,15 @@ describe("configs as the hub has them", () => {
     ["Llama 2 7B", llama2, { headDim: 128, kvHeads: 32, rope: { type: "default", theta: 10000 } }],
     ["Llama 1 7B", llama1, { kvHeads: 32, maxPositions: 2048, bosId: 0, eosIds: [1], padId: 31999 }],
     ["SmolLM2 135M", smolLm2, { headDim: 64, kvHeads: 3, rope: { type: "default", theta: 100000 } }],
-    ["Qwen2.5 0.5B Instruct", qwen25, { headDim: 64, attentionBias: true, qkNorm: false, windows: Array(24).fill(0) }],
+    ["Qwen2.5 0.5B Instruct", qwen25, { headDim: 64, slidingWindows: Array(24).fill(0) }],
     ["DeepSeek-R1-Distill-Qwen", r1DistillQwen, { headDim: 128 }],
-    ["Qwen3 0.6B", qwen3, { headDim: 128, attentionBias: false, qkNorm: true, tied: true }],
-    ["Mistral 7B v0.1", mistral01, { headDim: 128, windows: Array(32).fill(4096), bosId: 1, eosIds: [2], padId: null }],
-    ["Mistral 7B v0.3", mistral03, { vocabulary: 32768, windows: Array(32).fill(0) }],
+    ["Qwen3 0.6B", qwen3, { headDim: 128, tied: true }],
+    [
+      "Mistral 7B v0.1",
+      mistral01,
+      { headDim: 128, slidingWindows: Array(32).fill(4096), bosId: 1, eosIds: [2], padId: null },
+    ],
+    ["Mistral 7B v0.3", mistral03, { vocabulary: 32768, slidingWindows: Array(32).fill(0) }],
     ["Mistral Nemo", mistralNemo, { headDim: 128, hidden: 5120 }],
   ];
   for (const [name, source, expected] of cases)
@@ -310,7 +312,7 @@ const sizes = {
 describe("missing keys", () => {
   test("take the defaults of the configuration class", () => {
     const rope = { type: "default", theta: 10000 } as const;
-    const common = { normEpsilon: 1e-6, tied: false, padId: null, rope, windows: [0, 0, 0, 0] };
+    const common = { normEpsilon: 1e-6, tied: false, padId: null, rope, slidingWindows: [0, 0, 0, 0] };
     expect(parse({ model_type: "llama", ...sizes })).toMatchObject({
       ...common,
       kvHeads: 32,
@@ -342,7 +344,7 @@ describe("missing keys", () => {
       maxPositions: 131072,
       bosId: 1,
       eosIds: [2],
-      windows: [4096, 4096, 4096, 4096],
+      slidingWindows: [4096, 4096, 4096, 4096],
     });
   });
 
@@ -385,26 +387,26 @@ describe("sliding windows", () => {
   const sliding = { ...sizes, use_sliding_window: true, sliding_window: 16, max_window_layers: 3 };
   test("Qwen: layers from max_window_layers on", () => {
     for (const model_type of ["qwen2", "qwen3"]) {
-      expect(parse({ model_type, ...sliding }).windows).toEqual([0, 0, 0, 16]);
-      expect(parse({ model_type, ...sliding, max_window_layers: 0 }).windows).toEqual([16, 16, 16, 16]);
-      expect(parse({ model_type, ...sliding, use_sliding_window: false }).windows).toEqual([0, 0, 0, 0]);
-      expect(parse({ model_type, ...sliding, sliding_window: null }).windows).toEqual([0, 0, 0, 0]);
+      expect(parse({ model_type, ...sliding }).slidingWindows).toEqual([0, 0, 0, 16]);
+      expect(parse({ model_type, ...sliding, max_window_layers: 0 }).slidingWindows).toEqual([16, 16, 16, 16]);
+      expect(parse({ model_type, ...sliding, use_sliding_window: false }).slidingWindows).toEqual([0, 0, 0, 0]);
+      expect(parse({ model_type, ...sliding, sliding_window: null }).slidingWindows).toEqual([0, 0, 0, 0]);
       const { sliding_window: _, ...unsaid } = sliding;
-      expect(parse({ model_type, ...unsaid }).windows).toEqual([0, 0, 0, 4096]);
+      expect(parse({ model_type, ...unsaid }).slidingWindows).toEqual([0, 0, 0, 4096]);
     }
   });
 
   test("layer_types wins over max_window_layers, as in transformers", () => {
     const layer_types = ["sliding_attention", "full_attention", "sliding_attention", "full_attention"];
-    expect(parse({ model_type: "qwen3", ...sliding, layer_types }).windows).toEqual([16, 0, 16, 0]);
+    expect(parse({ model_type: "qwen3", ...sliding, layer_types }).slidingWindows).toEqual([16, 0, 16, 0]);
   });
 
   test("Mistral: every layer", () => {
     const layer_types = Array(4).fill("sliding_attention");
-    expect(parse({ model_type: "mistral", ...sizes, sliding_window: 24, layer_types }).windows).toEqual([
+    expect(parse({ model_type: "mistral", ...sizes, sliding_window: 24, layer_types }).slidingWindows).toEqual([
       24, 24, 24, 24,
     ]);
-    expect(parse({ model_type: "mistral", ...sizes, sliding_window: null }).windows).toEqual([0, 0, 0, 0]);
+    expect(parse({ model_type: "mistral", ...sizes, sliding_window: null }).slidingWindows).toEqual([0, 0, 0, 0]);
   });
 });
 

@@ -3,8 +3,7 @@
 // place; all the rest must be the same bits.
 
 import { expect, test } from "bun:test";
-import type { RopeConfig } from "../../src/models/config.ts";
-import { inverseFrequencies, ropeTable } from "../../src/models/rope.ts";
+import { inverseFrequencies, ropeTable, type RopeConfig } from "../../src/models/parts/rope.ts";
 import reference from "../fixtures/rope.json";
 
 const ulp = (x: number) => 2 ** (Math.floor(Math.log2(Math.abs(x))) - 23);

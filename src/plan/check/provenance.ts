@@ -71,6 +71,9 @@ export class Provenance {
         const { to, from } = command.arguments as Ops<Range>["copy"];
         return this.#contents.move(to, from, to.bytes / from.bytes);
       }
+      case "zero":
+        for (const { range } of accesses(command)) this.#contents.write(range, undefined);
+        return;
       case "joinWeights": {
         const { to, hi, lo } = command.arguments as Ops<Range>["joinWeights"];
         this.#checkPair(command, hi, lo);
@@ -213,7 +216,7 @@ export class Provenance {
 
   /** Host or device adds a pass to the sum. */
   #accumulate(command: Command, { to, from, accumulate }: Ops<Range>["accumulate"]): void {
-    const before = this.#contents.read(to);
+    const before = this.#contents.read(to).map((segment) => ({ ...segment })); // `move` cuts those of the map
     const factor = to.bytes / from.bytes;
     this.#contents.move(to, from, factor);
     if (accumulate === 0) return;
@@ -247,6 +250,7 @@ export class Provenance {
       for (const [name, group] of block.groups)
         if (group.offset < last && group.offset + group.count > element)
           return `holds ${describe(value)} where it needs the gradient of ${name}`;
+      if (value !== undefined) return `holds ${describe(value)} in its padding`;
     }
     return undefined;
   }

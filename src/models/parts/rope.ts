@@ -4,20 +4,32 @@
 // rounding of a frequency by 100,000. So every step below rounds to float32 where PyTorch does (`f32`), in PyTorch's
 // order; `scalar / tensor` in PyTorch is `reciprocal(tensor) * scalar`, which rounds twice. Kernels only look up.
 
-import type { DecoderConfig, RopeConfig } from "./config.ts";
+/** How positions turn queries and keys, as config.json says it. */
+export interface RopeConfig {
+  type: "default" | "llama3";
+  theta: number;
+  /** The rest is for llama3 only. */
+  factor?: number;
+  lowFrequencyFactor?: number;
+  highFrequencyFactor?: number;
+  originalMaxPositions?: number;
+}
+
+/** What a table is made of. */
+export interface Rotary {
+  rope: RopeConfig;
+  headDim: number;
+}
 
 const f32 = Math.fround;
 
 /** (P, D) float32: for each position D/2 cosines, then D/2 sines. */
-export function ropeTable(
-  config: Pick<DecoderConfig, "headDim" | "rope">,
-  positions: number,
-): Float32Array<ArrayBuffer> {
-  const frequencies = inverseFrequencies(config.rope, config.headDim);
-  const half = config.headDim / 2;
-  const table = new Float32Array(positions * config.headDim); // (P, D)
+export function ropeTable({ rope, headDim }: Rotary, positions: number): Float32Array<ArrayBuffer> {
+  const frequencies = inverseFrequencies(rope, headDim);
+  const half = headDim / 2;
+  const table = new Float32Array(positions * headDim); // (P, D)
   for (let position = 0; position < positions; position++) {
-    const row = position * config.headDim;
+    const row = position * headDim;
     for (let i = 0; i < half; i++) {
       const angle = f32(position * (frequencies[i] ?? 0));
       table[row + i] = Math.cos(angle);
