@@ -10,6 +10,7 @@ export const root = join(import.meta.dir, "..");
 const buildDirectory = join(root, "build");
 const bindingsPath = join(root, "src/native/abi.gen.ts");
 const kernelStructsPath = join(root, "cuda/abi.gen.cuh");
+const opsPagePath = join(root, "docs/ops.md");
 
 /** What `zig build` is told per platform. glibc 2.28 is Debian 10, Ubuntu 20.04 and RHEL 8. */
 const targets = {
@@ -94,7 +95,7 @@ export async function testKernels(): Promise<void> {
   await zigBuild(["test"]);
 }
 
-/** A file that follows from the Zig declarations: TypeScript's bindings, or the structs that kernels take. */
+/** A file that follows from the Zig declarations: TypeScript's bindings, the structs that kernels take, the page about ops. */
 export interface Generated {
   path: string;
   /** What it should say now. */
@@ -102,12 +103,15 @@ export interface Generated {
 }
 
 export const generatedFiles: readonly Generated[] = [
-  {
-    path: bindingsPath,
-    generate: async () => run([process.execPath, "fmt", `--stdin-filepath=${bindingsPath}`], await zigBuild(["abi"])),
-  },
+  { path: bindingsPath, generate: () => formatted(bindingsPath, "abi") },
   { path: kernelStructsPath, generate: () => zigBuild(["cuda-abi"]) },
+  { path: opsPagePath, generate: () => formatted(opsPagePath, "ops-page") },
 ];
+
+/** What a step of zig/build.zig prints, as `bun fmt` writes it. */
+async function formatted(path: string, step: string): Promise<string> {
+  return run([process.execPath, "fmt", `--stdin-filepath=${path}`], await zigBuild([step]));
+}
 
 export function readGenerated({ path }: Generated): string {
   return existsSync(path) ? readFileSync(path, "utf8") : "";

@@ -3,6 +3,7 @@
 //!   zig build -Doptimize=ReleaseFast [-Dtarget=aarch64-linux-gnu.2.28]
 //!   zig build abi               prints src/native/abi.gen.ts, unformatted
 //!   zig build cuda-abi          prints cuda/abi.gen.cuh
+//!   zig build ops-page          prints docs/ops.md, unformatted
 //!   zig build stand-in          the tests' stand-in for AMD's libraries, libstand_in.so
 //!   zig build test              the tests in zig/, kernels compiled for the CPU it runs on
 
@@ -63,9 +64,11 @@ pub fn build(b: *std.Build) void {
         }),
     });
     b.step("abi", "print the TypeScript bindings").dependOn(&b.addRunArtifact(generate).step);
-    const cuda_abi = b.addRunArtifact(generate);
-    cuda_abi.addArg("cuda");
-    b.step("cuda-abi", "print the structs that kernels take").dependOn(&cuda_abi.step);
+    for ([_][3][]const u8{ .{ "cuda", "cuda-abi", "print the structs that kernels take" }, .{ "docs", "ops-page", "print the page about all ops" } }) |other| {
+        const run = b.addRunArtifact(generate);
+        run.addArg(other[0]);
+        b.step(other[1], other[2]).dependOn(&run.step);
+    }
 
     const stand_in = b.addLibrary(.{
         .name = "stand_in",

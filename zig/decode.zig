@@ -1,6 +1,6 @@
 //! Turns the words that TypeScript recorded into commands, and refuses whatever does not fit: unknown ops, handles that
-//! are gone, ranges beyond their buffer, missing ranges, waits for the future, files where memory is meant. After this
-//! nothing is checked again; that an op's sizes fit its ranges is the recorder's promise.
+//! are gone, ranges beyond their buffer, missing ranges, ranges of another length than the op declares, waits for the future, files
+//! where memory is meant. After this no size is checked again; what indexes mean is checked by the op that reads them.
 //!
 //! A command is: op, stream, deadline, flags, number of waits, each wait as two words (low, high), then the fields of
 //! the op's struct in order: a range is handle, offset low and high, bytes low and high; u32, f32 and enums are one word,
@@ -10,6 +10,7 @@ const std = @import("std");
 const abi = @import("abi.zig");
 const file_io = @import("file_io.zig");
 const last_error = @import("last_error.zig");
+const lengths = @import("lengths.zig");
 const memory_module = @import("memory.zig");
 
 const allocator = std.heap.c_allocator;
@@ -101,22 +102,23 @@ fn readCommand(memory: *const memory_module.Memory, reader: *Reader, id: u64, ar
             comptime var ranges: u5 = 0;
             inline for (@typeInfo(abi.Arguments(known)).@"struct".fields) |field| {
                 if (comptime abi.isRange(field.type)) {
-                    const wanted: Wanted = .{ .optional = field.type.optional, .file = comptime std.mem.eql(u8, field.name, "file") };
+                    const wanted: Wanted = .{ .optional = field.type.may_be_absent, .file = comptime std.mem.eql(u8, field.name, "file") };
                     const range = try readRange(wanted, memory, reader, id, @tagName(known) ++ "." ++ field.name, @as(u32, 1) << ranges, command);
                     ranges += 1;
-                    @field(typed, field.name) = .{ .address = range.address, .bytes = range.bytes };
+                    @field(typed, field.name) = .of(range);
                 } else @field(typed, field.name) = try readScalar(field.type, reader);
             }
+            var text: [256]u8 = undefined;
+            if (lengths.problem(known, typed, if (memory.digests) memory_module.granule_bytes / @sizeOf(u64) else 1, &text)) |problem| return refuse("command {d}: {s}", .{ id, problem });
         },
     }
-    try checkLengths(memory, command, id);
 }
 
 /// What an op's field says of its range.
 const Wanted = struct { optional: bool, file: bool };
 
 /// One function for all ranges of all ops: a copy per field took the compiler two minutes.
-fn readRange(wanted: Wanted, memory: *const memory_module.Memory, reader: *Reader, id: u64, what: []const u8, bit: u32, command: *Command) error{Refused}!abi.MaybeIn {
+fn readRange(wanted: Wanted, memory: *const memory_module.Memory, reader: *Reader, id: u64, what: []const u8, bit: u32, command: *Command) error{Refused}!abi.Bytes {
     const handle = try reader.word();
     const offset = try reader.double();
     const bytes = try reader.double();
@@ -158,23 +160,4 @@ fn readEnum(comptime T: type, reader: *Reader) !T {
     const value = try reader.word();
     if (value >= @typeInfo(T).@"enum".fields.len) return refuse("{d} is not a value of {s}", .{ value, @typeName(T) });
     return @enumFromInt(value);
-}
-
-/// Copies move as many bytes as they are given, to another place; a checksum has its place, too.
-fn checkLengths(memory: *const memory_module.Memory, command: *const Command, id: u64) !void {
-    switch (command.op) {
-        inline .copy, .file_read, .file_write => |known| {
-            const typed: *const abi.Arguments(known) = @ptrCast(@alignCast(&command.arguments));
-            const fields = @typeInfo(abi.Arguments(known)).@"struct".fields;
-            const to = @field(typed, fields[0].name);
-            const from = @field(typed, fields[1].name);
-            if (to.bytes != from.bytes) return refuse("command {d}: {s} of {d} bytes to {d} bytes", .{ id, @tagName(known), from.bytes, to.bytes });
-            if (known == .copy) {
-                const length = if (memory.digests) (to.bytes + memory_module.granule_bytes - 1) / memory_module.granule_bytes * 8 else to.bytes;
-                const distance = @max(@intFromPtr(to.address), @intFromPtr(from.address)) - @min(@intFromPtr(to.address), @intFromPtr(from.address));
-                if (distance != 0 and distance < length) return refuse("command {d}: a copy of {d} bytes to bytes that it reads", .{ id, to.bytes });
-            } else if (typed.checksum.bytes < 8) return refuse("command {d}: {s}.checksum has {d} bytes, it needs 8", .{ id, @tagName(known), typed.checksum.bytes });
-        },
-        else => {},
-    }
 }

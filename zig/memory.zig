@@ -16,6 +16,8 @@ const last_error = @import("last_error.zig");
 pub const granule_bytes = 64;
 const huge_page_bytes = 2 << 20;
 const slots_max = 1 << 16;
+/// Of one tier; also the last offset of a file that JavaScript can count to.
+const bytes_max = 1 << 53;
 /// Smaller buffers are touched by whoever uses them first.
 const touch_bytes_min = 64 << 20;
 const touch_threads_max = 16;
@@ -60,6 +62,7 @@ pub const Memory = struct {
             last_error.set("buffer {s} has no bytes", .{name});
             return error.Refused;
         }
+        try memory.checkSize(tier, bytes, name);
         const held = memory.bytes_held[@intFromEnum(tier)];
         if (memory.gpu) |device| {
             _ = device.enter();
@@ -139,6 +142,7 @@ pub const Memory = struct {
 
     /// Opens a file as a buffer. `read` opens an existing file of at least `bytes`; `write` creates it with that size.
     pub fn openFile(memory: *Memory, path: [:0]const u8, mode: FileMode, bytes: u64, name: []const u8) !u32 {
+        try memory.checkSize(.file, bytes, name);
         const flags: std.c.O = if (mode == .read) .{ .ACCMODE = .RDONLY, .CLOEXEC = true } else .{ .ACCMODE = .RDWR, .CREAT = true, .TRUNC = true, .CLOEXEC = true };
         const file = std.c.open(path, flags, @as(c_uint, 0o644));
         if (file < 0) {
@@ -147,6 +151,13 @@ pub const Memory = struct {
         }
         errdefer _ = std.c.close(file);
         return memory.insert(.{ .tier = .file, .bytes = bytes, .address = null, .mapping = &.{}, .file = file, .generation = 0 }, name);
+    }
+
+    /// Nothing that is added to sizes wraps below this.
+    fn checkSize(memory: *const Memory, tier: abi.Tier, bytes: u64, name: []const u8) !void {
+        if (bytes <= bytes_max - memory.bytes_held[@intFromEnum(tier)]) return;
+        last_error.set("buffer {s} needs {d} bytes of {s}, the limit is {d} for all of them", .{ name, bytes, @tagName(tier), bytes_max });
+        return error.Refused;
     }
 
     fn insert(memory: *Memory, buffer: Buffer, name: []const u8) !u32 {

@@ -169,7 +169,7 @@ pub const exports = struct {
     pub fn sluice_buffer_create(handle: u32, tier: u32, bytes: u64, name: ?[*]const u8, name_length: u32, out: ?*u32) callconv(.c) i32 {
         const engine = find(handle) orelse return 1;
         const result = out orelse return last_error.fail("no place for the buffer's handle", .{});
-        if (tier > 2 or name == null) return last_error.fail("a buffer needs a tier (0 to 2, was {d}) and a name", .{tier});
+        if (tier > 2 or name == null or name_length > 4096) return last_error.fail("a buffer needs a tier (0 to 2, was {d}) and a name of at most 4096 bytes", .{tier});
         result.* = engine.memory.create(@enumFromInt(tier), bytes, name.?[0..name_length]) catch return 1;
         return 0;
     }

@@ -1,7 +1,7 @@
 // Generated from zig/abi.zig and zig/root.zig by `bun run build`. Do not edit.
 
 /** The library must carry the same hash, else it was built from other declarations. */
-export const abiHash = 0x4329a21e21145a2an;
+export const abiHash = 0xe0a777ba509caee2n;
 
 export const dtypes = { float32: 0, bfloat16: 1, float16: 2 } as const;
 export type Dtype = keyof typeof dtypes;
@@ -52,7 +52,7 @@ export type EmbeddingGather<R = Range> = {
 export type EmbeddingScatter<R = Range> = {
   gradient: R;
   dRows: R;
-  order: R;
+  order: R | null;
   starts: R;
   distinct: number;
   width: number;
@@ -379,15 +379,32 @@ export type OpName = keyof Ops;
 
 export type Access = "read" | "write" | "readwrite";
 
+/** Bytes of an element. */
+export const dtypeBytes: Record<Dtype, number> = { float32: 4, bfloat16: 2, float16: 2 };
+
+/** How long a range must be; a multiple of it where `any`, absent as well where `optional`. */
+export interface Length<Args> {
+  bytes(a: Args): number;
+  says: string;
+  any?: true;
+  optional?: true;
+}
+
+const elements = (range: { readonly bytes: number } | null, bytes: number): number => (range?.bytes ?? 0) / bytes;
+
 /**
  * Per op its number, how it touches each range, the scalars that say whether an accumulator is added to (1) or
- * overwritten (0), and how the arguments become words.
+ * overwritten (0), how long each range is, what it costs where that is not plain from its ranges, and how the
+ * arguments become words.
  */
 export const ops: {
   [Name in OpName]: {
     code: number;
     ranges: Record<string, Access>;
     accumulators: Record<string, string>;
+    lengths: Record<string, Length<Ops[Name]>>;
+    flops?(a: Ops[Name], pairs: number): number;
+    bytes?(a: Ops[Name]): number;
     encode(w: Writer, a: Ops[Name]): void;
   };
 } = {
@@ -395,6 +412,10 @@ export const ops: {
     code: 0,
     ranges: { to: "write", from: "read" },
     accumulators: {},
+    lengths: {
+      to: { bytes: () => 1, says: "any of byte", any: true },
+      from: { bytes: (a) => elements(a.to, 1) * 1, says: "to of byte" },
+    },
     encode(w, a) {
       w.range(a.to);
       w.range(a.from);
@@ -404,6 +425,11 @@ export const ops: {
     code: 1,
     ranges: { to: "write", hi: "read", lo: "read" },
     accumulators: {},
+    lengths: {
+      to: { bytes: (a) => a.count * 4, says: "count of f32" },
+      hi: { bytes: (a) => a.count * 2, says: "count of u16" },
+      lo: { bytes: (a) => a.count * 2, says: "count of i16" },
+    },
     encode(w, a) {
       w.range(a.to);
       w.range(a.hi);
@@ -415,6 +441,11 @@ export const ops: {
     code: 2,
     ranges: { hi: "write", lo: "write", from: "read" },
     accumulators: {},
+    lengths: {
+      hi: { bytes: (a) => a.count * 2, says: "count of u16" },
+      lo: { bytes: (a) => a.count * 2, says: "count of i16" },
+      from: { bytes: (a) => a.count * dtypeBytes[a.dtype], says: "count of dtype" },
+    },
     encode(w, a) {
       w.range(a.hi);
       w.range(a.lo);
@@ -427,6 +458,10 @@ export const ops: {
     code: 3,
     ranges: { to: "write", from: "read" },
     accumulators: {},
+    lengths: {
+      to: { bytes: (a) => a.count * dtypeBytes[a.toDtype], says: "count of toDtype" },
+      from: { bytes: (a) => a.count * dtypeBytes[a.fromDtype], says: "count of fromDtype" },
+    },
     encode(w, a) {
       w.range(a.to);
       w.range(a.from);
@@ -439,6 +474,7 @@ export const ops: {
     code: 4,
     ranges: { to: "write" },
     accumulators: {},
+    lengths: { to: { bytes: () => 1, says: "any of byte", any: true } },
     encode(w, a) {
       w.range(a.to);
     },
@@ -447,6 +483,16 @@ export const ops: {
     code: 5,
     ranges: { rows: "write", hi: "read", lo: "read", tokens: "read" },
     accumulators: {},
+    lengths: {
+      rows: { bytes: (a) => a.tokenCount * a.width * dtypeBytes[a.dtype], says: "tokenCount * width of dtype" },
+      hi: { bytes: (a) => a.vocabulary * a.width * 2, says: "vocabulary * width of u16" },
+      lo: {
+        bytes: (a) => (Number(dtypeBytes[a.dtype] === 4) ? a.vocabulary * a.width * 2 : 0),
+        says: "vocabulary * width if dtype == 4 of i16",
+      },
+      tokens: { bytes: (a) => a.tokenCount * 4, says: "tokenCount of i32" },
+    },
+    bytes: (a) => 2 * a.tokenCount * a.width * dtypeBytes[a.dtype],
     encode(w, a) {
       w.range(a.rows);
       w.range(a.hi);
@@ -462,6 +508,13 @@ export const ops: {
     code: 6,
     ranges: { gradient: "readwrite", dRows: "read", order: "read", starts: "read" },
     accumulators: { gradient: "accumulate" },
+    lengths: {
+      gradient: { bytes: (a) => a.distinct * a.width * 4, says: "distinct * width of f32" },
+      dRows: { bytes: (a) => 1 * a.width * dtypeBytes[a.dtype], says: "any * width of dtype", any: true },
+      order: { bytes: () => 4, says: "any of i32", any: true, optional: true },
+      starts: { bytes: (a) => (a.distinct + 1) * 4, says: "distinct + 1 of i32" },
+    },
+    bytes: (a) => elements(a.order, 4) * a.width * dtypeBytes[a.dtype] + 8 * elements(a.gradient, 4),
     encode(w, a) {
       w.range(a.gradient);
       w.range(a.dRows);
@@ -477,6 +530,12 @@ export const ops: {
     code: 7,
     ranges: { gradient: "readwrite", head: "read", tokens: "read" },
     accumulators: {},
+    lengths: {
+      gradient: { bytes: (a) => a.distinct * a.width * 4, says: "distinct * width of f32" },
+      head: { bytes: (a) => 1 * a.width * dtypeBytes[a.headDtype], says: "any * width of headDtype", any: true },
+      tokens: { bytes: (a) => a.distinct * 4, says: "distinct of i32" },
+    },
+    bytes: (a) => 8 * elements(a.gradient, 4) + a.distinct * a.width * dtypeBytes[a.headDtype],
     encode(w, a) {
       w.range(a.gradient);
       w.range(a.head);
@@ -490,6 +549,11 @@ export const ops: {
     code: 8,
     ranges: { y: "write", x: "read", index: "read" },
     accumulators: {},
+    lengths: {
+      y: { bytes: (a) => a.rows * a.width * dtypeBytes[a.dtype], says: "rows * width of dtype" },
+      x: { bytes: (a) => 1 * a.width * dtypeBytes[a.dtype], says: "any * width of dtype", any: true },
+      index: { bytes: (a) => a.rows * 4, says: "rows of i32" },
+    },
     encode(w, a) {
       w.range(a.y);
       w.range(a.x);
@@ -503,6 +567,11 @@ export const ops: {
     code: 9,
     ranges: { y: "write", x: "read", index: "read" },
     accumulators: {},
+    lengths: {
+      y: { bytes: (a) => a.totalRows * a.width * dtypeBytes[a.dtype], says: "totalRows * width of dtype" },
+      x: { bytes: (a) => (a.rows ? a.rows * a.width * dtypeBytes[a.dtype] : 0), says: "rows * width if rows of dtype" },
+      index: { bytes: (a) => (a.rows ? a.rows * 4 : 0), says: "rows if rows of i32" },
+    },
     encode(w, a) {
       w.range(a.y);
       w.range(a.x);
@@ -517,6 +586,12 @@ export const ops: {
     code: 10,
     ranges: { y: "write", inverse: "write", x: "read", weight: "read" },
     accumulators: {},
+    lengths: {
+      y: { bytes: (a) => a.rows * a.width * dtypeBytes[a.dtype], says: "rows * width of dtype" },
+      inverse: { bytes: (a) => a.rows * 4, says: "rows of f32" },
+      x: { bytes: (a) => a.rows * a.width * dtypeBytes[a.dtype], says: "rows * width of dtype" },
+      weight: { bytes: (a) => a.width * dtypeBytes[a.dtype], says: "width of dtype" },
+    },
     encode(w, a) {
       w.range(a.y);
       w.range(a.inverse);
@@ -532,6 +607,14 @@ export const ops: {
     code: 11,
     ranges: { sum: "write", y: "write", inverse: "write", x: "read", delta: "read", weight: "read" },
     accumulators: {},
+    lengths: {
+      sum: { bytes: (a) => a.rows * a.width * dtypeBytes[a.dtype], says: "rows * width of dtype" },
+      y: { bytes: (a) => a.rows * a.width * dtypeBytes[a.dtype], says: "rows * width of dtype" },
+      inverse: { bytes: (a) => a.rows * 4, says: "rows of f32" },
+      x: { bytes: (a) => a.rows * a.width * dtypeBytes[a.dtype], says: "rows * width of dtype" },
+      delta: { bytes: (a) => a.rows * a.width * dtypeBytes[a.dtype], says: "rows * width of dtype" },
+      weight: { bytes: (a) => a.width * dtypeBytes[a.dtype], says: "width of dtype" },
+    },
     encode(w, a) {
       w.range(a.sum);
       w.range(a.y);
@@ -549,6 +632,14 @@ export const ops: {
     code: 12,
     ranges: { dx: "readwrite", dWeight: "readwrite", dy: "read", x: "read", inverse: "read", weight: "read" },
     accumulators: { dx: "accumulateDx", dWeight: "accumulate" },
+    lengths: {
+      dx: { bytes: (a) => a.rows * a.width * dtypeBytes[a.dtype], says: "rows * width of dtype" },
+      dWeight: { bytes: (a) => a.width * 4, says: "width of f32" },
+      dy: { bytes: (a) => a.rows * a.width * dtypeBytes[a.dtype], says: "rows * width of dtype" },
+      x: { bytes: (a) => a.rows * a.width * dtypeBytes[a.dtype], says: "rows * width of dtype" },
+      inverse: { bytes: (a) => a.rows * 4, says: "rows of f32" },
+      weight: { bytes: (a) => a.width * dtypeBytes[a.dtype], says: "width of dtype" },
+    },
     encode(w, a) {
       w.range(a.dx);
       w.range(a.dWeight);
@@ -567,6 +658,18 @@ export const ops: {
     code: 13,
     ranges: { y: "write", x: "read", weight: "read", bias: "read", residual: "read" },
     accumulators: {},
+    lengths: {
+      y: { bytes: (a) => a.tokens * a.outputs * dtypeBytes[a.dtype], says: "tokens * outputs of dtype" },
+      x: { bytes: (a) => a.tokens * a.inputs * dtypeBytes[a.dtype], says: "tokens * inputs of dtype" },
+      weight: { bytes: (a) => a.outputs * a.inputs * dtypeBytes[a.dtype], says: "outputs * inputs of dtype" },
+      bias: { bytes: (a) => a.outputs * dtypeBytes[a.dtype], says: "outputs of dtype", optional: true },
+      residual: {
+        bytes: (a) => a.tokens * a.outputs * dtypeBytes[a.dtype],
+        says: "tokens * outputs of dtype",
+        optional: true,
+      },
+    },
+    flops: (a) => 2 * a.tokens * a.inputs * a.outputs,
     encode(w, a) {
       w.range(a.y);
       w.range(a.x);
@@ -583,6 +686,12 @@ export const ops: {
     code: 14,
     ranges: { dx: "write", dy: "read", weight: "read" },
     accumulators: {},
+    lengths: {
+      dx: { bytes: (a) => a.tokens * a.inputs * dtypeBytes[a.dtype], says: "tokens * inputs of dtype" },
+      dy: { bytes: (a) => a.tokens * a.outputs * dtypeBytes[a.dtype], says: "tokens * outputs of dtype" },
+      weight: { bytes: (a) => a.outputs * a.inputs * dtypeBytes[a.dtype], says: "outputs * inputs of dtype" },
+    },
+    flops: (a) => 2 * a.tokens * a.inputs * a.outputs,
     encode(w, a) {
       w.range(a.dx);
       w.range(a.dy);
@@ -597,6 +706,16 @@ export const ops: {
     code: 15,
     ranges: { dWeight: "readwrite", dBias: "readwrite", dy: "read", x: "read" },
     accumulators: { dWeight: "accumulate", dBias: "accumulate" },
+    lengths: {
+      dWeight: {
+        bytes: (a) => a.outputs * a.inputs * dtypeBytes[a.gradientDtype],
+        says: "outputs * inputs of gradientDtype",
+      },
+      dBias: { bytes: (a) => a.outputs * 4, says: "outputs of f32", optional: true },
+      dy: { bytes: (a) => a.tokens * a.outputs * dtypeBytes[a.dtype], says: "tokens * outputs of dtype" },
+      x: { bytes: (a) => a.tokens * a.inputs * dtypeBytes[a.dtype], says: "tokens * inputs of dtype" },
+    },
+    flops: (a) => 2 * a.tokens * a.inputs * a.outputs,
     encode(w, a) {
       w.range(a.dWeight);
       w.range(a.dBias);
@@ -622,6 +741,27 @@ export const ops: {
       table: "read",
     },
     accumulators: {},
+    lengths: {
+      qk: {
+        bytes: (a) => a.tokens * (a.heads + a.kvHeads) * a.headDim * dtypeBytes[a.dtype],
+        says: "tokens * (heads + kvHeads) * headDim of dtype",
+      },
+      inverse: {
+        bytes: (a) => (elements(a.qWeight, dtypeBytes[a.dtype]) ? a.tokens * (a.heads + a.kvHeads) * 4 : 0),
+        says: "tokens * (heads + kvHeads) if qWeight of f32",
+      },
+      qkv: {
+        bytes: (a) => a.tokens * (a.heads + 2 * a.kvHeads) * a.headDim * dtypeBytes[a.dtype],
+        says: "tokens * (heads + 2 * kvHeads) * headDim of dtype",
+      },
+      qWeight: { bytes: (a) => a.headDim * dtypeBytes[a.dtype], says: "headDim of dtype", optional: true },
+      kWeight: {
+        bytes: (a) => (elements(a.qWeight, dtypeBytes[a.dtype]) ? a.headDim * dtypeBytes[a.dtype] : 0),
+        says: "headDim if qWeight of dtype",
+      },
+      positions: { bytes: (a) => a.tokens * 4, says: "tokens of i32" },
+      table: { bytes: (a) => 1 * a.headDim * 4, says: "any * headDim of f32", any: true },
+    },
     encode(w, a) {
       w.range(a.qk);
       w.range(a.inverse);
@@ -652,6 +792,35 @@ export const ops: {
       table: "read",
     },
     accumulators: { dQWeight: "accumulate", dKWeight: "accumulate" },
+    lengths: {
+      dQkv: {
+        bytes: (a) => a.tokens * (a.heads + 2 * a.kvHeads) * a.headDim * dtypeBytes[a.dtype],
+        says: "tokens * (heads + 2 * kvHeads) * headDim of dtype",
+      },
+      dQWeight: {
+        bytes: (a) => (elements(a.qWeight, dtypeBytes[a.dtype]) ? a.headDim * 4 : 0),
+        says: "headDim if qWeight of f32",
+      },
+      dKWeight: {
+        bytes: (a) => (elements(a.qWeight, dtypeBytes[a.dtype]) ? a.headDim * 4 : 0),
+        says: "headDim if qWeight of f32",
+      },
+      inverse: {
+        bytes: (a) => (elements(a.qWeight, dtypeBytes[a.dtype]) ? a.tokens * (a.heads + a.kvHeads) * 4 : 0),
+        says: "tokens * (heads + kvHeads) if qWeight of f32",
+      },
+      qkv: {
+        bytes: (a) => a.tokens * (a.heads + 2 * a.kvHeads) * a.headDim * dtypeBytes[a.dtype],
+        says: "tokens * (heads + 2 * kvHeads) * headDim of dtype",
+      },
+      qWeight: { bytes: (a) => a.headDim * dtypeBytes[a.dtype], says: "headDim of dtype", optional: true },
+      kWeight: {
+        bytes: (a) => (elements(a.qWeight, dtypeBytes[a.dtype]) ? a.headDim * dtypeBytes[a.dtype] : 0),
+        says: "headDim if qWeight of dtype",
+      },
+      positions: { bytes: (a) => a.tokens * 4, says: "tokens of i32" },
+      table: { bytes: (a) => 1 * a.headDim * 4, says: "any * headDim of f32", any: true },
+    },
     encode(w, a) {
       w.range(a.dQkv);
       w.range(a.dQWeight);
@@ -674,6 +843,23 @@ export const ops: {
     code: 18,
     ranges: { out: "write", lse: "write", qk: "read", qkv: "read", starts: "read" },
     accumulators: {},
+    lengths: {
+      out: {
+        bytes: (a) => a.tokens * a.heads * a.headDim * dtypeBytes[a.dtype],
+        says: "tokens * heads * headDim of dtype",
+      },
+      lse: { bytes: (a) => a.heads * a.tokens * 4, says: "heads * tokens of f32" },
+      qk: {
+        bytes: (a) => a.tokens * (a.heads + a.kvHeads) * a.headDim * dtypeBytes[a.dtype],
+        says: "tokens * (heads + kvHeads) * headDim of dtype",
+      },
+      qkv: {
+        bytes: (a) => a.tokens * (a.heads + 2 * a.kvHeads) * a.headDim * dtypeBytes[a.dtype],
+        says: "tokens * (heads + 2 * kvHeads) * headDim of dtype",
+      },
+      starts: { bytes: (a) => (a.documents + 1) * 4, says: "documents + 1 of i32" },
+    },
+    flops: (a, pairs) => 4 * a.headDim * a.heads * pairs,
     encode(w, a) {
       w.range(a.out);
       w.range(a.lse);
@@ -703,6 +889,32 @@ export const ops: {
       starts: "read",
     },
     accumulators: {},
+    lengths: {
+      dQkv: {
+        bytes: (a) => a.tokens * (a.heads + 2 * a.kvHeads) * a.headDim * dtypeBytes[a.dtype],
+        says: "tokens * (heads + 2 * kvHeads) * headDim of dtype",
+      },
+      delta: { bytes: (a) => a.heads * a.tokens * 4, says: "heads * tokens of f32" },
+      dOut: {
+        bytes: (a) => a.tokens * a.heads * a.headDim * dtypeBytes[a.dtype],
+        says: "tokens * heads * headDim of dtype",
+      },
+      out: {
+        bytes: (a) => a.tokens * a.heads * a.headDim * dtypeBytes[a.dtype],
+        says: "tokens * heads * headDim of dtype",
+      },
+      lse: { bytes: (a) => a.heads * a.tokens * 4, says: "heads * tokens of f32" },
+      qk: {
+        bytes: (a) => a.tokens * (a.heads + a.kvHeads) * a.headDim * dtypeBytes[a.dtype],
+        says: "tokens * (heads + kvHeads) * headDim of dtype",
+      },
+      qkv: {
+        bytes: (a) => a.tokens * (a.heads + 2 * a.kvHeads) * a.headDim * dtypeBytes[a.dtype],
+        says: "tokens * (heads + 2 * kvHeads) * headDim of dtype",
+      },
+      starts: { bytes: (a) => (a.documents + 1) * 4, says: "documents + 1 of i32" },
+    },
+    flops: (a, pairs) => 10 * a.headDim * a.heads * pairs,
     encode(w, a) {
       w.range(a.dQkv);
       w.range(a.delta);
@@ -734,6 +946,30 @@ export const ops: {
       lengths: "read",
     },
     accumulators: {},
+    lengths: {
+      out: {
+        bytes: (a) => a.tokens * a.heads * a.headDim * dtypeBytes[a.dtype],
+        says: "tokens * heads * headDim of dtype",
+      },
+      keys: {
+        bytes: (a) => a.sequences * a.capacity * a.kvHeads * a.headDim * dtypeBytes[a.dtype],
+        says: "sequences * capacity * kvHeads * headDim of dtype",
+      },
+      values: {
+        bytes: (a) => a.sequences * a.capacity * a.kvHeads * a.headDim * dtypeBytes[a.dtype],
+        says: "sequences * capacity * kvHeads * headDim of dtype",
+      },
+      qk: {
+        bytes: (a) => a.tokens * (a.heads + a.kvHeads) * a.headDim * dtypeBytes[a.dtype],
+        says: "tokens * (heads + kvHeads) * headDim of dtype",
+      },
+      qkv: {
+        bytes: (a) => a.tokens * (a.heads + 2 * a.kvHeads) * a.headDim * dtypeBytes[a.dtype],
+        says: "tokens * (heads + 2 * kvHeads) * headDim of dtype",
+      },
+      starts: { bytes: (a) => (a.sequences + 1) * 4, says: "sequences + 1 of i32" },
+      lengths: { bytes: (a) => a.sequences * 4, says: "sequences of i32" },
+    },
     encode(w, a) {
       w.range(a.out);
       w.range(a.keys);
@@ -757,6 +993,10 @@ export const ops: {
     code: 21,
     ranges: { y: "write", gateUp: "read" },
     accumulators: {},
+    lengths: {
+      y: { bytes: (a) => a.tokens * a.width * dtypeBytes[a.dtype], says: "tokens * width of dtype" },
+      gateUp: { bytes: (a) => a.tokens * 2 * a.width * dtypeBytes[a.dtype], says: "tokens * 2 * width of dtype" },
+    },
     encode(w, a) {
       w.range(a.y);
       w.range(a.gateUp);
@@ -769,6 +1009,10 @@ export const ops: {
     code: 22,
     ranges: { gateUp: "readwrite", dy: "read" },
     accumulators: {},
+    lengths: {
+      gateUp: { bytes: (a) => a.tokens * 2 * a.width * dtypeBytes[a.dtype], says: "tokens * 2 * width of dtype" },
+      dy: { bytes: (a) => a.tokens * a.width * dtypeBytes[a.dtype], says: "tokens * width of dtype" },
+    },
     encode(w, a) {
       w.range(a.gateUp);
       w.range(a.dy);
@@ -781,6 +1025,11 @@ export const ops: {
     code: 23,
     ranges: { logits: "readwrite", loss: "write", targets: "read" },
     accumulators: {},
+    lengths: {
+      logits: { bytes: (a) => a.rows * a.vocabulary * dtypeBytes[a.dtype], says: "rows * vocabulary of dtype" },
+      loss: { bytes: (a) => a.rows * 4, says: "rows of f32" },
+      targets: { bytes: (a) => a.rows * 4, says: "rows of i32" },
+    },
     encode(w, a) {
       w.range(a.logits);
       w.range(a.loss);
@@ -796,6 +1045,10 @@ export const ops: {
     code: 24,
     ranges: { total: "write", losses: "read" },
     accumulators: {},
+    lengths: {
+      total: { bytes: () => 2 * 8, says: "2 of f64" },
+      losses: { bytes: (a) => (a.count ? a.count * 4 : 0), says: "count if count of f32" },
+    },
     encode(w, a) {
       w.range(a.total);
       w.range(a.losses);
@@ -807,6 +1060,10 @@ export const ops: {
     code: 25,
     ranges: { sum: "write", x: "read" },
     accumulators: {},
+    lengths: {
+      sum: { bytes: () => 2 * 8, says: "2 of f64" },
+      x: { bytes: (a) => a.count * dtypeBytes[a.dtype], says: "count of dtype" },
+    },
     encode(w, a) {
       w.range(a.sum);
       w.range(a.x);
@@ -818,6 +1075,12 @@ export const ops: {
     code: 26,
     ranges: { sum: "write", x: "read", tokens: "read" },
     accumulators: {},
+    lengths: {
+      sum: { bytes: () => 2 * 8, says: "2 of f64" },
+      x: { bytes: (a) => a.vocabulary * a.width * dtypeBytes[a.dtype], says: "vocabulary * width of dtype" },
+      tokens: { bytes: (a) => a.distinct * 4, says: "distinct of i32" },
+    },
+    bytes: (a) => (a.vocabulary - a.distinct) * a.width * dtypeBytes[a.dtype],
     encode(w, a) {
       w.range(a.sum);
       w.range(a.x);
@@ -832,6 +1095,10 @@ export const ops: {
     code: 27,
     ranges: { to: "readwrite", from: "read" },
     accumulators: { to: "accumulate" },
+    lengths: {
+      to: { bytes: (a) => a.count * 4, says: "count of f32" },
+      from: { bytes: (a) => a.count * dtypeBytes[a.dtype], says: "count of dtype" },
+    },
     encode(w, a) {
       w.range(a.to);
       w.range(a.from);
@@ -844,6 +1111,10 @@ export const ops: {
     code: 28,
     ranges: { factor: "write", sums: "read" },
     accumulators: {},
+    lengths: {
+      factor: { bytes: () => 2 * 8, says: "2 of f64" },
+      sums: { bytes: (a) => 8 * a.parts * 8, says: "8 * parts of f64" },
+    },
     encode(w, a) {
       w.range(a.factor);
       w.range(a.sums);
@@ -855,6 +1126,14 @@ export const ops: {
     code: 29,
     ranges: { hi: "readwrite", lo: "readwrite", m: "readwrite", v: "readwrite", gradient: "read", factor: "read" },
     accumulators: {},
+    lengths: {
+      hi: { bytes: (a) => a.count * 2, says: "count of u16" },
+      lo: { bytes: (a) => a.count * 2, says: "count of i16" },
+      m: { bytes: (a) => a.count * 4, says: "count of f32" },
+      v: { bytes: (a) => a.count * 4, says: "count of f32" },
+      gradient: { bytes: (a) => a.count * dtypeBytes[a.gradientDtype], says: "count of gradientDtype" },
+      factor: { bytes: () => 2 * 8, says: "2 of f64" },
+    },
     encode(w, a) {
       w.range(a.hi);
       w.range(a.lo);
@@ -884,6 +1163,16 @@ export const ops: {
       factor: "read",
     },
     accumulators: {},
+    lengths: {
+      hi: { bytes: (a) => a.vocabulary * a.width * 2, says: "vocabulary * width of u16" },
+      lo: { bytes: (a) => a.vocabulary * a.width * 2, says: "vocabulary * width of i16" },
+      m: { bytes: (a) => a.vocabulary * a.width * 4, says: "vocabulary * width of f32" },
+      v: { bytes: (a) => a.vocabulary * a.width * 4, says: "vocabulary * width of f32" },
+      gradient: { bytes: (a) => a.distinct * a.width * 4, says: "distinct * width of f32" },
+      tokens: { bytes: (a) => a.distinct * 4, says: "distinct of i32" },
+      factor: { bytes: () => 2 * 8, says: "2 of f64" },
+    },
+    bytes: (a) => a.distinct * a.width * (24 + 4),
     encode(w, a) {
       w.range(a.hi);
       w.range(a.lo);
@@ -915,6 +1204,23 @@ export const ops: {
       factor: "read",
     },
     accumulators: {},
+    lengths: {
+      hi: { bytes: (a) => a.vocabulary * a.width * 2, says: "vocabulary * width of u16" },
+      lo: { bytes: (a) => a.vocabulary * a.width * 2, says: "vocabulary * width of i16" },
+      m: { bytes: (a) => a.vocabulary * a.width * 4, says: "vocabulary * width of f32" },
+      v: { bytes: (a) => a.vocabulary * a.width * 4, says: "vocabulary * width of f32" },
+      gradient: {
+        bytes: (a) => a.vocabulary * a.width * dtypeBytes[a.gradientDtype],
+        says: "vocabulary * width of gradientDtype",
+        optional: true,
+      },
+      tokens: { bytes: (a) => a.distinct * 4, says: "distinct of i32" },
+      factor: { bytes: () => 2 * 8, says: "2 of f64" },
+    },
+    bytes: (a) =>
+      (a.vocabulary - a.distinct) *
+      a.width *
+      (24 + dtypeBytes[a.gradientDtype] * Number(elements(a.gradient, dtypeBytes[a.gradientDtype]) >= 1)),
     encode(w, a) {
       w.range(a.hi);
       w.range(a.lo);
@@ -939,6 +1245,11 @@ export const ops: {
     code: 32,
     ranges: { to: "write", file: "read", checksum: "write" },
     accumulators: {},
+    lengths: {
+      to: { bytes: () => 1, says: "any of byte", any: true },
+      file: { bytes: (a) => elements(a.to, 1) * 1, says: "to of byte" },
+      checksum: { bytes: () => 8, says: "1 of u64" },
+    },
     encode(w, a) {
       w.range(a.to);
       w.range(a.file);
@@ -949,6 +1260,11 @@ export const ops: {
     code: 33,
     ranges: { file: "write", from: "read", checksum: "write" },
     accumulators: {},
+    lengths: {
+      file: { bytes: () => 1, says: "any of byte", any: true },
+      from: { bytes: (a) => elements(a.file, 1) * 1, says: "file of byte" },
+      checksum: { bytes: () => 8, says: "1 of u64" },
+    },
     encode(w, a) {
       w.range(a.file);
       w.range(a.from);
@@ -959,6 +1275,7 @@ export const ops: {
     code: 34,
     ranges: { file: "readwrite" },
     accumulators: {},
+    lengths: { file: { bytes: () => 1, says: "any of byte", any: true } },
     encode(w, a) {
       w.range(a.file);
     },

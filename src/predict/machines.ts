@@ -5,14 +5,13 @@
 // taken as 4.0 of 4.8 TB/s). `rtx4090` is a desktop as published benchmarks describe it: PCIe 4 x16, two channels of DDR5.
 // `cpu-2core` is the CPU device on two AVX-512 cores, where compute, copies and the host stream share the cores.
 //
-// An op on the compute stream takes the longer of its FLOPs and its bytes, and a launch. Everything else takes its bytes.
+// An op on the compute stream takes the longer of its FLOPs and its bytes, and a launch. Everything else takes its bytes. How
+// many each op has is declared beside the op, in `zig/abi.zig`.
 
 import { ConfigError } from "../words/errors.ts";
 import { causalPairs } from "./flops.ts";
-import { bytesOf } from "../plan/layout.ts";
-import type { Dtype, OpName, Ops } from "../native/abi.gen.ts";
+import { ops, type OpName, type Ops } from "../native/abi.gen.ts";
 import { accesses, type Command, type Range } from "../plan/plan.ts";
-import { formatDefault, stateBytes } from "../state/format.ts";
 import { closest } from "../words/suggest.ts";
 
 export interface Machine {
@@ -167,42 +166,24 @@ function crossingBytes(command: Command): number {
 
 // ---- FLOPs on the device --------------------------------------------------------------------------------------------
 
-function arithmeticSeconds(command: Command, machine: Machine): number {
-  const seconds = arithmetic[command.op] as ((values: unknown, machine: Machine) => number) | undefined;
-  return seconds?.(command.arguments, machine) ?? 0;
-}
-
-const arithmetic: { [Name in OpName]?: (values: Ops<Range>[Name], machine: Machine) => number } = {
-  linearForward: product,
-  linearBackwardInput: product,
-  linearBackwardWeight: product,
-  attentionForward: (values, machine) => attention(values, machine, 4, machine.attentionForward),
-  attentionBackward: (values, machine) => attention(values, machine, 10, machine.attentionBackward),
-};
-
-interface Product {
-  tokens: number;
-  inputs: number;
-  outputs: number;
-  dtype: Dtype;
-}
-
-function product({ tokens, inputs, outputs, dtype }: Product, machine: Machine): number {
-  return (2 * tokens * inputs * outputs) / (machine.gemm[dtype === "float32" ? "float32" : "bfloat16"] * 1e12);
-}
-
-/** Documents are taken to be of equal length: a plan knows how many there are, not where they begin. */
-function attention(
-  { tokens, documents, window, heads, headDim, dtype }: Ops<Range>["attentionForward"],
-  machine: Machine,
-  flopsPerPair: number,
-  rates: [number, number][],
-): number {
+function arithmeticSeconds({ op, arguments: values }: Command, machine: Machine): number {
+  const flops = ops[op].flops as ((values: unknown, pairs: number) => number) | undefined;
+  if (flops === undefined) return 0;
+  const { dtype } = values as Ops<Range>["linearForward"];
+  const product = machine.gemm[dtype === "float32" ? "float32" : "bfloat16"];
+  const rates = attentionRates[op]?.(machine);
+  if (rates === undefined) return flops(values, 0) / (product * 1e12);
+  // Documents are taken to be of equal length: a plan knows how many there are, not where they begin.
+  const { tokens, documents, window } = values as Ops<Range>["attentionForward"];
   const length = tokens / documents;
-  const pairs = documents * causalPairs(length, window);
-  const slower = dtype === "float32" ? machine.gemm.bfloat16 / machine.gemm.float32 : 1;
-  return (slower * flopsPerPair * headDim * heads * pairs) / (interpolate(rates, length) * 1e12);
+  const slower = machine.gemm.bfloat16 / product;
+  return (slower * flops(values, documents * causalPairs(length, window))) / (interpolate(rates, length) * 1e12);
 }
+
+const attentionRates: { [Name in OpName]?: (machine: Machine) => [number, number][] } = {
+  attentionForward: (machine) => machine.attentionForward,
+  attentionBackward: (machine) => machine.attentionBackward,
+};
 
 function interpolate(points: readonly [number, number][], at: number): number {
   const above = points.findIndex(([length]) => length >= at);
@@ -214,23 +195,8 @@ function interpolate(points: readonly [number, number][], at: number): number {
 
 // ---- bytes on the host ----------------------------------------------------------------------------------------------
 
-/** Most host ops walk their ranges; those of the embedding touch some rows of ranges they are given whole. */
+/** Most host ops walk their ranges; those of the embedding say that they touch some rows of ranges they are given whole. */
 function hostBytes(command: Command): number {
-  const bytes = embeddingBytes[command.op] as ((values: unknown) => number) | undefined;
+  const bytes = ops[command.op].bytes as ((values: unknown) => number) | undefined;
   return bytes?.(command.arguments) ?? touchedBytes(command);
 }
-
-/** The state of a parameter, read and written. */
-const updateBytes = 2 * stateBytes(formatDefault);
-
-const embeddingBytes: { [Name in OpName]?: (values: Ops<Range>[Name]) => number } = {
-  embeddingGather: ({ tokenCount, width, dtype }) => tokenCount * width * 2 * bytesOf(dtype),
-  embeddingScatter: ({ order, gradient, width, dtype }) =>
-    (order.bytes / 4) * width * bytesOf(dtype) + 2 * gradient.bytes,
-  embeddingAddTied: ({ gradient, distinct, width, headDtype }) =>
-    2 * gradient.bytes + distinct * width * bytesOf(headDtype),
-  squaredNormOtherRows: ({ vocabulary, distinct, width, dtype }) => (vocabulary - distinct) * width * bytesOf(dtype),
-  adamwRows: ({ distinct, width }) => distinct * width * (updateBytes + 4),
-  adamwOtherRows: ({ vocabulary, distinct, width, gradient, gradientDtype }) =>
-    (vocabulary - distinct) * width * (updateBytes + (gradient ? bytesOf(gradientDtype) : 0)),
-};

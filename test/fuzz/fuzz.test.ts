@@ -46,7 +46,11 @@ for (const name of Object.keys(targets))
     planted ??= startAll((target) => fuzz(target, { seed, seconds: 20, planted: true, roundSecondsMax: 5 }));
     const { finding } = await planted.get(name)!;
     // A template without limits takes all memory or all time, whichever is sooner.
-    const kinds: Record<string, Finding["kind"][]> = { "chat-template": ["memory", "hang"], plan: ["crash"] };
+    const kinds: Record<string, Finding["kind"][]> = {
+      "chat-template": ["memory", "hang"],
+      plan: ["crash"],
+      op: ["crash"],
+    };
     expect(kinds[name] ?? ["error"]).toContain(finding!.kind);
     // What was found is found again.
     const { round } = finding!;

@@ -1,5 +1,6 @@
 // What a run is told and what it keeps: config, flags, plans on their way to native code, manifests of checkpoints.
 
+import { toArrayBuffer, type Pointer } from "bun:ffi";
 import { cpSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { restoreCheckpoint, saveCheckpoint } from "../../src/keep/checkpoint.ts";
@@ -10,7 +11,7 @@ import { CheckpointError, ConfigError, NativeError } from "../../src/words/error
 import { isObject, parseJson } from "../../src/io/json.ts";
 import { Buffers, memoryBill } from "../../src/tiers/bill.ts";
 import { load } from "../../src/engine/model.ts";
-import { tiers, type Tier } from "../../src/native/abi.gen.ts";
+import { deviceKinds, tiers, type Tier } from "../../src/native/abi.gen.ts";
 import { native } from "../../src/native/library.ts";
 import { Plan, Range } from "../../src/plan/plan.ts";
 import { Random } from "../../src/words/random.ts";
@@ -18,6 +19,7 @@ import { rehearsedDecays } from "../../src/predict/rehearsal.ts";
 import { StepRecorder } from "../../src/step/step.ts";
 import { Trainer } from "../../src/engine/trainer.ts";
 import { randomCase, recordCase, shapeOf } from "../plan/cases.ts";
+import { declaredCall, opNames } from "../support/declared.ts";
 import { fixtures, readJson } from "../support/models.ts";
 import { conversations } from "../support/small-run.ts";
 import { plainConfig } from "../support/training.ts";
@@ -129,17 +131,24 @@ const extras: Bytewise[] = [
   { tier: "file", bytes: 4096, name: "/dev/zero" },
 ];
 
-/** An engine of the null device with the buffers that the seeds name; handles come out the same each time. */
-function openEngine(): { handle: number; made: Map<string, number>; close(): void } {
+const planBuffers: readonly Bytewise[] = [...memoryBill(planShape), ...extras];
+
+/** An engine with the buffers that the seeds name; handles come out the same each time. */
+function openEngine(
+  device: "null" | "cpu",
+  buffers: readonly Bytewise[],
+): { handle: number; made: Map<string, number>; close(): void } {
   const library = native();
   const out = new BigUint64Array(8);
   const check = (status: number) => {
     if (status !== 0) throw new Error(`${library.sluice_last_error()}`);
     return Number(out[0]! & 0xffffffffn);
   };
-  const handle = check(library.sluice_engine_create(0, 1, Number.MAX_SAFE_INTEGER, null, null, 0, out));
+  const handle = check(
+    library.sluice_engine_create(deviceKinds[device], 1, Number.MAX_SAFE_INTEGER, null, null, 0, out),
+  );
   const made = new Map<string, number>();
-  for (const { tier, bytes, name } of [...memoryBill(planShape), ...extras]) {
+  for (const { tier, bytes, name } of buffers) {
     const text = bytesOf(`${name}\0`);
     const status =
       tier === "file"
@@ -164,7 +173,7 @@ function partOf(plan: Plan, from: number, to: number): Bytes {
 }
 
 function planSeeds(): Bytes[] {
-  const { made, close } = openEngine();
+  const { made, close } = openEngine("null", planBuffers);
   close();
   const buffer = ({ tier, bytes, name }: Bytewise) => ({ handle: made.get(name)!, tier, bytes, name });
   const recorder = new StepRecorder(
@@ -224,12 +233,17 @@ function mutateWords(random: Random, good: Bytes): Bytes {
 }
 
 /** Submits it; all that is accepted must end. Returns the refusal. */
-function submit(input: Bytes): string | undefined {
+function submit(
+  input: Bytes,
+  device: "null" | "cpu" = "null",
+  buffers: readonly Bytewise[] = planBuffers,
+): string | undefined {
   const library = native();
   const [low, high, count, ...rest] = new Uint32Array(input.buffer) as Iterable<number> as [number, number, number];
   const base = (BigInt(high) << 32n) | BigInt(low);
-  const { handle, close } = openEngine();
+  const { handle, made, close } = openEngine(device, buffers);
   try {
+    if (device === "cpu") fillArena(handle, made.get(arena.name)!, low);
     const words = Uint32Array.from(rest.length > 0 ? rest : [0]);
     if (library.sluice_plan_submit(handle, base, count, words, rest.length) !== 0)
       return `${library.sluice_last_error()}`;
@@ -252,6 +266,47 @@ export const plan: Target = {
   planted: () => (input) => {
     const refusal = submit(input);
     if (/takes bytes/.test(refusal ?? "")) process.kill(process.pid, "SIGSEGV");
+    if (refusal !== undefined) throw new NativeError(refusal);
+  },
+};
+
+// ---- single ops, computed -------------------------------------------------------------------------------------------
+
+const arena: Bytewise = { tier: "host", bytes: 1 << 16, name: "arena" };
+const opBuffers: Bytewise[] = [arena, { tier: "file", bytes: 64, name: "/dev/zero" }];
+
+/** Small integers, here and there one that names nothing; as floats they are small, too. The input's first word draws them. */
+function fillArena(handle: number, buffer: number, seed: number): void {
+  const address = new BigUint64Array(1);
+  must(native().sluice_buffer_address(handle, buffer, address) === 0, "the arena is there");
+  const random = new Random(seed);
+  const values = new Int32Array(toArrayBuffer(Number(address[0]!) as Pointer, 0, arena.bytes));
+  for (let at = 0; at < values.length; at++)
+    values[at] = random.below(16) === 0 ? one(random, [-1, 2 ** 31 - 1, -(2 ** 31), 64, 5000]) : Math.min(at & 63, 5);
+}
+
+function opSeeds(): Bytes[] {
+  const { made, close } = openEngine("cpu", opBuffers);
+  close();
+  const [space, file] = opBuffers.map((buffer) => ({ ...buffer, handle: made.get(buffer.name)! }));
+  return opNames.map((op) => {
+    const plan = new Plan({ step: 1, phase: "forward" });
+    plan.record(op.startsWith("file") ? "disk" : "compute", op, declaredCall(op, space!, file!) as never);
+    return partOf(plan, 0, 1);
+  });
+}
+
+export const op: Target = {
+  seeds: opSeeds,
+  mutate: mutateWords,
+  open: () => (input) => {
+    const refusal = submit(input, "cpu", opBuffers);
+    if (refusal !== undefined) throw new NativeError(refusal);
+  },
+  // As if an op went as far as its scalars say.
+  planted: () => (input) => {
+    const refusal = submit(input, "cpu", opBuffers);
+    if (/it needs|would need/.test(refusal ?? "")) process.kill(process.pid, "SIGSEGV");
     if (refusal !== undefined) throw new NativeError(refusal);
   },
 };

@@ -3,7 +3,7 @@
 import type { Target } from "./harness.ts";
 import { csv, json, jsonl, parquet, tsv } from "./data-targets.ts";
 import { chatTemplate, index, modelConfig, safetensors, tokenizer } from "./model-targets.ts";
-import { config, flags, manifest, plan } from "./run-targets.ts";
+import { config, flags, manifest, op, plan } from "./run-targets.ts";
 
 export const targets: Readonly<Record<string, Target>> = {
   safetensors,
@@ -19,5 +19,6 @@ export const targets: Readonly<Record<string, Target>> = {
   config,
   flags,
   plan,
+  op,
   manifest,
 };

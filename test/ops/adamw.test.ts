@@ -232,7 +232,7 @@ onHost((machine) => {
     const common = { factor: factorOf(1), distinct: 2, width: 4, vocabulary: 10, ...usual };
     const [tokens, gradient] = [tensor("int32", [3, 10]), draw.normal("float32", 8)];
     expect(await machine.failure("adamwRows", { ...state, tokens, gradient, ...common })).toBe(
-      "step 1 update: adamwRows on host failed: adamw_rows: row 10 of 10 (buffers arena)",
+      "step 1 update: adamwRows on host failed: adamw_rows.tokens 1 is 10, of 10 rows (buffers arena)",
     );
   });
 });

@@ -298,7 +298,7 @@ describe("a plan is refused as a whole", () => {
     ],
     [
       "copies of two lengths",
-      /^command \d+: copy of 32 bytes to 64 bytes$/,
+      /^command \d+: copy\.from has 32 bytes, it needs 64 \(to of byte\)$/,
       (plan) => {
         plan.record("host", "copy", { to: buffers[1]!.range(), from: buffers[0]!.range(0, 32) });
       },

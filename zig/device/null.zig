@@ -9,26 +9,13 @@ const std = @import("std");
 const abi = @import("../abi.zig");
 const granule_bytes = @import("../memory.zig").granule_bytes;
 
-/// Ops where element i of every output depends on element i of the inputs alone, plus the ranges named here.
-const Elementwise = struct { op: abi.Op, shared: []const []const u8 = &.{} };
-const elementwise = [_]Elementwise{
-    .{ .op = .join_weights },
-    .{ .op = .split_weights },
-    .{ .op = .cast },
-    .{ .op = .accumulate },
-    .{ .op = .adamw, .shared = &.{"factor"} },
-};
-
 pub fn run(op: abi.Op, arguments: *const anyopaque) void {
     switch (op) {
         .copy, .file_read, .file_write => move(op, arguments),
         .file_sync => {},
         inline else => |known| {
             const typed: *const abi.Arguments(known) = @ptrCast(@alignCast(arguments));
-            inline for (elementwise) |entry| {
-                if (entry.op == known) return runElementwise(known, entry.shared, typed);
-            }
-            runWhole(known, typed);
+            if (comptime isElementwise(known)) runElementwise(known, typed) else runWhole(known, typed);
         },
     }
 }
@@ -47,51 +34,42 @@ fn move(op: abi.Op, arguments: *const anyopaque) void {
 }
 
 fn runWhole(comptime op: abi.Op, typed: *const abi.Arguments(op)) void {
-    const seed = hashInputs(op, typed, &.{});
+    const seed = hashInputs(op, typed);
     inline for (@typeInfo(abi.Arguments(op)).@"struct".fields, 0..) |field, position| {
-        if (comptime abi.isRange(field.type) and field.type.access != .read) {
+        if (comptime abi.isRange(field.type) and field.type.declared.access != .read) {
             const range = @field(typed, field.name);
             if (range.present()) spread(digests(range), seed, position);
         }
     }
 }
 
-fn runElementwise(comptime op: abi.Op, comptime shared: []const []const u8, typed: *const abi.Arguments(op)) void {
+fn runElementwise(comptime op: abi.Op, typed: *const abi.Arguments(op)) void {
     const fields = @typeInfo(abi.Arguments(op)).@"struct".fields;
-    const seed = hashInputs(op, typed, shared);
-    // A count that is larger than its ranges finds nothing more to hash.
-    var longest: u64 = 0;
-    inline for (fields) |field| {
-        if (comptime abi.isRange(field.type)) longest = @max(longest, digests(@field(typed, field.name)).len);
-    }
-    const blocks = @min(typed.count / 64 + @intFromBool(typed.count % 64 != 0), longest);
-    for (0..blocks) |block| {
+    const seed = hashInputs(op, typed);
+    for (0..std.math.divCeil(u64, typed.count, 64) catch unreachable) |block| {
         var state = seed;
         inline for (fields) |field| {
-            if (comptime abi.isRange(field.type) and field.type.access != .write and !contains(shared, field.name)) {
-                if (!startsAnew(op, field.name, typed)) state = absorb(state, 0, blockDigests(@field(typed, field.name), typed.count, block));
+            if (comptime isRead(field.type) and isWalked(field.type)) {
+                if (!startsAnew(field.type, typed)) state = absorb(state, 0, blockDigests(@field(typed, field.name), typed.count, block));
             }
         }
         inline for (fields, 0..) |field, position| {
-            if (comptime abi.isRange(field.type) and field.type.access != .read) {
+            if (comptime abi.isRange(field.type) and field.type.declared.access != .read) {
                 spread(blockDigests(@field(typed, field.name), typed.count, block), state, position);
             }
         }
     }
 }
 
-/// Hash of the op and its scalars, and of its inputs: all of them, or the `only` ones of an elementwise op.
-fn hashInputs(comptime op: abi.Op, typed: *const abi.Arguments(op), comptime only: []const []const u8) u64 {
-    const is_elementwise = comptime for (elementwise) |entry| {
-        if (entry.op == op) break true;
-    } else false;
+/// Hash of the op and its scalars, and of what it reads: all of it, or what all elements of an elementwise op share.
+fn hashInputs(comptime op: abi.Op, typed: *const abi.Arguments(op)) u64 {
     var state: u64 = mix(0x51ce, @intFromEnum(op), 0);
     inline for (@typeInfo(abi.Arguments(op)).@"struct".fields, 0..) |field, position| {
         const value = @field(typed, field.name);
         if (comptime abi.isRange(field.type)) {
-            const reads = comptime field.type.access != .write and (!is_elementwise or contains(only, field.name));
-            if (reads and value.present() and !startsAnew(op, field.name, typed)) state = absorb(state, position, digests(value));
-        } else if (comptime !(is_elementwise and std.mem.eql(u8, field.name, "count"))) {
+            const reads = comptime isRead(field.type) and !(isElementwise(op) and isWalked(field.type));
+            if (reads and value.present() and !startsAnew(field.type, typed)) state = absorb(state, position, digests(value));
+        } else if (comptime !(isElementwise(op) and std.mem.eql(u8, field.name, "count"))) {
             const bits: u64 = switch (@typeInfo(field.type)) {
                 .@"enum" => @intFromEnum(value),
                 .float => if (field.type == f64) @bitCast(value) else @as(u32, @bitCast(value)),
@@ -103,15 +81,22 @@ fn hashInputs(comptime op: abi.Op, typed: *const abi.Arguments(op), comptime onl
     return state;
 }
 
-/// Whether an accumulator is overwritten by this command: its `accumulate` scalar is 0.
-fn startsAnew(comptime op: abi.Op, comptime field: []const u8, typed: *const abi.Arguments(op)) bool {
-    const governing = comptime abi.accumulateOf(op, field);
-    return if (governing) |scalar| @field(typed, scalar) == 0 else false;
+fn isElementwise(comptime op: abi.Op) bool {
+    return @hasDecl(abi.Arguments(op), "by_element");
 }
 
-fn contains(comptime names: []const []const u8, comptime name: []const u8) bool {
-    for (names) |candidate| if (std.mem.eql(u8, candidate, name)) return true;
-    return false;
+fn isRead(comptime T: type) bool {
+    return abi.isRange(T) and T.declared.access != .write;
+}
+
+/// Of an elementwise op: whether each element uses its own part of the range.
+fn isWalked(comptime T: type) bool {
+    return std.mem.eql(u8, T.declared.count, "count");
+}
+
+/// Whether an accumulator is overwritten by this command: its `accumulate` scalar is 0.
+fn startsAnew(comptime T: type, typed: anytype) bool {
+    return if (T.declared.accumulate) |scalar| @field(typed, scalar) == 0 else false;
 }
 
 fn digests(range: anytype) []u64 {

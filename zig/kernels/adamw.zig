@@ -83,9 +83,7 @@ pub fn adamw(comptime E: type, op: *const abi.ops.adamw, run: Run) !void {
 
 /// Rows `tokens` of a (V, C) matrix, gradient (U, C) float32.
 pub fn adamwRows(op: *const abi.ops.adamw_rows, run: Run) !void {
-    for (op.tokens.as(i32)[0..op.distinct]) |token| {
-        if (token < 0 or token >= op.vocabulary) return run.fail("adamw_rows: row {} of {}", .{ token, op.vocabulary });
-    }
+    try run.checkRows("adamw_rows.tokens", op.tokens.as(i32)[0..op.distinct], op.vocabulary, .increasing);
     const Job = struct { op: *const abi.ops.adamw_rows, constants: Constants };
     run.forRanges(op.distinct, rowGrain(op.width), &Job{ .op = op, .constants = .of(op) }, struct {
         fn range(job: *const Job, start: usize, end: usize) void {
@@ -101,6 +99,7 @@ pub fn adamwRows(op: *const abi.ops.adamw_rows, run: Run) !void {
 
 /// All other rows; the gradient (V, C) may be absent, which is a gradient of zero.
 pub fn adamwOtherRows(comptime E: type, op: *const abi.ops.adamw_other_rows, run: Run) !void {
+    try run.checkRows("adamw_other_rows.tokens", op.tokens.as(i32)[0..op.distinct], op.vocabulary, .increasing);
     const Job = struct { op: *const abi.ops.adamw_other_rows, constants: Constants };
     run.forRanges(op.vocabulary, rowGrain(op.width), &Job{ .op = op, .constants = .of(op) }, struct {
         fn range(job: *const Job, start: usize, end: usize) void {
@@ -159,7 +158,7 @@ test "adamw equals the scalar reference bit for bit, and float64 closely" {
         const gradient = try h.random(E, count, 0.01);
         gradient[17] = vector.fromFloat(E, std.math.inf(f32));
         var factor = [2]f64{ 0.37, 2.7 };
-        const op: abi.ops.adamw = .{ .hi = h.inOut(master.hi), .lo = h.inOut(master.lo), .m = h.inOut(master.m), .v = h.inOut(master.v), .gradient = h.in(gradient), .factor = h.in(&factor), .count = count, .gradient_dtype = dtype, .step = 3, .learning_rate = 1e-3, .beta1 = 0.9, .beta2 = 0.95, .epsilon = 1e-8, .weight_decay = 0.1 };
+        const op = abi.arguments(.adamw, .{ .hi = h.range(master.hi), .lo = h.range(master.lo), .m = h.range(master.m), .v = h.range(master.v), .gradient = h.range(gradient), .factor = h.range(&factor), .count = count, .gradient_dtype = dtype, .step = 3, .learning_rate = 1e-3, .beta1 = 0.9, .beta2 = 0.95, .epsilon = 1e-8, .weight_decay = 0.1 });
         var exact = try h.arena.allocator().alloc(f64, count);
         for (0..count) |i| {
             const g = @as(f64, vector.toFloat(E, gradient[i])) * factor[0];
@@ -189,17 +188,17 @@ test "rows and other rows together are the dense update" {
     const rows = try h.poisoned(f32, tokens.len * width);
     for (tokens, 0..) |token, row| @memcpy(rows[row * width ..][0..width], head[@as(usize, @intCast(token)) * width ..][0..width]);
     var factor = [2]f64{ 1, 1 };
-    const dense_op: abi.ops.adamw = .{ .hi = h.inOut(dense.hi), .lo = h.inOut(dense.lo), .m = h.inOut(dense.m), .v = h.inOut(dense.v), .gradient = h.in(head), .factor = h.in(&factor), .count = count, .gradient_dtype = .float32, .step = 1, .learning_rate = 1e-3, .beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8, .weight_decay = 0 };
-    const rows_op: abi.ops.adamw_rows = .{ .hi = h.inOut(master.hi), .lo = h.inOut(master.lo), .m = h.inOut(master.m), .v = h.inOut(master.v), .gradient = h.in(rows), .tokens = h.in(&tokens), .factor = h.in(&factor), .distinct = tokens.len, .width = width, .vocabulary = vocabulary, .step = 1, .learning_rate = 1e-3, .beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8, .weight_decay = 0 };
-    var others: abi.ops.adamw_other_rows = .{ .hi = rows_op.hi, .lo = rows_op.lo, .m = rows_op.m, .v = rows_op.v, .gradient = h.maybe(head), .tokens = rows_op.tokens, .factor = rows_op.factor, .distinct = tokens.len, .width = width, .vocabulary = vocabulary, .gradient_dtype = .float32, .step = 1, .learning_rate = 1e-3, .beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8, .weight_decay = 0 };
+    const dense_op = abi.arguments(.adamw, .{ .hi = h.range(dense.hi), .lo = h.range(dense.lo), .m = h.range(dense.m), .v = h.range(dense.v), .gradient = h.range(head), .factor = h.range(&factor), .count = count, .gradient_dtype = .float32, .step = 1, .learning_rate = 1e-3, .beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8, .weight_decay = 0 });
+    const rows_op = abi.arguments(.adamw_rows, .{ .hi = h.range(master.hi), .lo = h.range(master.lo), .m = h.range(master.m), .v = h.range(master.v), .gradient = h.range(rows), .tokens = h.range(&tokens), .factor = h.range(&factor), .distinct = tokens.len, .width = width, .vocabulary = vocabulary, .step = 1, .learning_rate = 1e-3, .beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8, .weight_decay = 0 });
+    var others = abi.arguments(.adamw_other_rows, .{ .hi = rows_op.hi, .lo = rows_op.lo, .m = rows_op.m, .v = rows_op.v, .gradient = h.range(head), .tokens = rows_op.tokens, .factor = rows_op.factor, .distinct = tokens.len, .width = width, .vocabulary = vocabulary, .gradient_dtype = .float32, .step = 1, .learning_rate = 1e-3, .beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8, .weight_decay = 0 });
     try h.run(.adamw, dense_op);
     try h.run(.adamw_rows, rows_op);
     try h.run(.adamw_other_rows, others);
     try dense.expectEqual(master);
 
     const expected = try without.copy(&h);
-    others.hi, others.lo, others.m, others.v = .{ h.inOut(without.hi), h.inOut(without.lo), h.inOut(without.m), h.inOut(without.v) };
-    others.gradient = .{ .address = null, .bytes = 0 };
+    others.hi, others.lo, others.m, others.v = .{ .of(h.range(without.hi)), .of(h.range(without.lo)), .of(h.range(without.m)), .of(h.range(without.v)) };
+    others.gradient = .of(abi.Bytes.none);
     try h.run(.adamw_other_rows, others);
     for (0..count) |i| {
         if (std.mem.indexOfScalar(i32, &tokens, @intCast(i / width)) == null) updateOne(.of(&others), expected.state(), i, 0);

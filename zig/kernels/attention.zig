@@ -130,7 +130,7 @@ pub fn viewOf(comptime E: type, op: anytype, start: usize, kv_head: usize) View(
 pub fn attentionCached(comptime E: type, op: *const abi.ops.attention_cached, run: Run) !void {
     const slots = try Slots.of(op, op.sequences, op.heads / op.kv_heads, run);
     for (op.lengths.as(i32)[0..op.sequences], 0..) |length, b| {
-        const added = op.starts.as(i32)[b + 1] - op.starts.as(i32)[b];
+        const added: i64 = op.starts.as(i32)[b + 1] - op.starts.as(i32)[b];
         if (length >= 0 and length + added <= op.capacity) continue;
         return run.fail("attention_cached: sequence {} would grow from {} to {} tokens, the cache holds {}", .{ b, length, length + added, op.capacity });
     }
@@ -319,7 +319,6 @@ pub const Slots = struct {
     pub fn of(op: anytype, documents: usize, per_token: usize, run: Run) !Slots {
         const name = "attention";
         if (op.head_dim > head_dim_max) return run.fail(name ++ ": head_dim must be at most {} (is {})", .{ head_dim_max, op.head_dim });
-        if (op.kv_heads == 0 or op.heads % op.kv_heads != 0) return run.fail(name ++ ": {} query heads are not a multiple of {} key heads", .{ op.heads, op.kv_heads });
         const starts = op.starts.as(i32)[0 .. documents + 1];
         if (starts[0] != 0 or starts[documents] != op.tokens) return run.fail(name ++ ": documents cover {}..{}, not 0..{}", .{ starts[0], starts[documents], op.tokens });
         for (starts[0..documents], starts[1..], 0..) |start, end, document| {

@@ -72,20 +72,20 @@ test "copy, zero, cast and accumulate, at odd counts" {
     const half = try h.poisoned(u16, count);
     const back = try h.poisoned(f32, count);
     const other = try h.poisoned(f32, count);
-    try h.run(.cast, .{ .to = h.out(half), .from = h.in(from), .count = count, .to_dtype = .bfloat16, .from_dtype = .float32 });
-    try h.run(.cast, .{ .to = h.out(back), .from = h.in(half), .count = count, .to_dtype = .float32, .from_dtype = .bfloat16 });
+    try h.run(.cast, .{ .to = h.range(half), .from = h.range(from), .count = count, .to_dtype = .bfloat16, .from_dtype = .float32 });
+    try h.run(.cast, .{ .to = h.range(back), .from = h.range(half), .count = count, .to_dtype = .float32, .from_dtype = .bfloat16 });
     for (from, back) |a, b| try testing.expectEqual(vector.toFloat(u16, vector.fromFloat(u16, a)), b);
 
     const float16 = try h.poisoned(f16, count);
-    try h.run(.cast, .{ .to = h.out(float16), .from = h.in(from), .count = count, .to_dtype = .float16, .from_dtype = .float32 });
+    try h.run(.cast, .{ .to = h.range(float16), .from = h.range(from), .count = count, .to_dtype = .float16, .from_dtype = .float32 });
     for (from, float16) |a, b| try testing.expectEqual(@as(f16, @floatCast(a)), b);
 
-    try h.run(.copy, .{ .to = h.out(other), .from = h.in(from) });
+    try h.run(.copy, .{ .to = h.range(other), .from = h.range(from) });
     try testing.expectEqualSlices(f32, from, other);
-    try h.run(.accumulate, .{ .to = h.inOut(other), .from = h.in(half), .count = count, .accumulate = 1, .dtype = .bfloat16 });
+    try h.run(.accumulate, .{ .to = h.range(other), .from = h.range(half), .count = count, .accumulate = 1, .dtype = .bfloat16 });
     for (from, back, other) |a, b, c| try testing.expectEqual(a + b, c);
-    try h.run(.accumulate, .{ .to = h.inOut(other), .from = h.in(half), .count = count, .accumulate = 0, .dtype = .bfloat16 });
+    try h.run(.accumulate, .{ .to = h.range(other), .from = h.range(half), .count = count, .accumulate = 0, .dtype = .bfloat16 });
     try testing.expectEqualSlices(f32, back, other);
-    try h.run(.zero, .{ .to = h.out(other) });
+    try h.run(.zero, .{ .to = h.range(other) });
     for (other) |value| try testing.expectEqual(0, value);
 }

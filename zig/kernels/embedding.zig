@@ -31,6 +31,12 @@ pub fn embeddingGather(comptime E: type, op: *const abi.ops.embedding_gather, ru
 
 /// gradient (U, C) += for each distinct token the sum of d_rows over its positions, first to last.
 pub fn embeddingScatter(comptime E: type, op: *const abi.ops.embedding_scatter, run: Run) !void {
+    const positions = op.order.bytes / 4;
+    try run.checkRows("embedding_scatter.starts", op.starts.as(i32)[0 .. op.distinct + 1], positions + 1, .any);
+    for (op.starts.as(i32)[0..op.distinct], op.starts.as(i32)[1..], 0..) |start, end, token| {
+        if (start > end) return run.fail("embedding_scatter: token {} ends at {}, before its start at {}", .{ token, end, start });
+    }
+    if (positions > 0) try run.checkRows("embedding_scatter.order", op.order.as(i32)[0..positions], op.d_rows.bytes / @sizeOf(E) / op.width, .any);
     run.forRanges(op.distinct, @max(1, rowGrain(op.width) / 4), op, struct {
         fn range(o: *const abi.ops.embedding_scatter, start: usize, end: usize) void {
             for (start..end) |row| sumRow(E, o, row);
@@ -46,7 +52,7 @@ fn sumRow(comptime E: type, op: *const abi.ops.embedding_scatter, row: usize) vo
     while (i < width) : (i += vector.lanes) {
         const count = vector.left(i, width);
         var sum = if (op.accumulate != 0) vector.loadSome(f32, to + i, count) else vector.splat(0);
-        for (op.order.as(i32)[first..end]) |position| {
+        for (if (first == end) &.{} else op.order.as(i32)[first..end]) |position| {
             sum += vector.loadSome(E, op.d_rows.as(E) + @as(usize, @intCast(position)) * width + i, count);
         }
         vector.storeSome(f32, to + i, sum, count);
@@ -55,6 +61,7 @@ fn sumRow(comptime E: type, op: *const abi.ops.embedding_scatter, row: usize) vo
 
 /// gradient (U, C) += rows `tokens` of the tied head's gradient.
 pub fn embeddingAddTied(comptime E: type, op: *const abi.ops.embedding_add_tied, run: Run) !void {
+    try run.checkRows("embedding_add_tied.tokens", op.tokens.as(i32)[0..op.distinct], op.head.bytes / @sizeOf(E) / op.width, .any);
     run.forRanges(op.distinct, rowGrain(op.width), op, struct {
         fn range(o: *const abi.ops.embedding_add_tied, start: usize, end: usize) void {
             const width = o.width;
@@ -73,6 +80,7 @@ pub fn embeddingAddTied(comptime E: type, op: *const abi.ops.embedding_add_tied,
 
 /// y (R, C) = rows `index` of x.
 pub fn gatherRows(comptime E: type, op: *const abi.ops.gather_rows, run: Run) !void {
+    try run.checkRows("gather_rows.index", op.index.as(i32)[0..op.rows], op.x.bytes / @sizeOf(E) / op.width, .any);
     run.forRanges(op.rows, rowGrain(op.width), op, struct {
         fn range(o: *const abi.ops.gather_rows, start: usize, end: usize) void {
             const width = o.width;
@@ -86,6 +94,7 @@ pub fn gatherRows(comptime E: type, op: *const abi.ops.gather_rows, run: Run) !v
 
 /// y (T, C) = zero, then rows `index` of y = x (R, C); the index is increasing, so each range of y finds its part by bisection.
 pub fn scatterRows(comptime E: type, op: *const abi.ops.scatter_rows, run: Run) !void {
+    if (op.rows > 0) try run.checkRows("scatter_rows.index", op.index.as(i32)[0..op.rows], op.total_rows, .increasing);
     run.forRanges(op.total_rows, rowGrain(op.width), op, struct {
         fn range(o: *const abi.ops.scatter_rows, start: usize, end: usize) void {
             const width = o.width;
@@ -123,19 +132,19 @@ test "gather joins or copies rows, and names a token outside the vocabulary" {
     const weights = try h.random(f32, vocabulary * width, 1);
     const hi = try h.poisoned(u16, weights.len);
     const lo = try h.poisoned(u16, weights.len);
-    try h.run(.split_weights, .{ .hi = h.out(hi), .lo = h.out(lo), .from = h.in(weights), .count = weights.len, .dtype = .float32 });
+    try h.run(.split_weights, .{ .hi = h.range(hi), .lo = h.range(lo), .from = h.range(weights), .count = weights.len, .dtype = .float32 });
     const tokens = try h.integers(count, vocabulary);
     const rows = try h.poisoned(f32, count * width);
     const half = try h.poisoned(u16, count * width);
-    try h.run(.embedding_gather, .{ .rows = h.out(rows), .hi = h.in(hi), .lo = h.maybe(lo), .tokens = h.in(tokens), .token_count = count, .width = width, .vocabulary = vocabulary, .dtype = .float32 });
-    try h.run(.embedding_gather, .{ .rows = h.out(half), .hi = h.in(hi), .lo = .{ .address = null, .bytes = 0 }, .tokens = h.in(tokens), .token_count = count, .width = width, .vocabulary = vocabulary, .dtype = .bfloat16 });
+    try h.run(.embedding_gather, .{ .rows = h.range(rows), .hi = h.range(hi), .lo = h.range(lo), .tokens = h.range(tokens), .token_count = count, .width = width, .vocabulary = vocabulary, .dtype = .float32 });
+    try h.run(.embedding_gather, .{ .rows = h.range(half), .hi = h.range(hi), .lo = abi.Bytes.none, .tokens = h.range(tokens), .token_count = count, .width = width, .vocabulary = vocabulary, .dtype = .bfloat16 });
     for (tokens, 0..) |token, row| {
         const from = @as(usize, @intCast(token)) * width;
         try testing.expectEqualSlices(f32, weights[from..][0..width], rows[row * width ..][0..width]);
         try testing.expectEqualSlices(u16, hi[from..][0..width], half[row * width ..][0..width]);
     }
     tokens[7] = vocabulary;
-    try testing.expectEqual(1, h.status(.embedding_gather, .{ .rows = h.out(rows), .hi = h.in(hi), .lo = h.maybe(lo), .tokens = h.in(tokens), .token_count = count, .width = width, .vocabulary = vocabulary, .dtype = .float32 }));
+    try testing.expectEqual(1, try h.status(.embedding_gather, .{ .rows = h.range(rows), .hi = h.range(hi), .lo = h.range(lo), .tokens = h.range(tokens), .token_count = count, .width = width, .vocabulary = vocabulary, .dtype = .float32 }));
     try testing.expectEqualStrings("token 701 at position 7 is outside the vocabulary of 701", h.text());
 }
 
@@ -155,12 +164,12 @@ test "scatter sums equal tokens in order, add_tied adds the head's rows" {
         for (0..distinct) |u| for (@intCast(starts[u])..@intCast(starts[u + 1])) |i| for (0..width) |column| {
             expected[u * width + column] += vector.toFloat(E, d_rows[@as(usize, @intCast(order[i])) * width + column]);
         };
-        try h.run(.embedding_scatter, .{ .gradient = h.inOut(gradient), .d_rows = h.in(d_rows), .order = h.in(&order), .starts = h.in(&starts), .distinct = distinct, .width = width, .dtype = dtype, .accumulate = 1 });
+        try h.run(.embedding_scatter, .{ .gradient = h.range(gradient), .d_rows = h.range(d_rows), .order = h.range(&order), .starts = h.range(&starts), .distinct = distinct, .width = width, .dtype = dtype, .accumulate = 1 });
         try harness.expectClose(f32, expected, gradient, 1e-6);
         for (0..distinct) |u| for (0..width) |column| {
             expected[u * width + column] += vector.toFloat(E, head[@as(usize, @intCast(tokens[u])) * width + column]);
         };
-        try h.run(.embedding_add_tied, .{ .gradient = h.inOut(gradient), .head = h.in(head), .tokens = h.in(&tokens), .distinct = distinct, .width = width, .head_dtype = dtype });
+        try h.run(.embedding_add_tied, .{ .gradient = h.range(gradient), .head = h.range(head), .tokens = h.range(&tokens), .distinct = distinct, .width = width, .head_dtype = dtype });
         try harness.expectClose(f32, expected, gradient, 1e-6);
     }
 }
@@ -174,12 +183,12 @@ test "scatter_rows undoes gather_rows and zeroes the rest" {
     for (&index, 0..) |*row, i| row.* = @intCast(3 * i + 1);
     const y = try h.poisoned(f32, index.len * width);
     const back = try h.poisoned(f32, total * width);
-    try h.run(.gather_rows, .{ .y = h.out(y), .x = h.in(x), .index = h.in(&index), .rows = index.len, .width = width, .dtype = .float32 });
-    try h.run(.scatter_rows, .{ .y = h.out(back), .x = h.maybe(y), .index = h.maybe(&index), .rows = index.len, .total_rows = total, .width = width, .dtype = .float32 });
+    try h.run(.gather_rows, .{ .y = h.range(y), .x = h.range(x), .index = h.range(&index), .rows = index.len, .width = width, .dtype = .float32 });
+    try h.run(.scatter_rows, .{ .y = h.range(back), .x = h.range(y), .index = h.range(&index), .rows = index.len, .total_rows = total, .width = width, .dtype = .float32 });
     for (0..total) |row| for (0..width) |column| {
         const kept = row % 3 == 1 and row / 3 < index.len;
         try testing.expectEqual(if (kept) x[row * width + column] else 0, back[row * width + column]);
     };
-    try h.run(.scatter_rows, .{ .y = h.out(back), .x = .{ .address = null, .bytes = 0 }, .index = .{ .address = null, .bytes = 0 }, .rows = 0, .total_rows = total, .width = width, .dtype = .float32 });
+    try h.run(.scatter_rows, .{ .y = h.range(back), .x = abi.Bytes.none, .index = abi.Bytes.none, .rows = 0, .total_rows = total, .width = width, .dtype = .float32 });
     for (back) |value| try testing.expectEqual(0, value);
 }

@@ -41,6 +41,7 @@ pub fn squaredNorm(comptime E: type, op: *const abi.ops.squared_norm, run: Run) 
 
 /// The same over the rows of x (V, C) that are not in `tokens`.
 pub fn squaredNormOtherRows(comptime E: type, op: *const abi.ops.squared_norm_other_rows, run: Run) !void {
+    try run.checkRows("squared_norm_other_rows.tokens", op.tokens.as(i32)[0..op.distinct], op.vocabulary, .increasing);
     const Job = struct {
         op: *const abi.ops.squared_norm_other_rows,
         partials: []Sum,
@@ -154,8 +155,8 @@ test "squared norms over all rows and over the others, non-finite counts, worker
             const tokens = [_]i32{ 0, 1, 5, 700, 1700 };
             var sum: [2]f64 = undefined;
             var others: [2]f64 = undefined;
-            try h.run(.squared_norm, .{ .sum = h.out(&sum), .x = h.in(x), .count = x.len, .dtype = dtype });
-            try h.run(.squared_norm_other_rows, .{ .sum = h.out(&others), .x = h.in(x), .tokens = h.in(&tokens), .distinct = tokens.len, .vocabulary = vocabulary, .width = width, .dtype = dtype });
+            try h.run(.squared_norm, .{ .sum = h.range(&sum), .x = h.range(x), .count = x.len, .dtype = dtype });
+            try h.run(.squared_norm_other_rows, .{ .sum = h.range(&others), .x = h.range(x), .tokens = h.range(&tokens), .distinct = tokens.len, .vocabulary = vocabulary, .width = width, .dtype = dtype });
             result.* = sum ++ others;
             var all: f64 = 0;
             var left: f64 = 0;
@@ -168,7 +169,7 @@ test "squared norms over all rows and over the others, non-finite counts, worker
             try testing.expectApproxEqRel(left, others[0], 1e-12);
             x[5] = vector.fromFloat(E, std.math.inf(f32));
             x[x.len - 1] = vector.fromFloat(E, std.math.nan(f32));
-            try h.run(.squared_norm, .{ .sum = h.out(&sum), .x = h.in(x), .count = x.len, .dtype = dtype });
+            try h.run(.squared_norm, .{ .sum = h.range(&sum), .x = h.range(x), .count = x.len, .dtype = dtype });
             try testing.expectEqual(2, sum[1]);
         }
         try testing.expectEqual(results[0], results[1]);
@@ -179,14 +180,14 @@ test "clip_factor scales down only, and stops at a non-finite gradient" {
     var h = try harness.Harness.init(1);
     defer h.deinit();
     var factor: [2]f64 = undefined;
-    var sums = [_]f64{ 9, 0 } ++ [_]f64{-1} ** 6 ++ [_]f64{ 16, 0 }; // a pair every 64 bytes
-    try h.run(.clip_factor, .{ .factor = h.out(&factor), .sums = h.in(&sums), .parts = 2, .max_norm = 1 });
+    var sums = [_]f64{ 9, 0 } ++ [_]f64{-1} ** 6 ++ [_]f64{ 16, 0 } ++ [_]f64{-1} ** 6; // a pair every 64 bytes
+    try h.run(.clip_factor, .{ .factor = h.range(&factor), .sums = h.range(&sums), .parts = 2, .max_norm = 1 });
     try testing.expectEqual([2]f64{ 1.0 / (5.0 + 1e-6), 5 }, factor);
-    try h.run(.clip_factor, .{ .factor = h.out(&factor), .sums = h.in(&sums), .parts = 2, .max_norm = 100 });
+    try h.run(.clip_factor, .{ .factor = h.range(&factor), .sums = h.range(&sums), .parts = 2, .max_norm = 100 });
     try testing.expectEqual([2]f64{ 1, 5 }, factor);
-    try h.run(.clip_factor, .{ .factor = h.out(&factor), .sums = h.in(&sums), .parts = 2, .max_norm = 0 });
+    try h.run(.clip_factor, .{ .factor = h.range(&factor), .sums = h.range(&sums), .parts = 2, .max_norm = 0 });
     try testing.expectEqual([2]f64{ 1, 5 }, factor);
     sums[9] = 2;
-    try testing.expectEqual(1, h.status(.clip_factor, .{ .factor = h.out(&factor), .sums = h.in(&sums), .parts = 2, .max_norm = 1 }));
+    try testing.expectEqual(1, try h.status(.clip_factor, .{ .factor = h.range(&factor), .sums = h.range(&sums), .parts = 2, .max_norm = 1 }));
     try testing.expectEqualStrings("the gradient norm is 5: 2 gradient values are not finite", h.text());
 }

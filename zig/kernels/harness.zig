@@ -3,6 +3,7 @@
 const std = @import("std");
 const abi = @import("../abi.zig");
 const kernels = @import("../kernels.zig");
+const lengths = @import("../lengths.zig");
 const workers = @import("../workers.zig");
 const vector = @import("vector.zig");
 
@@ -24,13 +25,19 @@ pub const Harness = struct {
         h.arena.deinit();
     }
 
-    pub fn run(h: *Harness, comptime op: abi.Op, arguments: abi.Arguments(op)) !void {
-        if (h.status(op, arguments) == 0) return;
+    /// The ranges of `values` may be of any range type; they must be as long as the op declares.
+    pub fn run(h: *Harness, comptime op: abi.Op, values: anytype) !void {
+        if (try h.status(op, values) == 0) return;
         std.debug.print("{s}: {s}\n", .{ @tagName(op), h.text() });
         return error.OpFailed;
     }
-    pub fn status(h: *Harness, comptime op: abi.Op, arguments: abi.Arguments(op)) i32 {
+    pub fn status(h: *Harness, comptime op: abi.Op, values: anytype) !i32 {
         h.message = .{};
+        const arguments = abi.arguments(op, values);
+        if (lengths.problem(op, &arguments, 1, &h.message.text)) |problem| {
+            std.debug.print("{s}\n", .{problem});
+            return error.OtherLength;
+        }
         return kernels.run(op, &arguments, &h.pool.pool, &h.message);
     }
     pub fn text(h: *const Harness) []const u8 {
@@ -73,25 +80,8 @@ pub const Harness = struct {
         return result;
     }
 
-    pub fn in(_: *Harness, values: anytype) abi.In {
-        return range(abi.In, values);
-    }
-    pub fn out(_: *Harness, values: anytype) abi.Out {
-        return range(abi.Out, values);
-    }
-    pub fn inOut(_: *Harness, values: anytype) abi.InOut {
-        return range(abi.InOut, values);
-    }
-    pub fn maybe(_: *Harness, values: anytype) abi.MaybeIn {
-        return range(abi.MaybeIn, values);
-    }
-    pub fn maybeOut(_: *Harness, values: anytype) abi.MaybeOut {
-        return range(abi.MaybeOut, values);
-    }
-    pub fn maybeInOut(_: *Harness, values: anytype) abi.MaybeInOut {
-        return range(abi.MaybeInOut, values);
-    }
-    fn range(comptime R: type, values: anytype) R {
+    /// The bytes of a slice.
+    pub fn range(_: *Harness, values: anytype) abi.Bytes {
         const bytes = std.mem.sliceAsBytes(values);
         return .{ .address = @constCast(bytes.ptr), .bytes = bytes.len };
     }

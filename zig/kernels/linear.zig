@@ -125,9 +125,9 @@ fn checkLinear(comptime dtype: abi.Dtype, shape: [3]usize, extras: bool) !void {
         @memset(d_bias, std.math.nan(f32));
     }
     const nothing: []E = &.{};
-    try h.run(.linear_forward, .{ .y = h.out(y), .x = h.in(x), .weight = h.in(weight), .bias = h.maybe(if (extras) bias else nothing), .residual = h.maybe(if (extras) y else nothing), .tokens = T, .inputs = I, .outputs = O, .dtype = dtype });
-    try h.run(.linear_backward_input, .{ .dx = h.out(dx), .dy = h.in(dy), .weight = h.in(weight), .tokens = T, .inputs = I, .outputs = O, .dtype = dtype });
-    try h.run(.linear_backward_weight, .{ .d_weight = h.inOut(d_weight), .d_bias = h.maybeInOut(d_bias), .dy = h.in(dy), .x = h.in(x), .tokens = T, .inputs = I, .outputs = O, .accumulate = @intFromBool(extras), .dtype = dtype });
+    try h.run(.linear_forward, .{ .y = h.range(y), .x = h.range(x), .weight = h.range(weight), .bias = h.range(if (extras) bias else nothing), .residual = h.range(if (extras) y else nothing), .tokens = T, .inputs = I, .outputs = O, .dtype = dtype });
+    try h.run(.linear_backward_input, .{ .dx = h.range(dx), .dy = h.range(dy), .weight = h.range(weight), .tokens = T, .inputs = I, .outputs = O, .dtype = dtype });
+    try h.run(.linear_backward_weight, .{ .d_weight = h.range(d_weight), .d_bias = h.range(d_bias), .dy = h.range(dy), .x = h.range(x), .tokens = T, .inputs = I, .outputs = O, .accumulate = @intFromBool(extras), .dtype = dtype });
     try harness.expectClose(E, expected_y, y, harness.tolerance(E));
     try harness.expectClose(E, expected_dx, dx, harness.tolerance(E));
     try harness.expectClose(f32, expected_dw, d_weight, 1e-6);
@@ -147,14 +147,14 @@ test "a row's bits do not depend on the other rows, nor on the workers" {
         const y = try one.poisoned(E, tokens * outputs);
         const again = try one.poisoned(E, tokens * outputs);
         const row = try one.poisoned(E, outputs);
-        var op: abi.ops.linear_forward = .{ .y = one.out(y), .x = one.in(x), .weight = one.in(weight), .bias = .{ .address = null, .bytes = 0 }, .residual = .{ .address = null, .bytes = 0 }, .tokens = tokens, .inputs = inputs, .outputs = outputs, .dtype = dtype };
+        var op = abi.arguments(.linear_forward, .{ .y = one.range(y), .x = one.range(x), .weight = one.range(weight), .bias = abi.Bytes.none, .residual = abi.Bytes.none, .tokens = tokens, .inputs = inputs, .outputs = outputs, .dtype = dtype });
         try one.run(.linear_forward, op);
-        op.y = one.out(again);
+        op.y = .of(one.range(again));
         try two.run(.linear_forward, op);
         try testing.expectEqualSlices(E, y, again);
         op.tokens = 1;
-        op.y = one.out(row);
-        op.x = one.in(x[200 * inputs ..][0..inputs]);
+        op.y = .of(one.range(row));
+        op.x = .of(one.range(x[200 * inputs ..][0..inputs]));
         try one.run(.linear_forward, op);
         try testing.expectEqualSlices(E, y[200 * outputs ..][0..outputs], row);
     }
@@ -165,8 +165,8 @@ test "no tokens: the weight's gradient is zero, or stays" {
     defer h.deinit();
     const d_weight = try h.random(f32, 33 * 20, 1);
     const before = try h.copyOf(d_weight);
-    const empty = try h.poisoned(f32, 1);
-    var op: abi.ops.linear_backward_weight = .{ .d_weight = h.inOut(d_weight), .d_bias = .{ .address = null, .bytes = 0 }, .dy = h.in(empty), .x = h.in(empty), .tokens = 0, .inputs = 20, .outputs = 33, .accumulate = 1, .dtype = .float32 };
+    const empty: abi.Bytes = .{ .address = @ptrCast(d_weight.ptr), .bytes = 0 };
+    var op = abi.arguments(.linear_backward_weight, .{ .d_weight = h.range(d_weight), .d_bias = abi.Bytes.none, .dy = empty, .x = empty, .tokens = 0, .inputs = 20, .outputs = 33, .accumulate = 1, .dtype = .float32 });
     try h.run(.linear_backward_weight, op);
     try testing.expectEqualSlices(f32, before, d_weight);
     op.accumulate = 0;

@@ -117,7 +117,7 @@ test "cross-entropy and its gradient against float64, ignored labels, odd vocabu
             for (values, 0..) |value, i| expected[row * vocabulary + i] = (@exp(value) / sum - @as(f64, if (i == target) 1 else 0)) * 0.125;
         };
         const untouched = try h.copyOf(logits);
-        const op: abi.ops.cross_entropy = .{ .logits = h.inOut(logits), .loss = h.out(losses), .targets = h.in(targets), .rows = rows, .vocabulary = @intCast(vocabulary), .scale = 0.125, .gradient = 0, .dtype = dtype };
+        const op = abi.arguments(.cross_entropy, .{ .logits = h.range(logits), .loss = h.range(losses), .targets = h.range(targets), .rows = rows, .vocabulary = vocabulary, .scale = 0.125, .gradient = 0, .dtype = dtype });
         try h.run(.cross_entropy, op);
         try testing.expectEqualSlices(E, untouched, logits);
         try harness.expectClose(f32, expected_loss, losses, 3e-7);
@@ -129,11 +129,11 @@ test "cross-entropy and its gradient against float64, ignored labels, odd vocabu
         var total = [2]f64{ std.math.nan(f64), std.math.nan(f64) };
         var sum: f64 = 0;
         for (losses) |loss| sum += loss;
-        try h.run(.loss_sum, .{ .total = h.out(&total), .losses = h.maybe(losses), .count = rows, .check = 1 });
+        try h.run(.loss_sum, .{ .total = h.range(&total), .losses = h.range(losses), .count = rows, .check = 1 });
         try testing.expectEqual([2]f64{ sum, 0 }, total);
 
         targets[5] = @intCast(vocabulary);
-        try testing.expectEqual(1, h.status(.cross_entropy, op));
+        try testing.expectEqual(1, try h.status(.cross_entropy, op));
     };
 }
 
@@ -145,11 +145,11 @@ test "a NaN logit makes a NaN loss, and loss_sum says where" {
     var targets = [_]i32{ 1, 2, 3 };
     const losses = try h.poisoned(f32, 3);
     var total: [2]f64 = undefined;
-    try h.run(.cross_entropy, .{ .logits = h.inOut(logits), .loss = h.out(losses), .targets = h.in(&targets), .rows = 3, .vocabulary = 33, .scale = 1, .gradient = 1, .dtype = .float32 });
-    try h.run(.loss_sum, .{ .total = h.out(&total), .losses = h.maybe(losses), .count = 3, .check = 0 });
+    try h.run(.cross_entropy, .{ .logits = h.range(logits), .loss = h.range(losses), .targets = h.range(&targets), .rows = 3, .vocabulary = 33, .scale = 1, .gradient = 1, .dtype = .float32 });
+    try h.run(.loss_sum, .{ .total = h.range(&total), .losses = h.range(losses), .count = 3, .check = 0 });
     try testing.expectEqual(1, total[1]);
-    try testing.expectEqual(1, h.status(.loss_sum, .{ .total = h.out(&total), .losses = h.maybe(losses), .count = 3, .check = 1 }));
+    try testing.expectEqual(1, try h.status(.loss_sum, .{ .total = h.range(&total), .losses = h.range(losses), .count = 3, .check = 1 }));
     try testing.expectEqualStrings("the loss is nan at token 1 (1 of 3 losses are not finite)", h.text());
-    try h.run(.loss_sum, .{ .total = h.out(&total), .losses = .{ .address = null, .bytes = 0 }, .count = 0, .check = 1 });
+    try h.run(.loss_sum, .{ .total = h.range(&total), .losses = abi.Bytes.none, .count = 0, .check = 1 });
     try testing.expectEqual([2]f64{ 0, 0 }, total);
 }

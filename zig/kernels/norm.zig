@@ -72,7 +72,7 @@ fn scaleRow(comptime E: type, y: [*]E, x: [*]const E, weight: [*]const E, invers
 
 /// dx = (accumulate_dx ? dx : 0) + gradient; d_weight = (accumulate ? d_weight : 0) + Σ rows dy · x · inverse.
 pub fn rmsnormBackward(comptime E: type, op: *const abi.ops.rmsnorm_backward, run: Run) !void {
-    const partials = Partials.of(run, op.rows, op.width);
+    const partials = try Partials.of(run, op.rows, op.width);
     const Job = struct { op: *const abi.ops.rmsnorm_backward, partials: Partials };
     const job: Job = .{ .op = op, .partials = partials };
     run.forEach(partials.chunks, &job, struct {
@@ -125,10 +125,10 @@ pub const Partials = struct {
     const chunks_max = 64;
     const rows_min = 16;
 
-    pub fn of(run: Run, rows: usize, width: usize) Partials {
+    pub fn of(run: Run, rows: usize, width: usize) !Partials {
         const memory = run.scratch(f32, 0);
+        if (width > memory.len) return run.fail("rows of {} values cannot be summed, the limit is {}", .{ width, memory.len });
         const fitting = @min(chunks_max, memory.len / width);
-        std.debug.assert(fitting > 0);
         const rows_per_chunk = @max(rows_min, std.math.divCeil(usize, rows, fitting) catch unreachable);
         const chunks = std.math.divCeil(usize, rows, rows_per_chunk) catch unreachable;
         @memset(memory[0 .. chunks * width], 0);
@@ -187,11 +187,11 @@ fn checkNorm(comptime dtype: abi.Dtype, width: usize, rows: usize, with_sum: boo
         const width32: u32 = @intCast(width);
 
         if (with_sum) {
-            try h.run(.add_rmsnorm_forward, .{ .sum = h.out(total), .y = h.out(y), .inverse = h.out(inverse), .x = h.in(x), .delta = h.in(delta), .weight = h.in(weight), .rows = rows32, .width = width32, .epsilon = 1e-5, .dtype = dtype });
+            try h.run(.add_rmsnorm_forward, .{ .sum = h.range(total), .y = h.range(y), .inverse = h.range(inverse), .x = h.range(x), .delta = h.range(delta), .weight = h.range(weight), .rows = rows32, .width = width32, .epsilon = 1e-5, .dtype = dtype });
             for (x, delta, total) |a, b, c| try testing.expectEqual(vector.fromFloat(E, vector.toFloat(E, a) + vector.toFloat(E, b)), c);
         } else {
             @memcpy(total, x);
-            try h.run(.rmsnorm_forward, .{ .y = h.out(y), .inverse = h.out(inverse), .x = h.in(x), .weight = h.in(weight), .rows = rows32, .width = width32, .epsilon = 1e-5, .dtype = dtype });
+            try h.run(.rmsnorm_forward, .{ .y = h.range(y), .inverse = h.range(inverse), .x = h.range(x), .weight = h.range(weight), .rows = rows32, .width = width32, .epsilon = 1e-5, .dtype = dtype });
         }
         const expected_y = try h.zeros(rows * width);
         const expected_dx = try h.doubles(E, dx);
@@ -212,7 +212,7 @@ fn checkNorm(comptime dtype: abi.Dtype, width: usize, rows: usize, with_sum: boo
             }
         }
         try harness.expectClose(E, expected_y, y, harness.tolerance(E));
-        try h.run(.rmsnorm_backward, .{ .dx = h.inOut(dx), .d_weight = h.inOut(d_weight), .dy = h.in(dy), .x = h.in(total), .inverse = h.in(inverse), .weight = h.in(weight), .rows = rows32, .width = width32, .accumulate_dx = 1, .accumulate = 1, .dtype = dtype });
+        try h.run(.rmsnorm_backward, .{ .dx = h.range(dx), .d_weight = h.range(d_weight), .dy = h.range(dy), .x = h.range(total), .inverse = h.range(inverse), .weight = h.range(weight), .rows = rows32, .width = width32, .accumulate_dx = 1, .accumulate = 1, .dtype = dtype });
         try harness.expectClose(E, expected_dx, dx, harness.tolerance(E));
         try harness.expectClose(f32, expected_dw, d_weight, 1e-6);
         if (count == 1) first = try testing.allocator.dupe(f32, d_weight) else {

@@ -16,7 +16,7 @@ const head_dim_max = 1024;
 
 /// qk = rope(norm(q | k)).
 pub fn qkRopeForward(comptime E: type, op: *const abi.ops.qk_rope_forward, run: Run) !void {
-    try checkHeadDim(op.head_dim, run);
+    try check(op, run);
     run.forRanges(op.tokens, rowGrain(op.head_dim * (op.heads + op.kv_heads)), op, struct {
         fn range(o: *const abi.ops.qk_rope_forward, start: usize, end: usize) void {
             const D: usize = o.head_dim;
@@ -44,7 +44,7 @@ pub fn qkRopeForward(comptime E: type, op: *const abi.ops.qk_rope_forward, run: 
 
 /// In place: the gradient of qk becomes the gradient of q | k as they were in qkv.
 pub fn qkRopeBackward(comptime E: type, op: *const abi.ops.qk_rope_backward, run: Run) !void {
-    try checkHeadDim(op.head_dim, run);
+    try check(op, run);
     const Job = struct {
         op: *const abi.ops.qk_rope_backward,
         partials: norm.Partials, // per chunk of tokens: D sums for q_weight, D for k_weight
@@ -55,7 +55,7 @@ pub fn qkRopeBackward(comptime E: type, op: *const abi.ops.qk_rope_backward, run
             for (first..end) |token| backwardOfToken(E, o, token, job.partials.start(index));
         }
     };
-    const job: Job = .{ .op = op, .partials = .of(run, op.tokens, 2 * op.head_dim) };
+    const job: Job = .{ .op = op, .partials = try .of(run, op.tokens, 2 * op.head_dim) };
     run.forEach(job.partials.chunks, &job, Job.chunk);
     if (!op.q_weight.present()) return;
     job.partials.addColumnsTo(op.d_q_weight.as(f32)[0..op.head_dim], 0, op.accumulate != 0);
@@ -82,9 +82,9 @@ fn backwardOfToken(comptime E: type, op: *const abi.ops.qk_rope_backward, token:
     }
 }
 
-fn checkHeadDim(head_dim: u32, run: Run) !void {
-    if (head_dim % 2 == 0 and head_dim <= head_dim_max) return;
-    return run.fail("head_dim must be even and at most {} (is {})", .{ head_dim_max, head_dim });
+fn check(op: anytype, run: Run) !void {
+    if (op.head_dim > head_dim_max) return run.fail("head_dim must be at most {} (is {})", .{ head_dim_max, op.head_dim });
+    try run.checkRows("qk_rope.positions", op.positions.as(i32)[0..op.tokens], op.table.bytes / 4 / op.head_dim, .any);
 }
 
 /// Rotates each pair (i, i + D/2) by its angle, or back with direction −1. `to` may be `from`.
@@ -199,9 +199,9 @@ fn checkRope(comptime dtype: abi.Dtype, D: usize, with_norm: bool) !void {
         const nothing: []E = &.{};
         const none: []f32 = &.{};
         const T: u32, const D32: u32 = .{ tokens, @intCast(D) };
-        try h.run(.qk_rope_forward, .{ .qk = h.out(qk), .inverse = h.maybeOut(if (with_norm) inverse else none), .qkv = h.in(qkv), .q_weight = h.maybe(if (with_norm) q_weight else nothing), .k_weight = h.maybe(if (with_norm) k_weight else nothing), .positions = h.in(positions), .table = h.in(table), .tokens = T, .heads = heads, .kv_heads = kv_heads, .head_dim = D32, .epsilon = epsilon, .dtype = dtype });
+        try h.run(.qk_rope_forward, .{ .qk = h.range(qk), .inverse = h.range(if (with_norm) inverse else none), .qkv = h.range(qkv), .q_weight = h.range(if (with_norm) q_weight else nothing), .k_weight = h.range(if (with_norm) k_weight else nothing), .positions = h.range(positions), .table = h.range(table), .tokens = T, .heads = heads, .kv_heads = kv_heads, .head_dim = D32, .epsilon = epsilon, .dtype = dtype });
         try harness.expectClose(E, expected, qk, harness.tolerance(E));
-        try h.run(.qk_rope_backward, .{ .d_qkv = h.inOut(d_qkv), .d_q_weight = h.maybeInOut(if (with_norm) d_q else none), .d_k_weight = h.maybeInOut(if (with_norm) d_k else none), .inverse = h.maybe(if (with_norm) inverse else none), .qkv = h.in(qkv), .q_weight = h.maybe(if (with_norm) q_weight else nothing), .k_weight = h.maybe(if (with_norm) k_weight else nothing), .positions = h.in(positions), .table = h.in(table), .tokens = T, .heads = heads, .kv_heads = kv_heads, .head_dim = D32, .accumulate = 0, .dtype = dtype });
+        try h.run(.qk_rope_backward, .{ .d_qkv = h.range(d_qkv), .d_q_weight = h.range(if (with_norm) d_q else none), .d_k_weight = h.range(if (with_norm) d_k else none), .inverse = h.range(if (with_norm) inverse else none), .qkv = h.range(qkv), .q_weight = h.range(if (with_norm) q_weight else nothing), .k_weight = h.range(if (with_norm) k_weight else nothing), .positions = h.range(positions), .table = h.range(table), .tokens = T, .heads = heads, .kv_heads = kv_heads, .head_dim = D32, .accumulate = 0, .dtype = dtype });
         try harness.expectClose(E, expected_d, d_qkv, harness.tolerance(E));
         if (!with_norm) continue;
         try harness.expectClose(f32, expected_dq, d_q, 1e-6);

@@ -41,6 +41,14 @@ pub const Run = struct {
         return @as([*]align(64) T, @ptrCast(bytes))[0 .. run.pool.scratch_bytes / @sizeOf(T)];
     }
 
+    /// Fails unless every index names one of `rows` rows; increasing ones each a later row than the one before.
+    pub fn checkRows(run: Run, what: []const u8, indexes: []const i32, rows: u64, comptime order: enum { any, increasing }) Failed!void {
+        for (indexes, 0..) |index, at| {
+            if (index < 0 or index >= rows) return run.fail("{s} {} is {}, of {} rows", .{ what, at, index, rows });
+            if (order == .increasing and at > 0 and index <= indexes[at - 1]) return run.fail("{s} {} is {}, behind {}", .{ what, at, index, indexes[at - 1] });
+        }
+    }
+
     /// The world's mistake: the step stops with this text.
     pub fn fail(run: Run, comptime format: []const u8, arguments: anytype) Failed {
         const text = std.fmt.bufPrint(&run.message.text, format, arguments) catch &run.message.text;

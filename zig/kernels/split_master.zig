@@ -105,8 +105,8 @@ test "split_weights and join_weights, all dtypes, odd counts" {
         const hi = try h.poisoned(u16, count);
         const lo = try h.poisoned(u16, count);
         const to = try h.poisoned(f32, count);
-        try h.run(.split_weights, .{ .hi = h.out(hi), .lo = h.out(lo), .from = h.in(from), .count = count, .dtype = dtype });
-        try h.run(.join_weights, .{ .to = h.out(to), .hi = h.in(hi), .lo = h.in(lo), .count = count });
+        try h.run(.split_weights, .{ .hi = h.range(hi), .lo = h.range(lo), .from = h.range(from), .count = count, .dtype = dtype });
+        try h.run(.join_weights, .{ .to = h.range(to), .hi = h.range(hi), .lo = h.range(lo), .count = count });
         for (from, to) |a, b| try testing.expectEqual(vector.toFloat(E, a), b);
     }
 }

@@ -77,9 +77,18 @@ test "swiglu forward and backward against float64, odd widths, large gates" {
             gradient[row * 2 * width + i] = d * up * s * (1 + gate * (1 - s));
             gradient[row * 2 * width + width + i] = d * gate * s;
         };
-        try h.run(.swiglu_forward, .{ .y = h.out(y), .gate_up = h.in(gate_up), .tokens = tokens, .width = @intCast(width), .dtype = dtype });
+        try h.run(.swiglu_forward, .{ .y = h.range(y), .gate_up = h.range(gate_up), .tokens = tokens, .width = width, .dtype = dtype });
         try harness.expectClose(E, expected, y, harness.tolerance(E));
-        try h.run(.swiglu_backward, .{ .gate_up = h.inOut(gate_up), .dy = h.in(dy), .tokens = tokens, .width = @intCast(width), .dtype = dtype });
+        try h.run(.swiglu_backward, .{ .gate_up = h.range(gate_up), .dy = h.range(dy), .tokens = tokens, .width = width, .dtype = dtype });
         try harness.expectClose(E, gradient, gate_up, harness.tolerance(E));
     };
+}
+
+test "float16 is refused" {
+    var h = try harness.Harness.init(1);
+    defer h.deinit();
+    const gate_up = try h.random(u16, 3 * 2 * 8, 1);
+    const y = try h.poisoned(u16, 3 * 8);
+    try testing.expectEqual(1, try h.status(.swiglu_forward, .{ .y = h.range(y), .gate_up = h.range(gate_up), .tokens = 3, .width = 8, .dtype = .float16 }));
+    try testing.expectEqualStrings("swiglu_forward: float16 is a file's dtype; compute takes float32 or bfloat16", h.text());
 }

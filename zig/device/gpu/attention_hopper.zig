@@ -96,7 +96,7 @@ fn tileBytes(rows: u32, width: u32) u32 {
 const TensorMap = extern struct { words: [16]u64 align(64) };
 
 /// Rows of bfloat16 heads, read in boxes of 64 x 64 that lie swizzled in 128-byte rows; zeros past the last row.
-fn mapOf(launcher: *Launcher, range: abi.In, tokens: u32, heads: u32, head_dim: u32) Error!TensorMap {
+fn mapOf(launcher: *Launcher, range: anytype, tokens: u32, heads: u32, head_dim: u32) Error!TensorMap {
     const table = launcher.functions.table;
     const encode = table.calls.tensor_map_encode orelse return launcher.fail("attention: the driver has no tensor maps", .{});
     const bfloat16, const no_interleave, const swizzle_128_bytes, const fetch_256_bytes, const zeros = .{ 9, 0, 3, 3, 0 };
@@ -185,7 +185,7 @@ const Sample = struct {
         }
         return offset;
     }
-    fn range(sample: *const Sample, comptime Range: type, part: Part) Range {
+    fn range(sample: *const Sample, part: Part) abi.Bytes {
         return .{ .address = @ptrFromInt(sample.memory + sample.offsetOf(part)), .bytes = sample.bytesOf(part) };
     }
 
@@ -223,11 +223,11 @@ const Sample = struct {
         try sample.require(launcher, calls.fill(sample.memory + first, 0xff, results.len, launcher.stream));
         const scale = 1 / @sqrt(@as(f32, @floatFromInt(sample.head_dim)));
         try attention.attentionForward(launcher, &.{
-            .out = sample.range(abi.Out, .out),
-            .lse = sample.range(abi.Out, .lse),
-            .qk = sample.range(abi.In, .qk),
-            .qkv = sample.range(abi.In, .qkv),
-            .starts = sample.range(abi.In, .starts),
+            .out = .of(sample.range(.out)),
+            .lse = .of(sample.range(.lse)),
+            .qk = .of(sample.range(.qk)),
+            .qkv = .of(sample.range(.qkv)),
+            .starts = .of(sample.range(.starts)),
             .tokens = tokens,
             .heads = heads,
             .kv_heads = kv_heads,
@@ -238,14 +238,14 @@ const Sample = struct {
             .dtype = .bfloat16,
         });
         try attention.attentionBackward(launcher, &.{
-            .d_qkv = sample.range(abi.Out, .d_qkv),
-            .delta = sample.range(abi.Out, .delta),
-            .d_out = sample.range(abi.In, .d_out),
-            .out = sample.range(abi.In, .out),
-            .lse = sample.range(abi.In, .lse),
-            .qk = sample.range(abi.In, .qk),
-            .qkv = sample.range(abi.In, .qkv),
-            .starts = sample.range(abi.In, .starts),
+            .d_qkv = .of(sample.range(.d_qkv)),
+            .delta = .of(sample.range(.delta)),
+            .d_out = .of(sample.range(.d_out)),
+            .out = .of(sample.range(.out)),
+            .lse = .of(sample.range(.lse)),
+            .qk = .of(sample.range(.qk)),
+            .qkv = .of(sample.range(.qkv)),
+            .starts = .of(sample.range(.starts)),
             .tokens = tokens,
             .heads = heads,
             .kv_heads = kv_heads,
