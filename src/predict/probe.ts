@@ -150,7 +150,7 @@ class Probe implements Disposable {
   #buffer(tier: "device" | "pinned" | "host", bytes: number): Range {
     const buffer = this.#engine.buffer(tier, Math.max(64, Math.ceil(bytes / 64) * 64), `probe ${this.#buffers.length}`);
     this.#buffers.push(buffer);
-    return buffer.range();
+    return buffer.range(0, bytes);
   }
 
   /**
@@ -281,9 +281,8 @@ class Probe implements Disposable {
     const values = Int32Array.from({ length: documents + 1 }, (_, index) => index * length);
     const [device, pinned] = [this.#buffer("device", values.byteLength), this.#buffer("pinned", values.byteLength)];
     new Int32Array(this.#buffers.at(-1)!.window()).set(values);
-    const [to, from] = [device.slice(0, values.byteLength), pinned.slice(0, values.byteLength)];
-    await this.#play((plan) => void plan.record("upload", "copy", { to, from }));
-    return to;
+    await this.#play((plan) => void plan.record("upload", "copy", { to: device, from: pinned }));
+    return device;
   }
 
   /** GB/s of device memory, by a copy: read plus write. */
@@ -347,11 +346,10 @@ class Probe implements Disposable {
   }
 
   #update(count: number): Ops<Range>["adamw"] {
-    const sized = (tier: "pinned" | "host", bytes: number): Range => this.#buffer(tier, bytes).slice(0, bytes);
     const parts = partsOf(formatDefault, { training: true });
-    const state = byPart(parts, (part) => sized(part.tier, partBytes(part, count)));
-    const gradient = sized("pinned", count * bytesOf("bfloat16"));
-    const factor = this.#buffer("host", 64).slice(0, 16);
+    const state = byPart(parts, (part) => this.#buffer(part.tier, partBytes(part, count)));
+    const gradient = this.#buffer("pinned", count * bytesOf("bfloat16"));
+    const factor = this.#buffer("host", 16);
     new Float64Array(this.#buffers.at(-1)!.window())[0] = 1;
     const settings = { step: 1, learningRate: 1e-5, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weightDecay: 0.1 };
     return { ...state, gradient, factor, count, gradientDtype: "bfloat16", ...settings };
