@@ -5,6 +5,7 @@
 // token predicts nothing of the next document.
 
 import { DataError } from "../words/errors.ts";
+import { fileChanges, type FileNote } from "../io/file-stamps.ts";
 import { formatWord } from "../words/format.ts";
 import type { DatasetReport } from "./dataset.ts";
 import { IGNORED } from "./text/encode.ts";
@@ -70,6 +71,10 @@ export interface LoaderState {
   part?: number;
   /** Rows of the epoch, or of the part, that are already used. */
   row: number;
+  /** Of streamed data: the checksums of its parts, as far as they were known. */
+  parts?: string[];
+  /** The files as they were, for words about what has become of them. */
+  files?: FileNote[];
 }
 
 /** A document that is about to become part of a batch. */
@@ -86,19 +91,29 @@ const epochsMax = 1e6;
 
 /** Refuses a saved position that counts in other data than `now` does, or that is none. */
 export function checkState(state: LoaderState, now: LoaderState): void {
-  const changed = (["seed", "sequenceLength", "data"] as const).filter((key) => state[key] !== now[key]);
-  if (changed.length > 0) {
-    const what = changed.map((key) => `${key} was ${formatWord(state[key])} and is ${now[key]}`).join(", ");
-    throw new DataError(
-      `cannot continue at epoch ${formatWord(state.epoch)}, row ${formatWord(state.row)}: the order of the data has changed (${what}); ` +
-        `restore the old settings and files, or start a new run`,
-    );
+  const changed = (["seed", "sequenceLength"] as const)
+    .filter((key) => state[key] !== now[key])
+    .map((key) => `${key} was ${formatWord(state[key])} and is ${now[key]}`);
+  if (state.data !== now.data) {
+    const files = fileChanges(state.files, now.files ?? []);
+    const otherwise =
+      "split, limit, filter, map, weight, chat.loss, the tokenizer, its template or this version is another one";
+    changed.push(files === undefined ? otherwise : `${files}, or else ${otherwise}`);
   }
+  if (changed.length > 0) throw changedSince(state, changed.join("; "));
   const { epoch, row, part = 0 } = state;
   if (![epoch, row, part].every((at) => Number.isSafeInteger(at) && at >= 0) || epoch > epochsMax)
     throw new DataError(
       `cannot continue at epoch ${formatWord(epoch)}, row ${formatWord(row)}, part ${formatWord(part)}: that is no position; start a new run`,
     );
+}
+
+/** What a run is refused with that would go on with other data than it began with. */
+export function changedSince({ epoch, row }: LoaderState, what: string): DataError {
+  return new DataError(
+    `cannot continue at epoch ${formatWord(epoch)}, row ${formatWord(row)}: the data is not what it was at the checkpoint (${what}); ` +
+      "put back what it was, or begin a new run with another --output",
+  );
 }
 
 /** Documents of a dataset or a part, by number. */

@@ -10,7 +10,7 @@ import type { StatusStream } from "../words/status-stream.ts";
 import { BadLines, type BadLinesMax } from "./read/bad-lines.ts";
 import { grouped, noCounts, type Batch, type Counts, type Task } from "./batch.ts";
 import type { EncodeOptions } from "./text/encode.ts";
-import { FileStamps } from "../io/file-stamps.ts";
+import { FileStamps, noteFiles, type FileNote } from "../io/file-stamps.ts";
 import { readLineBlocks } from "./read/files.ts";
 import { formatOf } from "./read/format.ts";
 import {
@@ -43,6 +43,8 @@ export interface Dataset {
   /** SHA-256 of the three arrays and of the weights. */
   digest: string;
   report: DatasetReport;
+  /** The files it was made of, as they were. */
+  files?: FileNote[];
 }
 
 /** What became of the samples. */
@@ -77,23 +79,24 @@ export async function loadDataset(
 ): Promise<Dataset> {
   const { sequenceLength, loss, workers = availableParallelism(), bytesMin = 2 ** 20 } = options;
   const { sources, bytes } = isFound(input) ? input : await findSources(input);
+  const files = noteFiles(sources.flatMap((source) => source.files));
   const tokenizing = new Tokenizing(sources, options, bytes);
   if (bytes < bytesMin) {
     const batches = (tasks: AsyncIterable<Task>) => tokenizeHere(tasks, tokenizer, { sequenceLength, loss });
-    return tokenizing.run(batches, new MemoryStore());
+    return { ...(await tokenizing.run(batches, new MemoryStore())), files };
   }
   const key = await storeKey(sources, tokenizer, { ...options, form: ["dataset"] });
   const stored = key === undefined ? undefined : await findStored<About>(key);
   if (stored !== undefined) {
     const { about, ...arrays } = stored;
-    return { ...arrays, ...about };
+    return { ...arrays, ...about, files };
   }
   using pool = new TokenizePool(Math.min(workers, availableParallelism()), tokenizer.directory, {
     sequenceLength,
     loss,
   });
   await using store = await FileStore.create(key);
-  return await tokenizing.run((tasks) => pool.run(tasks), store);
+  return { ...(await tokenizing.run((tasks) => pool.run(tasks), store)), files };
 }
 
 /** One pass over all sources. */

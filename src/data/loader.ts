@@ -79,7 +79,9 @@ export class Loader implements Batches {
   /** The position, as JSON, for a checkpoint. */
   state(): LoaderState {
     const { sequenceLength } = this.#shape;
-    return { seed: this.#seed, sequenceLength, data: this.#dataset.digest, epoch: this.#epoch, row: this.#row };
+    const { digest, files } = this.#dataset;
+    const position = { epoch: this.#epoch, row: this.#row };
+    return { seed: this.#seed, sequenceLength, data: digest, ...position, ...(files && { files }) };
   }
 
   /** Go to a saved position; refuses a position that counts in other data. */

@@ -88,11 +88,11 @@ export class StreamLoader implements Batches {
   /** The next step's batch, which may have to be tokenized first; moves the position. */
   async next(): Promise<StepBatch> {
     this.#stream.check();
-    const before = this.state();
+    const before = { epoch: this.#epoch, part: this.#part, row: this.#row };
     try {
       return await this.#take();
     } catch (error) {
-      this.restore(before); // rows that were taken for a batch that never came
+      this.#goTo(before); // rows were taken for a batch that never came
       throw error;
     }
   }
@@ -115,16 +115,22 @@ export class StreamLoader implements Batches {
   state(): LoaderState {
     const { sequenceLength } = this.#shape;
     const position = { epoch: this.#epoch, part: this.#part, row: this.#row };
-    return { seed: this.#seed, sequenceLength, data: this.#stream.digest, ...position };
+    const { digest, files, checksums } = this.#stream;
+    return { seed: this.#seed, sequenceLength, data: digest, ...position, parts: checksums, files };
   }
 
   /** Go to a saved position; refuses a position that counts in other data. */
   restore(state: LoaderState): void {
     checkState(state, this.state());
     if (state.part === undefined) throw new DataError("the saved position is none in streamed data; start a new run");
-    this.#epoch = state.epoch;
-    this.#part = state.part;
-    this.#row = state.row;
+    this.#stream.expect(state);
+    this.#goTo({ ...state, part: state.part });
+  }
+
+  #goTo({ epoch, part, row }: { epoch: number; part: number; row: number }): void {
+    this.#epoch = epoch;
+    this.#part = part;
+    this.#row = row;
     this.#open = undefined;
   }
 

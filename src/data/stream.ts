@@ -10,9 +10,10 @@ import { closeSync, fstatSync, openSync, readSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { DataError } from "../words/errors.ts";
 import { formatBytes, formatCount } from "../words/format.ts";
-import { FileStamps } from "../io/file-stamps.ts";
+import { fileChanges, FileStamps, noteFiles, type FileNote } from "../io/file-stamps.ts";
 import { remark } from "../words/remark.ts";
 import { BadLines } from "./read/bad-lines.ts";
+import { changedSince, type LoaderState } from "./batches.ts";
 import { noCounts, withLineNumber, type Batch, type Counts } from "./batch.ts";
 import type { DatasetOptions, DatasetReport } from "./dataset.ts";
 import { lineNumberAt, unreadable } from "./read/files.ts";
@@ -37,6 +38,8 @@ export class TokenStream implements AsyncDisposable {
   readonly bytes: number;
   /** SHA-256 of what identifies the data without reading all of it: settings, sizes, and samples of the files. */
   readonly digest: string;
+  /** The files as they were when the stream was opened. */
+  readonly files: FileNote[];
   /** Whether a share of the bytes is the same share of the tokens, as far as chance allows. */
   readonly isUniform: boolean;
   readonly #sources: FoundSource[];
@@ -48,6 +51,8 @@ export class TokenStream implements AsyncDisposable {
   readonly #options: StreamOptions;
   #about: StreamAbout | undefined;
   #failure: { error: unknown } | undefined;
+  /** The position that a run went on from. */
+  #saved: LoaderState | undefined;
   /** Resolved whenever a part, the end or a failure is there. */
   #news = Promise.withResolvers<void>();
   #closing = false;
@@ -82,6 +87,7 @@ export class TokenStream implements AsyncDisposable {
     this.#about = found.about;
     this.bytes = bytes;
     this.digest = digest;
+    this.files = noteFiles(sources.flatMap((source) => source.files));
     this.isUniform = sources.every(({ hasBlocks }) => hasBlocks);
   }
 
@@ -139,6 +145,41 @@ export class TokenStream implements AsyncDisposable {
   /** The lengths of a part's documents. */
   async lengths(index: number): Promise<Int32Array | undefined> {
     return (await this.#has(index)) ? this.#whole(index, () => this.#store.readLengths(index)) : undefined;
+  }
+
+  /** Checksums of the parts, those that a checkpoint knew included. */
+  get checksums(): string[] {
+    const { parts = [] } = this.#saved ?? {};
+    return [...parts, ...this.#parts.slice(parts.length).map(({ checksum }) => checksum)];
+  }
+
+  /**
+   * Holds the stream to what it was when a position was saved: a part that is another one, now or when it is made, is refused.
+   * What was not known then cannot be compared, and is remarked on where files were written to since.
+   */
+  expect(saved: LoaderState): void {
+    if (
+      saved.parts !== undefined &&
+      !(Array.isArray(saved.parts) && saved.parts.every((sum) => typeof sum === "string"))
+    )
+      throw new DataError("the saved position has no checksums of the data's parts; start a new run");
+    this.#saved = saved;
+    this.#parts.forEach((part, index) => this.#compare(index, part));
+    const changes = fileChanges(saved.files, this.files);
+    if (changes !== undefined && this.#about?.parts !== saved.parts?.length)
+      remark(
+        `${changes}, after the checkpoint: what the run had read by then is compared, and the rest is read as it is now`,
+      );
+  }
+
+  /** Refuses a part that is not what a checkpoint knew it to be. */
+  #compare(index: number, { checksum }: StoredPart): void {
+    const known = this.#saved?.parts?.[index];
+    if (known === undefined || known === checksum) return;
+    throw changedSince(
+      this.#saved!,
+      fileChanges(this.#saved!.files, this.files) ?? "some of its files were written to",
+    );
   }
 
   /** Throws what has gone wrong, although what is asked for next may still be there. */
@@ -260,7 +301,9 @@ export class TokenStream implements AsyncDisposable {
     const flush = async () => {
       this.#stamps.checkData(); // a part of other data must not get this key
       const progress = structuredClone({ ...now, bad: { count: bad.count, first: bad.first } });
-      this.#parts.push(await this.#store.write(this.#parts.length, batches, progress));
+      const part = await this.#store.write(this.#parts.length, batches, progress);
+      this.#compare(this.#parts.length, part);
+      this.#parts.push(part);
       this.#tokens = 0;
       batches = [];
       this.#tell();

@@ -20,6 +20,7 @@ import {
   temporaryPath,
   writeFileAtomic,
 } from "../io/atomic.ts";
+import type { FileNote } from "../io/file-stamps.ts";
 import { isObject, parseJson } from "../io/json.ts";
 import { layoutSafetensors, type FileLayout, type TensorToWrite } from "../io/safetensors.ts";
 import { readTensors, writeTensors, type FileChecksums } from "../io/tensors.ts";
@@ -40,6 +41,8 @@ export interface Manifest {
   model: string;
   /** Position in the data. */
   data: LoaderState;
+  /** What the run is evaluated on, if it is: the digest of its tokens, and its files as they were. */
+  heldOut?: { digest: string; files?: FileNote[] };
   /** The run's config, for the reader. */
   config: unknown;
   /** What the next step's gradients are scaled by, where steps are clipped by the norm of the one before. */
@@ -54,7 +57,11 @@ export interface Manifest {
 export async function saveCheckpoint(
   trainer: Trainer,
   directory: string,
-  { data, config = { model: trainer.model.directory, ...trainer.config } }: { data: LoaderState; config?: unknown },
+  {
+    data,
+    config = { model: trainer.model.directory, ...trainer.config },
+    heldOut,
+  }: Pick<Manifest, "data" | "heldOut"> & { config?: unknown },
 ): Promise<string> {
   await trainer.drain();
   const { model, steps: step } = trainer;
@@ -69,7 +76,16 @@ export async function saveCheckpoint(
     });
     const { previousFactor: nextFactor } = trainer.session;
     const factor = nextFactor === undefined ? {} : { nextFactor };
-    const manifest: Manifest = { format, step, model: identity(model), data, config, ...factor, files };
+    const manifest: Manifest = {
+      format,
+      step,
+      model: identity(model),
+      data,
+      ...(heldOut && { heldOut }),
+      config,
+      ...factor,
+      files,
+    };
     await writeFileAtomic(join(temporary, manifestName), sealed(manifest));
     await replaceDirectory(temporary, path); // there already: the run was resumed from an older one
     return path;
@@ -156,7 +172,13 @@ export function readManifest(path: string): Manifest {
 }
 
 /** The key of a manifest that is not what `saveCheckpoint` writes. */
-function manifestProblem({ step, model, data, files }: Partial<Record<keyof Manifest, unknown>>): string | undefined {
+function manifestProblem({
+  step,
+  model,
+  data,
+  heldOut,
+  files,
+}: Partial<Record<keyof Manifest, unknown>>): string | undefined {
   const isFile = (file: unknown): boolean =>
     isObject(file) &&
     typeof file["name"] === "string" &&
@@ -165,6 +187,7 @@ function manifestProblem({ step, model, data, files }: Partial<Record<keyof Mani
   if (!Number.isSafeInteger(step) || (step as number) < 0) return "step";
   if (typeof model !== "string") return "model";
   if (!isObject(data)) return "data";
+  if (heldOut !== undefined && !isObject(heldOut)) return "heldOut";
   if (!Array.isArray(files) || !files.every(isFile)) return "files";
   return undefined;
 }

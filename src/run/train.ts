@@ -30,6 +30,7 @@ import { predictedTokensPerSecond, resolveLeast } from "../predict/fit.ts";
 import { stepFlops } from "../predict/flops.ts";
 import { thisMachine } from "../predict/forecast.ts";
 import { formatBytes, formatCount } from "../words/format.ts";
+import { fileChanges } from "../io/file-stamps.ts";
 import { fileError, removeLeftovers, writeFileAtomic } from "../io/atomic.ts";
 import { resolveModel } from "../models/hub.ts";
 import { learningRate, scheduleProblems } from "./lr.ts";
@@ -105,7 +106,7 @@ async function trainAlone(config: Config, callbacks: Callbacks): Promise<TrainSu
 
   const run = new Run(config, model, trainer, batches, facts, callbacks);
   try {
-    await run.resume();
+    await run.resume(heldOut);
     const evaluationBefore = heldOut && trainer.steps === 0 ? await run.evaluate(heldOut) : undefined;
     await run.loop(heldOut);
     await run.save();
@@ -209,6 +210,7 @@ class Run {
   #callbacks: CallbackRunner;
   #saved = -1;
   #savedAs = "the checkpoint it resumed from";
+  #heldOut: Manifest["heldOut"];
   #began = performance.now();
   #stepEnded = performance.now();
   #busy: Record<Stream, number>;
@@ -250,11 +252,18 @@ class Run {
    * Continues from a checkpoint if the config says so. A damaged newest one gives way to the one before, and says so.
    * Nothing in the run directory changes before the state is there.
    */
-  async resume(): Promise<void> {
+  async resume(heldOut: Dataset | undefined): Promise<void> {
     const { resume } = this.config.checkpoint;
     const manifest = await this.#restore(resume);
+    this.#heldOut = heldOut && { digest: heldOut.digest, ...(heldOut.files && { files: heldOut.files }) };
     if (manifest) {
       this.#batches.restore(manifest.data);
+      const { heldOut: before } = manifest;
+      if (heldOut && before && before.digest !== heldOut.digest)
+        this.#status.print(
+          `evaluationData is not what it was at step ${manifest.step} (${fileChanges(before.files, heldOut.files ?? []) ?? "it is read in another way"}): ` +
+            "evaluations from here on are not to be compared with those before; put back what it was to go on as before",
+        );
       this.#saved = manifest.step;
       this.#status.print(`resumed after step ${manifest.step}`);
     }
@@ -402,7 +411,8 @@ class Run {
   async save(): Promise<void> {
     const { steps: step } = this.#trainer;
     if (this.#saved === step) return;
-    const contents = { data: this.#batches.state(), config: configJson(this.config) };
+    const heldOut = this.#heldOut && { heldOut: this.#heldOut };
+    const contents = { data: this.#batches.state(), ...heldOut, config: configJson(this.config) };
     this.#savedAs = await saveCheckpoint(this.#trainer, this.checkpoints, contents);
     this.#saved = step;
     pruneCheckpoints(this.checkpoints, this.config.checkpoint.keep);

@@ -144,8 +144,9 @@ function contentOf(path: string): unknown {
     case "loss.csv":
       return lines(path).map((line) => line.split(",").slice(0, -1).join(","));
     case "manifest.json": {
-      const { config: _, digest: _1, ...values } = readJson(path);
-      return values;
+      const { config: _, digest: _1, data, heldOut: _2, ...values } = readJson(path);
+      const { files: _3, parts: _4, ...position } = data as Record<string, unknown>; // when files were written, how far they were read
+      return { ...values, data: position };
     }
     case "config.json":
       return path.includes("/model/") ? digestOf(path) : "written";

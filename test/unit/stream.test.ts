@@ -1,12 +1,12 @@
 // Streamed data: every document is there once, in an order of the seed that neither the number of workers nor an
 // interruption changes, from a first batch on that does not wait for the rest; and what goes wrong behind the scenes is said.
 
-import { afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { appendFileSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { afterEach, beforeEach, describe, expect, setDefaultTimeout, spyOn, test } from "bun:test";
+import { appendFileSync, readdirSync, readFileSync, statSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { loadDataset } from "../../src/data/dataset.ts";
 import { readRange } from "../../src/data/read/files.ts";
-import type { BatchShape, StepBatch } from "../../src/data/batches.ts";
+import type { BatchShape, LoaderState, StepBatch } from "../../src/data/batches.ts";
 import { findSources, type DataInput } from "../../src/data/read/source.ts";
 import { StreamLoader } from "../../src/data/stream-loader.ts";
 import { TokenStream, type StreamOptions } from "../../src/data/stream.ts";
@@ -227,11 +227,62 @@ describe("batches", () => {
     await using stream = await open();
     const state = new StreamLoader(stream, shape, 3).state();
     expect(() => new StreamLoader(stream, shape, 4).restore(state)).toThrow(
-      "the order of the data has changed (seed was 3",
+      "the data is not what it was at the checkpoint (seed was 3 and is 4); put back what it was, or begin a new run with another --output",
     );
     appendFileSync(path, '{"text": "more"}\n');
     await using changed = await open();
-    expect(() => new StreamLoader(changed, shape, 3).restore(state)).toThrow("(data was");
+    expect(() => new StreamLoader(changed, shape, 3).restore(state)).toThrow(`(${path} was written to at `);
+  });
+
+  test("a file that was edited at equal size is refused where the run had read it, whatever its times say", async () => {
+    // Far more than the samples of 4 KiB that tell one file from another at once.
+    await Bun.write(path, samples(1000));
+    const { atime, mtime } = statSync(path);
+    const first = await open();
+    const loader = new StreamLoader(first, shape, 3);
+    await loader.next();
+    await first.ended();
+    const state = JSON.parse(JSON.stringify(loader.state())) as LoaderState;
+    expect(state.parts).toHaveLength(first.length!);
+    await first.close();
+    const text = readFileSync(path, "utf8");
+    const edited = text.replaceAll(/(?<=w)\d(?=\dé)/g, "0");
+    expect(edited.length).toBe(text.length);
+    const middle = Math.floor(text.length / 6);
+    writeFileSync(path, text.slice(0, middle) + edited.slice(middle, middle + 8000) + text.slice(middle + 8000));
+    utimesSync(path, atime, mtime);
+    await using second = await open();
+    expect(second.digest).toBe(first.digest); // which does not see it
+    const refuse = async () => {
+      const resumed = new StreamLoader(second, shape, 3);
+      resumed.restore(state);
+      while (resumed.epochs < 1) await resumed.next();
+    };
+    await expect(refuse()).rejects.toThrow(`the data is not what it was at the checkpoint (${path} was written to at `);
+    writeFileSync(path, text); // what it was, at another time
+    await using third = await open();
+    const resumed = new StreamLoader(third, shape, 3);
+    resumed.restore(state);
+    const undisturbed = new StreamLoader(third, shape, 3);
+    await undisturbed.next();
+    expect(await resumed.next()).toEqual(await undisturbed.next());
+  });
+
+  test("what had not been read at the checkpoint cannot be compared, and is remarked on", async () => {
+    const first = await open();
+    const state = new StreamLoader(first, shape, 3).state();
+    await first.close();
+    writeFileSync(path, samples(400));
+    await using second = await open();
+    const write = spyOn(process.stderr, "write").mockReturnValue(true);
+    try {
+      new StreamLoader(second, shape, 3).restore({ ...state, parts: [] });
+      expect(write.mock.calls.join("")).toMatch(
+        /data\.jsonl was written to at .+, its size is the same, after the checkpoint: /,
+      );
+    } finally {
+      write.mockRestore();
+    }
   });
 
   test("steps of an epoch: from a sample where bytes say how many there are, exact elsewhere", async () => {
@@ -342,6 +393,35 @@ describe("a run", () => {
     expect(losses(output)).toEqual(losses(whole.output));
     const weights = (directory: string) => Bun.file(join(directory, "model/model.safetensors")).bytes();
     expect(await weights(output)).toEqual(await weights(whole.output));
+  });
+
+  test("says on resuming that what it is evaluated on has changed", async () => {
+    using run = smallRun();
+    const evaluationData = join(run.path, "held-out.jsonl");
+    await Bun.write(evaluationData, conversations(4));
+    const config = { ...run.config, evaluationData, steps: 2 };
+    await train(config);
+    const resume = { ...config, steps: 3, checkpoint: { resume: true } };
+    await train(resume);
+    expect(run.printed()).not.toContain("evaluationData is not");
+    await Bun.write(evaluationData, conversations(5));
+    await train({ ...resume, steps: 4 });
+    expect(run.printed()).toMatch(
+      /evaluationData is not what it was at step 3 \(\S+held-out\.jsonl was written to at .+, it had .+ and has .+\): evaluations from here on/,
+    );
+  });
+
+  test("keeps a share of the data for evaluation", async () => {
+    using run = smallRun();
+    const write = spyOn(process.stderr, "write").mockReturnValue(true);
+    try {
+      const { evaluationAfter } = await train({ ...run.config, evaluationData: "10%", steps: 1 });
+      expect(evaluationAfter).toBeGreaterThan(0);
+      expect(write.mock.calls.join("")).toBe("3 samples, 10% of the data, are kept for evaluation\n");
+      expect(run.printed()).toContain("data: 37 samples");
+    } finally {
+      write.mockRestore();
+    }
   });
 
   test("ends after a checkpoint when the data goes wrong behind its back", async () => {

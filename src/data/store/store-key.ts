@@ -52,8 +52,7 @@ export async function storeKey(
 }
 
 /** Every file of a model's directory that may say something about tokens and templates. */
-const ABOUT_TOKENS =
-  /^(.*token.*\.json|vocab\.json|merges\.txt|chat_template\.(jinja|json)|(generation_)?config\.json)$/;
+const ABOUT_TOKENS = /^(.*token.*\.json|vocab\.json|merges\.txt|chat_template\.(jinja|json))$/;
 
 /** What a tokenizer and its chat templates depend on. */
 export async function tokenizerKey({ directory, chatTemplates }: Tokenizer): Promise<string[]> {
