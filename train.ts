@@ -17,6 +17,7 @@ await run(async () => {
     model,
     data,
     output: "runs/quickstart",
+    device: "cpu", // a model this small, in memory this small
     deviceMemory: "4MiB", // less than the model's own weights: the blocks have to slide
     sequenceLength: 128,
     batchSize: 2,
@@ -34,7 +35,7 @@ await run(async () => {
   for (const { question, answer } of after.answers.slice(0, 3)) console.log(`  ${question}\n  → ${answer}`);
 
   async function score(directory: string) {
-    using loaded = await load(directory, { deviceMemory: 4 << 20 });
+    using loaded = await load(directory, { device: "cpu", deviceMemory: "4MiB" });
     return await exactMatch(loaded, heldout, { maxTokens: 16 });
   }
 });

@@ -27,6 +27,7 @@ const checks: Check[] = [
   { name: "aarch64 macOS build", run: () => buildLibrary("aarch64-macos") },
   { name: "AMD kernels", run: () => checkKernels("amd") },
   { name: "bindings", run: () => command(bun, "scripts/build.ts", "--check") },
+  { name: "config docs", run: () => command(bun, "scripts/config-docs.ts", "--check") },
   { name: "types", run: () => command(bun, "check", "--no-script", "--no-pretty") },
   { name: "lint", run: () => command(join(root, "node_modules/.bin/oxlint"), "--deny-warnings", "--format=unix") },
   { name: "format", run: () => command(bun, "fmt", "--check", "--no-script") },

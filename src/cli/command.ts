@@ -2,6 +2,7 @@
 // command are light; what it works with is imported when it runs.
 
 import { ConfigError } from "../words/errors.ts";
+import { parseSize } from "../words/format.ts";
 import type { GenerateOptions } from "../engine/generate.ts";
 import type { Model } from "../engine/model.ts";
 
@@ -13,8 +14,13 @@ export interface Command {
 }
 
 /** Flags of commands that open a model. */
-export const modelFlags = { dtype: { type: "string" }, deviceMemory: { type: "string" } } as const;
-export const modelHelp = `  --dtype D            float32 (default) or bfloat16: what the device computes in
+export const modelFlags = {
+  device: { type: "string" },
+  dtype: { type: "string" },
+  deviceMemory: { type: "string" },
+} as const;
+export const modelHelp = `  --device D           auto (default: a GPU that is there and works, else the CPU), cpu, cuda, hip
+  --dtype D            float32 or bfloat16: what the device computes in (on GPUs bfloat16)
   --deviceMemory SIZE  the most the device may hold, such as 24GiB`;
 
 /** Flags of commands that generate. */
@@ -63,10 +69,17 @@ type Texts<Flags> = { [Name in keyof Flags]?: string | undefined };
 /** The model that a command looks at. */
 export async function openModel(name: string | undefined, flags: Texts<typeof modelFlags>): Promise<Model> {
   if (name === undefined) throw new ConfigError("MODEL is missing; give a Hugging Face directory or hub id");
-  const dtype = oneOf("--dtype", flags.dtype ?? "float32", ["float32", "bfloat16"]);
-  const bytes = await size("--deviceMemory", flags.deviceMemory);
+  const device = oneOf("--device", flags.device ?? "auto", ["auto", "cpu", "cuda", "hip"]);
+  const dtype = flags.dtype === undefined ? undefined : oneOf("--dtype", flags.dtype, ["float32", "bfloat16"]);
+  const bytes = size("--deviceMemory", flags.deviceMemory);
   const [{ load }, { resolveModel }] = await Promise.all([import("../engine/model.ts"), import("../models/hub.ts")]);
-  return load(await resolveModel(name), { dtype, ...(bytes === undefined ? {} : { deviceMemory: bytes }) });
+  const reason = device === "auto" ? (await import("../native/choose.ts")).chooseDevice().reason : undefined;
+  if (reason !== undefined) console.error(reason); // stdout may belong to a machine
+  return load(await resolveModel(name), {
+    device,
+    ...(dtype === undefined ? {} : { dtype }),
+    ...(bytes === undefined ? {} : { deviceMemory: bytes }),
+  });
 }
 
 /** Those of the generation flags that were given. */
@@ -89,9 +102,8 @@ export function number(flag: string, text: string | undefined): number | undefin
 }
 
 /** A size such as "24GiB" in bytes. */
-export async function size(flag: string, text: string | undefined): Promise<number | undefined> {
+export function size(flag: string, text: string | undefined): number | undefined {
   if (text === undefined) return undefined;
-  const { parseSize } = await import("../run/config.ts");
   const bytes = parseSize(text);
   if (bytes === undefined) throw new ConfigError(`${flag} must be a size such as "24GiB" or "512MiB" (was "${text}")`);
   return bytes;

@@ -10,7 +10,7 @@ Writes a checkpoint's model into DIR as safetensors with config and tokenizer. C
 directory such as runs/mine/checkpoints/step-000500, or a run directory, whose newest checkpoint is
 taken.
 
-  --dtype D            bfloat16, or float32 for the exact masters; default: what the run's model came in
+  --dtype D            bfloat16, or float32 for the exact masters (what the run's model came in)
   --model MODEL        where the run's model is now, if not where its config says
   --json               one JSON object: { checkpoint, step, directory, dtype }`;
 

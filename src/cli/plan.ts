@@ -16,11 +16,11 @@ import { trainConfig } from "./train.ts";
 const help = `sluice plan [--config FILE] [--KEY VALUE ...] [--machine NAME] [--ram SIZE] [--json]
 
 The memory bill of a run, its predicted step time, and what binds. Takes what sluice train takes;
---data and --output may be left out, and --model may be a published shape (${'${Object.keys(publishedModels).join(", ")}'})
-of which nothing is downloaded. Steps are recorded and played on a virtual clock;
-src/predict/machines.ts says with which rates.
+--data and --output may be left out, and --model may be a published shape (qwen3-0.6b, qwen3-1.7b,
+qwen3-4b, qwen3-8b, llama3-8b) of which nothing is downloaded. Steps are recorded and played on a
+virtual clock; src/predict/machines.ts says with which rates.
 
-  --machine NAME       a described machine (${'${Object.keys(machines).join(", ")}'}) instead of this one,
+  --machine NAME       a described machine (h200, rtx4090, cpu-2core) instead of this one,
                        computing in bfloat16 unless told; or "measured": the rates of this machine's
                        GPU, or of its CPU where there is none. --gpu is the same flag
   --ram SIZE           memory of that machine's host, such as 128GiB
@@ -45,7 +45,7 @@ async function run(args: string[]): Promise<void> {
   const { own, rest } = takeOwn(args, options);
   const { forecast, thisMachine } = await import("../predict/forecast.ts");
   const name = own.machine ?? own.gpu;
-  const ram = await size("--ram", own.ram);
+  const ram = size("--ram", own.ram);
   const { hasGpu, machineNamed } = await import("../predict/machines.ts");
   const described = name !== undefined && name !== "measured" ? machineNamed(name) : undefined;
   using engine = name === "measured" ? await openedEngine() : undefined;

@@ -12,9 +12,9 @@ const help = `sluice train [--config FILE] [--KEY VALUE ...]
 
 KEY is any key of the config: --model, --data, --output, --steps, --optimizer.learningRate,
 --window.slots, ... A flag given twice makes a list, and a VALUE may be JSON. --data PATH:train and
---data 'PATH[:90%]' take a part of it, --evaluationData 5% keeps one for evaluation. --dashboard shows
-the run live in a browser on this machine. FILE is JSON, or TypeScript with a default export; flags
-replace what it says.
+--data 'PATH[:90%]' take a part of it, --evaluationData 5% keeps one for evaluation. --dashboard
+shows the run live in a browser on this machine. FILE is JSON, or TypeScript with a default export;
+flags replace what it says.
 src/run/config.ts documents every key.`;
 
 async function run(args: string[]): Promise<void> {

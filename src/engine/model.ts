@@ -15,12 +15,13 @@ import type { Tokenizer } from "../data/text/tokenizer.ts";
 import { loadTensors } from "../io/tensors.ts";
 import { openModel } from "../models/open.ts";
 import type { DeviceKind, Dtype } from "../native/abi.gen.ts";
+import { chooseDevice } from "../native/choose.ts";
 import { defaultDtype, dtypeProblem } from "../native/devices.ts";
 import { Engine } from "../native/runtime.ts";
 import { judge } from "../tiers/limits.ts";
 import { inferenceShape, type DescribedModel } from "../tiers/shape.ts";
 import { ConfigError, DataError } from "../words/errors.ts";
-import { formatCount } from "../words/format.ts";
+import { formatCount, parseSize } from "../words/format.ts";
 import { generate, type GenerateOptions, type Prompt } from "./generate.ts";
 import type { ModelTensors } from "../io/safetensors.ts";
 import { Session } from "./session.ts";
@@ -28,14 +29,14 @@ import { ModelWeights, targetsOf } from "./weights.ts";
 
 /** Where and in which type a model computes. */
 export interface LoadOptions {
-  /** Default "cpu". */
-  device?: DeviceKind;
+  /** Default "auto": the GPU that is there and works, else the CPU. */
+  device?: DeviceKind | "auto";
   /** What the device computes in; default "bfloat16" on GPUs, which have nothing else, and "float32" elsewhere. */
   dtype?: Dtype;
   /** Threads; default: as many as there are cores. */
   workers?: number;
-  /** The most bytes the device may hold. */
-  deviceMemory?: number;
+  /** The most the device may hold: bytes, or a size such as "8GiB". */
+  deviceMemory?: number | string;
   /** Reads this file instead of the directory's config.json. */
   configPath?: string;
   /** Looks at model and engine before memory is taken and weights are read; what it throws, `load` throws. */
@@ -47,7 +48,9 @@ type ModelData<Options> = Omit<Options, "loss"> & { loss?: ChatLoss };
 
 /** Reads a Hugging Face model directory into host memory. ModelError says what is wrong with it; notes about it go to stderr. */
 export async function load(directory: string, options: LoadOptions = {}): Promise<Model> {
-  const { device = "cpu", dtype = defaultDtype(device) } = options;
+  const device = options.device === undefined || options.device === "auto" ? chooseDevice().device : options.device;
+  const { dtype = defaultDtype(device) } = options;
+  const deviceBytesMax = bytesOfSize(options.deviceMemory);
   const wrongDtype = dtypeProblem(device, dtype);
   if (wrongDtype !== undefined) throw new ConfigError(wrongDtype);
   const opened = openModel(directory, options.configPath);
@@ -55,7 +58,7 @@ export async function load(directory: string, options: LoadOptions = {}): Promis
   const engine = new Engine({
     device,
     workers: options.workers ?? availableParallelism(),
-    ...(options.deviceMemory === undefined ? {} : { deviceBytesMax: options.deviceMemory }),
+    ...(deviceBytesMax === undefined ? {} : { deviceBytesMax }),
   });
   try {
     options.check?.({ config: opened.config, blocks: opened.blocks, dtype }, engine);
@@ -67,6 +70,15 @@ export async function load(directory: string, options: LoadOptions = {}): Promis
     engine.close();
     throw error;
   }
+}
+
+function bytesOfSize(size: number | string | undefined): number | undefined {
+  const bytes = typeof size === "string" ? parseSize(size) : size;
+  if (size !== undefined && !(bytes! > 0))
+    throw new ConfigError(
+      `deviceMemory must be a size such as "24GiB" or a number of bytes > 0 (was ${JSON.stringify(size)})`,
+    );
+  return bytes;
 }
 
 /** The number format that loses nothing of a model's files: bfloat16 where all of them are, else float32. */

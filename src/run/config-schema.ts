@@ -2,9 +2,8 @@
 // and checked while it is written. Types and limits are those that `parseConfig` checks, defaults are what it fills in, and
 // the descriptions are the comments in config.ts, so that nothing is said twice.
 
-import { readFileSync } from "node:fs";
-import { join } from "node:path";
 import { bareSchema, parseConfig } from "./config.ts";
+import { keyDocs } from "./docs.gen.ts";
 import { splitPattern } from "../data/read/splits.ts";
 
 /** A schema, as far as is needed here. */
@@ -24,19 +23,16 @@ const derived = new Set(["workers", "dtype", "microBatchTokens", "epochs"]);
 export async function configSchema(): Promise<JsonSchema> {
   const schema = finite((await bareSchema()) as JsonSchema);
   const required = { model: "-", data: "-", output: "-" };
-  const { model: _, data: __, output: ___, ...defaults } = await parseConfig(required);
-  const files = ["config.ts", "../data/read/source.ts"].map((name) =>
-    readFileSync(join(import.meta.dir, name), "utf8"),
-  );
-  const comments = readComments(files.join("\n"));
-  for (const key of ["data", "evaluationData"]) Object.assign(schema.properties![key]!, dataSchema(comments));
-  describe(schema, "root", defaults, comments);
+  const { model: _, data: __, output: ___, ...resolved } = await parseConfig(required);
+  const defaults = { ...resolved, device: "auto" };
+  for (const key of ["data", "evaluationData"]) Object.assign(schema.properties![key]!, dataSchema());
+  describe(schema, "root", defaults);
   schema.properties = { $schema: { type: "string" }, ...schema.properties };
   return { ...schema, title: "Sluice training run" };
 }
 
 /** A `DataInput` as far as JSON can hold one: `filter` and `map` are functions. */
-function dataSchema(comments: Comments): JsonSchema {
+function dataSchema(): JsonSchema {
   const path = { type: "string", minLength: 1 };
   const properties: Record<string, JsonSchema> = {
     path: { ...path },
@@ -45,7 +41,7 @@ function dataSchema(comments: Comments): JsonSchema {
     limit: { type: "integer", minimum: 1 },
   };
   const source: JsonSchema = { type: "object", properties, required: ["path"], additionalProperties: false };
-  describe(source, "DataSource", {}, comments);
+  describe(source, "DataSource", {});
   return { anyOf: [path, { type: "array", minItems: 1, items: { anyOf: [path, source] } }] };
 }
 
@@ -55,27 +51,13 @@ function finite<T>(schema: T): T {
 }
 
 /** Adds comments and defaults to a group's keys, and to those of the groups inside. */
-function describe(schema: JsonSchema, group: string, defaults: Record<string, unknown>, comments: Comments): void {
+function describe(schema: JsonSchema, group: string, defaults: Record<string, unknown>): void {
   for (const [key, property] of Object.entries(schema.properties ?? {})) {
-    const comment = comments.get(`${group}.${key}`);
+    const comment = keyDocs[`${group}.${key}`];
     if (comment !== undefined) property.description = comment;
     const value = defaults[key];
-    if (property.properties) describe(property, key, value as Record<string, unknown>, comments);
+    if (property.properties) describe(property, key, value as Record<string, unknown>);
     else if (value !== undefined && !derived.has(key)) property.default = value;
-    if (property.items?.properties) describe(property.items, key.replace(/s$/, ""), {}, comments);
+    if (property.items?.properties) describe(property.items, key.replace(/s$/, ""), {});
   }
-}
-
-/** By `group.key`. */
-type Comments = Map<string, string>;
-
-/** The comment above each key, by the constant or interface that it stands in: `const optimizer = type({ ... });`. */
-function readComments(source: string): Comments {
-  const comments: Comments = new Map();
-  const constants = source.matchAll(/\n  const (\w+) = type\(\{\n([^]*?)\n  \}\);/g);
-  const interfaces = source.matchAll(/\nexport interface (\w+) \{\n([^]*?)\n\}/g);
-  for (const [, name, body] of [...constants, ...interfaces])
-    for (const [, comment, key] of body!.matchAll(/\/\*\*((?:[^*]|\*(?!\/))*)\*\/\s*"?(\w+)\??"?:/g))
-      comments.set(`${name!.replace(/Group$/, "")}.${key}`, comment!.replace(/\s*\n\s*\*?\s*/g, " ").trim());
-  return comments;
 }

@@ -14,8 +14,9 @@ import { clippingOf, evenTokens } from "../tiers/shape.ts";
 import { FUNCTION_MARK, sourceProblems, type DataInput } from "../data/read/source.ts";
 import { scheduleProblems } from "./lr.ts";
 import { ConfigError } from "../words/errors.ts";
-import { defaultDtype, dtypeProblem, isGpu } from "../native/devices.ts";
-import { formatValue } from "../words/format.ts";
+import { chooseDevice } from "../native/choose.ts";
+import { defaultDtype, dtypeProblem, isGpu, type GpuKind } from "../native/devices.ts";
+import { formatValue, parseSize } from "../words/format.ts";
 import { formatDefault, stateFormats } from "../state/format.ts";
 import { closest } from "../words/suggest.ts";
 
@@ -25,29 +26,11 @@ type Ark = typeof import("arktype");
 export type TrainConfig = ReturnType<typeof schema>["root"]["inferIn"];
 
 /** What the engine reads: every default filled in, every size in bytes. */
-export type Config = Omit<ReturnType<typeof schema>["root"]["infer"], "microBatchTokens" | "dtype"> & {
+export type Config = Omit<ReturnType<typeof schema>["root"]["infer"], "microBatchTokens" | "device" | "dtype"> & {
   microBatchTokens: number;
+  device: "cpu" | GpuKind;
   dtype: "float32" | "bfloat16";
 };
-
-const UNIT_BYTES: Record<string, number> = {
-  B: 1,
-  KiB: 2 ** 10,
-  MiB: 2 ** 20,
-  GiB: 2 ** 30,
-  TiB: 2 ** 40,
-  kB: 1e3,
-  MB: 1e6,
-  GB: 1e9,
-  TB: 1e12,
-};
-
-/** "24GiB" to bytes; undefined when the text is no size. */
-export function parseSize(text: string): number | undefined {
-  const match = /^(\d+(?:\.\d+)?)\s*([kKMGT]?i?B)$/.exec(text.trim());
-  const unit = UNIT_BYTES[match?.[2] ?? ""];
-  return match && unit ? Math.round(Number(match[1]) * unit) : undefined;
-}
 
 /** The groups of the config, innermost first; `root` holds them all. Their keys also serve the did-you-mean. */
 function schema({ type }: Ark) {
@@ -180,8 +163,8 @@ function schema({ type }: Ark) {
     streamAbove: size.default(64 * 2 ** 20),
     /** The run directory: metrics, checkpoints and the exported model. */
     output: text,
-    /** Where a step is computed. */
-    device: type("'cpu' | 'cuda' | 'hip'").default("cpu"),
+    /** Where a step is computed; "auto": the GPU that is there and works, else the CPU. */
+    device: type("'auto' | 'cpu' | 'cuda' | 'hip'").default("auto"),
     /** The type that the device computes in; GPUs compute in "bfloat16", the cpu device in "float32" unless said. */
     "dtype?": type("'float32' | 'bfloat16'"),
     /** The most bytes the device may hold; without it, as many as it has. On a GPU it counts context and libraries too. */
@@ -256,10 +239,12 @@ export async function parseConfig(input: unknown): Promise<Config> {
     throw configError([...Array.from(parsed, (error) => problem(error, input, known)), ...inSources]);
   }
   if (inSources.length > 0) throw configError(inSources);
+  const device = parsed.device === "auto" ? chooseDevice().device : parsed.device;
   const config: Config = {
     ...parsed,
-    dtype: parsed.dtype ?? defaultDtype(parsed.device),
-    microBatchTokens: microBatchTokensOf(parsed),
+    device,
+    dtype: parsed.dtype ?? defaultDtype(device),
+    microBatchTokens: microBatchTokensOf({ ...parsed, device }),
   };
   if (config.steps === undefined) config.epochs ??= 1;
   const broken = contradictions(config, input as TrainConfig);
@@ -279,7 +264,10 @@ function microBatchTokensOf({
   gradientAccumulation,
   sequenceLength,
   microBatchTokens = "auto",
-}: ReturnType<typeof schema>["root"]["infer"]): number {
+}: Pick<ReturnType<typeof schema>["root"]["infer"], "batchSize" | "gradientAccumulation" | "sequenceLength"> & {
+  device: Config["device"];
+  microBatchTokens?: number | "auto" | undefined;
+}): number {
   if (microBatchTokens !== "auto") return microBatchTokens;
   return isGpu(device) ? evenTokens(batchSize / gradientAccumulation, sequenceLength) : sequenceLength;
 }

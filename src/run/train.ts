@@ -39,6 +39,7 @@ import { demand } from "../tiers/limits.ts";
 import { MetricsLog } from "../keep/metrics.ts";
 import { load, type Model } from "../engine/model.ts";
 import type { Stream } from "../native/abi.gen.ts";
+import { chooseDevice } from "../native/choose.ts";
 import { isGpu } from "../native/devices.ts";
 import type { Plan } from "../plan/plan.ts";
 import { writeReport } from "../view/report.ts";
@@ -71,6 +72,10 @@ export interface TrainSummary {
  */
 export async function train(input: TrainConfig, callbacks: Callbacks = {}): Promise<TrainSummary> {
   const config = await parseConfig(input);
+  if (input.device === undefined || input.device === "auto") {
+    const { reason } = chooseDevice();
+    if (reason !== undefined) console.log(reason);
+  }
   using _ = openOutput(config.output);
   return await trainAlone(config, callbacks);
 }

@@ -58,3 +58,22 @@ export function formatValue(value: unknown): string {
 export function formatWord(value: unknown): string {
   return typeof value === "string" ? value : formatValue(value);
 }
+
+const UNIT_BYTES: Record<string, number> = {
+  B: 1,
+  KiB: 2 ** 10,
+  MiB: 2 ** 20,
+  GiB: 2 ** 30,
+  TiB: 2 ** 40,
+  kB: 1e3,
+  MB: 1e6,
+  GB: 1e9,
+  TB: 1e12,
+};
+
+/** "24GiB" to bytes; undefined when the text is no size. */
+export function parseSize(text: string): number | undefined {
+  const match = /^(\d+(?:\.\d+)?)\s*([kKMGT]?i?B)$/.exec(text.trim());
+  const unit = UNIT_BYTES[match?.[2] ?? ""];
+  return match && unit ? Math.round(Number(match[1]) * unit) : undefined;
+}

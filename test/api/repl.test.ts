@@ -159,6 +159,7 @@ test("--hot keeps a model on globalThis; old handles and new ones work side by s
   };
   write(1);
   const child = Bun.spawn([process.execPath, "--hot", "--no-clear-screen", file], {
+    env: process.env,
     cwd: directory.path,
     stdout: "pipe",
     stderr: "pipe",

@@ -62,7 +62,7 @@ test("importing the package takes little time and loads neither parsers nor toke
     console.log((user + system) / 1000);
     console.log(Object.keys(require.cache).filter((path) => ${heavy}.test(path)).join(" "));`;
   const milliseconds = await fastest(8, () => {
-    const { stdout, stderr } = Bun.spawnSync([process.execPath, "-e", script], { cwd: root });
+    const { stdout, stderr } = Bun.spawnSync([process.execPath, "-e", script], { env: process.env, cwd: root });
     const [time, loaded] = stdout.toString().split("\n");
     expect(stderr.toString()).toBe("");
     expect(loaded).toBe("");

@@ -72,7 +72,12 @@ test("a process that leaves in the middle frees it, too", async () => {
   const config = endless("left");
   const script = `import { train } from "./src/run/train.ts"; await train(${JSON.stringify(config)}, { onStep: () => process.exit(7) });`;
   const cwd = join(import.meta.dir, "../..");
-  const child = Bun.spawn([process.execPath, "-e", script], { cwd, stdout: "ignore", stderr: "inherit" });
+  const child = Bun.spawn([process.execPath, "-e", script], {
+    env: process.env,
+    cwd,
+    stdout: "ignore",
+    stderr: "inherit",
+  });
   expect(await child.exited).toBe(7);
   expect(existsSync(lockOf(config.output))).toBe(false);
 });
@@ -150,7 +155,13 @@ describe("the lock itself", () => {
       process.stdin.on("data", () => process.exit());`;
     const cwd = join(import.meta.dir, "../..");
     const children = Array.from({ length: 12 }, () =>
-      Bun.spawn([process.execPath, "-e", script], { cwd, stdin: "pipe", stdout: "pipe", stderr: "inherit" }),
+      Bun.spawn([process.execPath, "-e", script], {
+        env: process.env,
+        cwd,
+        stdin: "pipe",
+        stdout: "pipe",
+        stderr: "inherit",
+      }),
     );
     const readers = children.map(({ stdout }) => stdout.getReader());
     const next = async () => {

@@ -118,6 +118,29 @@ describe("sluice doctor", () => {
   });
 });
 
+describe('device "auto"', () => {
+  const chosen = (environment: Record<string, string>) =>
+    script(
+      `const { chooseDevice } = await import("./src/native/choose.ts");
+      const { parseConfig } = await import("./src/run/config.ts");
+      const { device, reason } = chooseDevice();
+      const config = await parseConfig({ model: "m", data: "d", output: "o", batchSize: 4 });
+      using model = await load("test/fixtures/models/qwen3-tiny", { deviceMemory: "300MiB" });
+      console.log([device, config.device, config.dtype, config.microBatchTokens, model.engine.device, model.dtype, reason].join("|"));`,
+      environment,
+    );
+  test("is the GPU that is there and works, in its dtype and with its micro-batches", async () => {
+    expect(await chosen({ SLUICE_DEVICE: "" })).toBe(
+      "hip|hip|bfloat16|4096|hip|bfloat16|device: hip, because Stand-in GPU is there and works",
+    );
+  });
+  test("is the CPU where none works, and says why", async () => {
+    expect(await chosen({ SLUICE_DEVICE: "", STAND_IN_FAIL: "no-kernels" })).toMatch(
+      /^cpu\|cpu\|float32\|1024\|cpu\|float32\|device: cpu, because no GPU works here \(cuda: .*; hip: none of the compiled kernels is for /,
+    );
+  });
+});
+
 describe("what a machine may lack is named", () => {
   test("a driver", async () => {
     expect(await failureToOpen({ SLUICE_LIBHIP: join(files.path, "no-such.so") })).toMatch(

@@ -51,7 +51,7 @@ for (const device of ["cuda", "hip"] as const) {
 describe("command line", () => {
   async function parity(...args: string[]): Promise<{ code: number; output: string; errors: string }> {
     const command = [process.execPath, join(import.meta.dir, "../../scripts/parity.ts"), ...args];
-    const child = Bun.spawn(command, { stdin: "ignore", stdout: "pipe", stderr: "pipe" });
+    const child = Bun.spawn(command, { env: process.env, stdin: "ignore", stdout: "pipe", stderr: "pipe" });
     const [output, errors, code] = await Promise.all([child.stdout.text(), child.stderr.text(), child.exited]);
     return { code, output, errors };
   }

@@ -386,6 +386,7 @@ describe("the process", () => {
       for (let index = 0; index < 10; index++) plan.record("upload", "copy", { to: buffer.range(), from: buffer.range() });
     `;
     const child = Bun.spawn([process.execPath, "-e", prelude + script], {
+      env: process.env,
       stdout: "pipe",
       stderr: "pipe",
       timeout: 10_000,

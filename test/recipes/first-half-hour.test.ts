@@ -21,6 +21,7 @@ async function type(command: string): Promise<{ out: string; error: string; code
   const [bun, script, ...args] = command.replace(/^\$ /, "").split(" ");
   expect(bun).toBe("bun");
   const child = Bun.spawn([process.execPath, join(root, script!), ...args], {
+    env: process.env,
     cwd: directory.path,
     stdout: "pipe",
     stderr: "pipe",

@@ -104,6 +104,7 @@ for (const [name, { args, prints, leaves }] of Object.entries(cases)) {
     writeFileSync(join(directory.path, "data.jsonl"), conversations(24));
     writeFileSync(join(directory.path, "held-out.jsonl"), conversations(4));
     const child = Bun.spawn([process.execPath, join(recipes, name), ...args(directory.path)], {
+      env: process.env,
       cwd: directory.path,
       stdout: "pipe",
       stderr: "pipe",

@@ -51,7 +51,7 @@ export function startTraining(config: TrainConfig, options: { limit?: number; co
   writeFileSync(path, JSON.stringify(config));
   const command = [process.execPath, join(root, "src/cli.ts"), "train", "--config", path];
   const words = limit === undefined ? command : ["bash", "-c", `ulimit -f ${limit} && exec "$@"`, "bash", ...command];
-  return Bun.spawn(words, { cwd: root, stdin: "ignore", stdout: "pipe", stderr: "pipe" });
+  return Bun.spawn(words, { env: process.env, cwd: root, stdin: "ignore", stdout: "pipe", stderr: "pipe" });
 }
 
 export interface Ended {

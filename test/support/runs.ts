@@ -82,5 +82,11 @@ export async function tinyRecipe(directory: string) {
 export function trainApart(config: object) {
   const script = `import { train } from "./src/run/train.ts"; await train(${JSON.stringify(config)});`;
   const cwd = join(import.meta.dir, "../..");
-  return Bun.spawn([process.execPath, "-e", script], { cwd, stdin: "ignore", stdout: "pipe", stderr: "inherit" });
+  return Bun.spawn([process.execPath, "-e", script], {
+    env: process.env,
+    cwd,
+    stdin: "ignore",
+    stdout: "pipe",
+    stderr: "inherit",
+  });
 }

@@ -30,6 +30,7 @@ const heldOut = String(recipe.evaluationData);
 /** Runs a program of the repository. */
 async function script(file: string, args: readonly string[], input = ""): Promise<Ended> {
   const child = Bun.spawn([process.execPath, join(root, file), ...args], {
+    env: process.env,
     cwd: directory,
     stdin: new Blob([input]),
     stdout: "pipe",

@@ -1,5 +1,6 @@
 import { describe, expect, test } from "bun:test";
-import { parseConfig, parseSize, type TrainConfig } from "../../src/run/config.ts";
+import { parseConfig, type TrainConfig } from "../../src/run/config.ts";
+import { parseSize } from "../../src/words/format.ts";
 
 const minimal = { model: "models/tiny", data: "chat.jsonl", output: "runs/one" } satisfies TrainConfig;
 
@@ -58,7 +59,10 @@ describe("parseConfig", () => {
   test("importing the module does not load arktype", () => {
     const loaded = (code: string) => {
       const script = `import { parseConfig } from "./src/run/config.ts"; ${code}; console.log(Object.keys(require.cache).some((path) => path.includes("arktype")))`;
-      return Bun.spawnSync([process.execPath, "-e", script], { cwd: `${import.meta.dir}/../..` }).stdout.toString();
+      return Bun.spawnSync([process.execPath, "-e", script], {
+        env: process.env,
+        cwd: `${import.meta.dir}/../..`,
+      }).stdout.toString();
     };
     expect(loaded("")).toBe("false\n");
     expect(loaded("await parseConfig({}).catch(() => {})")).toBe("true\n");

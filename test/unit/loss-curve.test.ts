@@ -36,7 +36,7 @@ test("the same curve passes, one two percent away fails, and our half trains", a
       "3e-3",
     ];
     const words = ["scripts/loss-curve.ts", ...flags, "--output", join(files.path, "out"), "--python", python];
-    const child = Bun.spawn([process.execPath, ...words], { stdout: "pipe", stderr: "pipe" });
+    const child = Bun.spawn([process.execPath, ...words], { env: process.env, stdout: "pipe", stderr: "pipe" });
     const [output, code] = await Promise.all([child.stdout.text(), child.exited]);
     return { output, code };
   };

@@ -1,0 +1,4 @@
+// Before any test: `device: "auto"` is the CPU, whatever the machine has, in this process and those that tests start. Tests of
+// a GPU name it.
+
+process.env["SLUICE_DEVICE"] ??= "cpu";
