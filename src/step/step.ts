@@ -25,12 +25,11 @@ import {
   type BlockContext,
 } from "../models/block.ts";
 import { activationSizes, scratchSizes } from "../models/parts/chain.ts";
-import { headLoss, type HeadContext, type HeadGradients } from "../models/parts/head.ts";
-import type { Cache, DeviceBatch } from "../models/parts/part.ts";
+import { headLoss, type HeadContext } from "../models/parts/head.ts";
 import type { Weights } from "../models/weights.ts";
 import { bytesOf, carve, totalBytes } from "../plan/layout.ts";
 import type { AdamwStep } from "../state/optimizers/adamw.ts";
-import { Plan, Resource, type Event, type Label, type Range } from "../plan/plan.ts";
+import { Plan, Resource, type Event, type Range } from "../plan/plan.ts";
 import { Window } from "./window.ts";
 
 /** What plays together over all steps: the buffers, and who touched what last. */
@@ -86,25 +85,32 @@ export function recordStep(recorder: StepRecorder, batch: StepBatch, settings: S
   let headStarted = false; // a micro-batch without valid targets leaves the head's gradient alone
   for (const [pass, microBatches] of batch.passes.entries()) {
     const last = pass === batch.passes.length - 1;
+    forward(recorder, plan, { step, pass }, microBatches, inputs);
+
     // Loss, and the head's own backward, while its weights are here.
-    let accumulators: HeadGradients | undefined;
-    forward(recorder, plan, { step, pass }, inputs, {
-      store: true,
-      head(context, x, tokens, microBatch) {
-        accumulators ??= gradients!.headAccumulators(plan);
-        if (microBatch === 0) plan.acquire(recorder.losses, "write");
-        const dHidden = boundaries.gradient(plan, microBatch);
-        const scale = 1 / batch.validTokens;
-        headLoss(context, x, lossRows(recorder, pass, microBatch), tokens, {
+    plan.label = { step, phase: "loss", pass, block: "head" };
+    const head = headContext(recorder, plan);
+    const accumulators = gradients!.headAccumulators(plan);
+    plan.acquire(recorder.losses, "write");
+    for (const microBatch of microBatches.keys()) {
+      plan.label = { step, phase: "loss", pass, block: "head", microBatch };
+      headLoss(
+        head,
+        boundaries.input(plan, microBatch),
+        lossRows(recorder, pass, microBatch),
+        inputs.batches[pass]![microBatch]!,
+        {
           ...accumulators,
-          dHidden,
-          scale,
+          dHidden: boundaries.gradient(plan, microBatch),
+          scale: 1 / batch.validTokens,
           accumulate: headStarted,
-        });
-        headStarted ||= tokens.validRows > 0;
-        summed = sumLosses(recorder, plan, pass, microBatch, inputs, { check: true, after: summed });
-      },
-    });
+        },
+      );
+      headStarted ||= inputs.batches[pass]![microBatch]!.validRows > 0;
+      boundaries.finished(plan, microBatch);
+      summed = sumLosses(recorder, plan, pass, microBatch, inputs, { check: true, after: summed });
+    }
+    window.releaseHead(plan);
     gradients!.afterLossCheck(summed!);
     if (last) gradients!.landHead(plan);
 
@@ -160,89 +166,75 @@ export function recordEvaluation(
   step: number,
   microBatches: readonly MicroBatch[],
 ): RecordedStep {
-  const { side } = recorder;
+  const { boundaries, side } = recorder;
   const plan = new Plan({ step, phase: "embed" });
   const inputs = recorder.inputs.stage(side, [microBatches]);
   recorder.inputs.upload(plan, side);
+  forward(recorder, plan, { step, pass: 0 }, microBatches, inputs, { store: false });
+  const head = headContext(recorder, plan);
   let summed: Event | undefined;
-  forward(recorder, plan, { step, pass: 0 }, inputs, {
-    store: false,
-    head(context, x, tokens, microBatch) {
-      if (microBatch === 0) plan.acquire(recorder.losses, "write");
-      headLoss(context, x, lossRows(recorder, 0, microBatch), tokens);
-      summed = sumLosses(recorder, plan, 0, microBatch, inputs, { check: false, after: summed });
-    },
-  });
+  plan.acquire(recorder.losses, "write");
+  for (const microBatch of microBatches.keys()) {
+    plan.label = { step, phase: "loss", pass: 0, block: "head", microBatch };
+    headLoss(
+      head,
+      boundaries.input(plan, microBatch),
+      lossRows(recorder, 0, microBatch),
+      inputs.batches[0]![microBatch]!,
+    );
+    boundaries.finished(plan, microBatch);
+    summed = sumLosses(recorder, plan, 0, microBatch, inputs, { check: false, after: summed });
+  }
+  recorder.window.releaseHead(plan);
   plan.settle(recorder.inputs.resource, "read");
   return finishRecording(recorder, plan, summed!, summed!, [microBatches]);
 }
 
 // ---- forward --------------------------------------------------------------------------------------------------------
 
-export interface ForwardOptions {
-  /** Keeps the boundaries for backward. */
-  store: boolean;
-  /** What is done with the last layer's output (T, C) of each micro-batch while the head's weights are there. */
-  head?: ((context: HeadContext, x: Range, batch: DeviceBatch, microBatch: number) => void) | undefined;
-  /** Generation: each layer's cache, and who reads and writes what they share. */
-  cache?: { of(layer: number): Cache; resource: Resource };
-}
-
-/**
- * One pass over a model, for training, evaluation, generation and logits. All micro-batches pass a layer before the next
- * one is needed. Commands are labelled by what they are part of, or all with the phase that `label` names.
- */
+/** All micro-batches pass a layer before the next one is needed. `store` keeps the boundaries for backward. */
 export function forward(
   recorder: StepRecorder,
   plan: Plan,
-  label: Omit<Label, "phase"> & Partial<Label>,
+  { step, pass }: { step: number; pass: number },
+  microBatches: readonly MicroBatch[],
   inputs: StepInputs,
-  { store, head, cache }: ForwardOptions,
+  { store = true }: { store?: boolean } = {},
 ): void {
   const { shape, window, boundaries } = recorder;
   const { layers } = shape.model;
-  const { pass = 0 } = label;
-  const batches = inputs.batches[pass]!;
-  const at = (phase: Label["phase"], block: Label["block"], microBatch?: number): void => {
-    const part = microBatch === undefined ? {} : { microBatch };
-    plan.label = label.phase ? { ...label, phase: label.phase, block } : { ...label, phase, block, ...part };
-  };
-  boundaries.begin({ tokens: batches.map(({ tokens }) => tokens), store });
-  for (const [microBatch, { tokens }] of batches.entries()) {
-    at("embed", "embedding", microBatch);
-    const rows = boundaries.rowsOf(microBatch);
-    gatherRows(recorder, plan, rows, inputs.tokens[pass]![microBatch]!, tokens, microBatch);
+  boundaries.begin({ tokens: microBatches.map(({ tokens }) => tokens.length), store });
+  for (const [microBatch, { tokens }] of microBatches.entries()) {
+    plan.label = { step, phase: "embed", pass, block: "embedding", microBatch };
+    gatherRows(
+      recorder,
+      plan,
+      boundaries.rowsOf(microBatch),
+      inputs.tokens[pass]![microBatch]!,
+      tokens.length,
+      microBatch,
+    );
     boundaries.embed(plan, microBatch);
   }
-  if (cache) plan.acquire(cache.resource, "read");
   for (let layer = 0; layer < layers; layer++) {
-    at("forward", layer);
+    plan.label = { step, phase: "forward", pass, block: layer };
     const weights = window.acquire(plan, layer);
     window.fetch(plan, upFrom(layer + 1, layers));
-    if (layer === layers - 1 && !cache) window.fetchHead(plan);
-    for (const [microBatch, batch] of batches.entries()) {
-      at("forward", layer, microBatch);
+    if (layer === layers - 1) window.fetchHead(plan);
+    for (const microBatch of microBatches.keys()) {
+      plan.label = { step, phase: "forward", pass, block: layer, microBatch };
       const context = blockContext(recorder, plan, layer, weights, microBatch);
       const x = boundaries.input(plan, microBatch);
       const y = boundaries.output(plan, layer, microBatch);
-      forwardBlock(context, x, y, batch, cache?.of(layer));
+      forwardBlock(context, x, y, inputs.batches[pass]![microBatch]!);
       boundaries.advance(plan, layer, microBatch);
     }
     window.release(plan, layer);
   }
-  if (cache) plan.settle(cache.resource, "read");
-  at("loss", "head");
-  const context = head && headContext(recorder, plan);
-  for (const [microBatch, batch] of batches.entries()) {
-    at("loss", "head", microBatch);
-    if (context) head!(context, boundaries.input(plan, microBatch), batch, microBatch);
-    boundaries.finished(plan, microBatch);
-  }
-  if (head) window.releaseHead(plan);
 }
 
 /** Rows of the embedding, gathered on the host after its last update. */
-function gatherRows(
+export function gatherRows(
   { shape, window, boundaries }: StepRecorder,
   plan: Plan,
   rows: Range,
@@ -273,7 +265,7 @@ function fetchNextBoundary(boundaries: Boundaries, plan: Plan, layer: number, mi
 
 // ---- places ---------------------------------------------------------------------------------------------------------
 
-function blockContext(
+export function blockContext(
   { shape, buffers }: StepRecorder,
   plan: Plan,
   layer: number,
@@ -307,7 +299,7 @@ const keptBefore = (shape: StepShape, layer: number): number =>
     .slice(0, layer)
     .reduce((sum, level, below) => sum + shape.microBatches * keptBytes(shape, below, level), 0);
 
-function headContext({ shape, buffers, window }: StepRecorder, plan: Plan): HeadContext {
+export function headContext({ shape, buffers, window }: StepRecorder, plan: Plan): HeadContext {
   const { model, dtype, tokensMax, logitsChunk: chunk } = shape;
   return { plan, model, dtype, tokensMax, chunk, ...window.acquireHead(plan), workspace: buffers.range("workspace") };
 }

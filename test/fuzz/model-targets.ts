@@ -328,11 +328,12 @@ export const chatTemplate: Target = {
   },
   // Without limits.
   planted: async () => {
-    const { Template } = await import("@huggingface/jinja");
+    const { compile } = await import("../../src/data/jinja/compile.ts");
+    const { toValue } = await import("../../src/data/text/jinja.ts");
     return (input) => {
       try {
         for (const messages of conversations)
-          new Template(textOf(input)).render({ messages, add_generation_prompt: true });
+          compile(textOf(input)).run({ messages: toValue(messages), add_generation_prompt: true });
       } catch (cause) {
         throw new DataError(`cannot be rendered: ${(cause as Error).message}`);
       }

@@ -5,7 +5,13 @@ import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { cpSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { ChatTemplate } from "../../src/data/text/chat.ts";
-import { parseTemplate, renderTemplate, TemplateLimitError, type RenderLimits } from "../../src/data/text/jinja.ts";
+import {
+  parseTemplate,
+  renderTemplate,
+  TemplateLimitError,
+  toValue,
+  type RenderLimits,
+} from "../../src/data/text/jinja.ts";
 import { loadDataset } from "../../src/data/dataset.ts";
 import { loadTokenizer } from "../../src/data/text/tokenizer.ts";
 import { DataError, ModelError } from "../../src/words/errors.ts";
@@ -15,7 +21,7 @@ import { conversations } from "../support/small-run.ts";
 setDefaultTimeout(60_000); // other jobs may share the machine
 
 const small: RenderLimits = { milliseconds: 500, textMax: 2 ** 20, madeMax: 2 ** 24 };
-const render = (source: string, limits = small) => renderTemplate(parseTemplate(source), { messages: [] }, limits);
+const render = (source: string, limits = small) => renderTemplate(parseTemplate(source), { messages: [] }, limits).text;
 
 /** What a rendering throws, how long it took, and how much memory the process gained. */
 function failure(source: string, limits = small) {
@@ -61,7 +67,22 @@ describe("a hostile template ends with a named error", () => {
     ],
     ["a gigabyte of output", `{% for a in ${range} %}${"x".repeat(20_000)}{% endfor %}`, /letters|stopped after 0.5 s/],
     ["range", "{% for i in range(1000000000) %}x{% endfor %}", /a range of 1000000000 numbers, the limit is 100000/],
-    ["range without a step", "{{ range(0, 5, 0) }}", /a range of Infinity numbers/],
+    ["range without a step", "{{ range(0, 5, 0) }}", /the step of a range must not be zero/],
+    ["a power", "{{ 2 ** 999999999 }}", /a number of \d+ bits/],
+    [
+      "numbers that double",
+      "{% set ns = namespace(x=3) %}{% for i in range(60) %}{% set ns.x = ns.x * ns.x %}{% endfor %}",
+      /a number of \d+ bits/,
+    ],
+    ["a wide field", "{{ '%999999999d' % 1 }}", /a text of \d+ letters/],
+    ["a wide field of format", "{{ '{:>999999999}'.format(1) }}", /a text of \d+ letters/],
+    ["centre", "{{ 'a'.center(2000000000) }}", /a text of \d+ letters/],
+    ["batch", "{{ [1] | batch(2000000000, 0) | list }}", /a text of \d+ letters/],
+    [
+      "equality of what is inside twice",
+      `${nested}{% set a = ns.x %}${nested}{{ a == ns.x }}`,
+      /stopped after|on its way/,
+    ],
     ["replace", `${long}{{ ns.x.replace('a', ns.x) }}`, /a text of \d+ letters/],
     [
       "replace under another name",
@@ -73,16 +94,16 @@ describe("a hostile template ends with a named error", () => {
     ["join of one text many times", `${long}{{ [${"ns.x,".repeat(50)}] | join }}`, /a text of \d+ letters/],
     ["indent", "{{ 'a\nb' | indent(2000000000) }}", /a text of \d+ letters/],
     ["a filter block", "{% filter indent(width=2000000000) %}a\nb{% endfilter %}", /a text of \d+ letters/],
-    ["tojson of what is inside twice", `${nested}{{ ns.x | tojson }}`, /a text of \d+ letters/],
-    ["the text of what is inside twice", `${nested}{{ ns.x }}`, /stopped after 0.5 s/],
+    ["tojson of what is inside twice", `${nested}{{ ns.x | tojson }}`, /a text of|stopped after|on its way/],
+    ["the text of what is inside twice", `${nested}{{ ns.x }}`, /stopped after|on its way/],
     ["tojson with wide margins", "{{ [[1]] | tojson(indent=1000000000) }}", /a text of \d+ letters/],
     [
       "a namespace inside itself",
       "{% set a = namespace() %}{% set a.b = a %}{% set a.c = a %}{{ a }}",
       /call stack|stopped after/,
     ],
-    ["depth", `{{ ${"(".repeat(100_000)}1${")".repeat(100_000)} }}`, /call stack/],
-    ["a macro without end", "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", /call stack|stopped after/],
+    ["depth", `{{ ${"(".repeat(100_000)}1${")".repeat(100_000)} }}`, /nests more than 200 deep/],
+    ["a macro without end", "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", /calls itself more than 200 times/],
   ];
   for (const [name, source, message] of cases)
     test(name, () => {
@@ -92,11 +113,13 @@ describe("a hostile template ends with a named error", () => {
       expect(bytes).toBeLessThan(2 ** 30);
     });
 
-  test("before it is read: a template without end, and spaces that take the library's reader their square", () => {
+  test("before it is read: a template without end, or that nests without end", () => {
     expect(() => parseTemplate("x".repeat(2 ** 18 + 1))).toThrow("has 262145 letters, the limit is 262144");
-    expect(() => parseTemplate(`a${" ".repeat(501)}b`)).toThrow("has more than 500 spaces in a row");
+    expect(() => parseTemplate(`{{ ${"-".repeat(100_000)}1 }}`)).toThrow("nests more than 200 deep");
+    expect(() => parseTemplate("{% if 1 %}".repeat(10_000))).toThrow("nests more than 200 deep");
     const start = performance.now();
-    parseTemplate(`${" ".repeat(500)}x`.repeat(500));
+    for (const unit of [" ", "{% if 1 %}x{% endif %}", "{{ 1 }}", "{# #}", "{ ", "\n", "{% raw %}{% endraw %}"])
+      parseTemplate(unit.repeat(Math.floor(2 ** 18 / unit.length)));
     expect(performance.now() - start).toBeLessThan(10_000);
   });
 });
@@ -106,20 +129,9 @@ test("after a limit the next rendering is as good as ever, and a long one is no 
   const messages = Array.from({ length: 1000 }, (_, i) => ({ role: "user", content: `${i} ${"word ".repeat(500)}` }));
   const source =
     "{% for m in messages %}{{ '<' + m.role + '>' + m['content'].strip().replace('0', 'null') | trim }}{% endfor %}";
-  const text = renderTemplate(parseTemplate(source), { messages });
+  const { text } = renderTemplate(parseTemplate(source), { messages: toValue(messages) });
   expect(text).toStartWith("<user>null word word");
   expect(text.length).toBeGreaterThan(2_400_000);
-});
-
-test("what is counted is rendered as before", () => {
-  const messages = [{ role: "user", content: "a\nb", replace: "own" }];
-  const source =
-    "{{ messages[0].content.replace('a', 'c', 1) }}{{ messages[0].replace }}{{ messages[0]['content'] | replace('b', 'd') }}" +
-    "{{ ['x', 'y'] | join(', ') }}{{ ['x', 'y'] | join }}{{ 'p\nq' | indent(width=2, first=true) }}" +
-    "{{ messages | tojson(indent=1) }}{{ [1, 'ä'] | tojson(ensure_ascii=true) }}{{ [1] | string }}{{ 5 | string }}";
-  const expected =
-    'c\nbowna\ndx, yxy  p\n  q[\n {\n  "role": "user",\n  "content": "a\\nb",\n  "replace": "own"\n }\n][1, "\\u00e4"][1]5';
-  expect(renderTemplate(parseTemplate(source), { messages, true: true })).toBe(expected);
 });
 
 describe("of a model", () => {

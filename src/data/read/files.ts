@@ -18,6 +18,7 @@ import { join } from "node:path";
 import { DataError } from "../../words/errors.ts";
 import { remark } from "../../words/remark.ts";
 import { explainFileError } from "../../io/atomic.ts";
+import { parseExact } from "../../io/exact-json.ts";
 import { changedData } from "../../io/file-stamps.ts";
 import { isHubPath, resolveDataset } from "../../io/hub-datasets.ts";
 import { csvRecords, SEPARATORS, separatorOf } from "./csv.ts";
@@ -319,7 +320,7 @@ function decodeUtf8(bytes: Uint8Array, where: string): string {
 
 function parse(source: string, where: string, expected: string): unknown {
   try {
-    return JSON.parse(source);
+    return parseExact(source);
   } catch (error) {
     throw new DataError(`${where}: not valid JSON (${(error as Error).message}); expected ${expected}`);
   }

@@ -11,7 +11,15 @@
 
 import { join } from "node:path";
 import { DataError, ModelError } from "../../words/errors.ts";
-import { parseTemplate, renderTemplate, TemplateLimitError, type Template } from "./jinja.ts";
+import {
+  parseTemplate,
+  renderTemplate,
+  TemplateError,
+  templateFunctions,
+  TemplateLimitError,
+  toValue,
+  type Template,
+} from "./jinja.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
 /** One turn of a conversation. */
@@ -41,23 +49,6 @@ export interface EncodedDocument {
   counted: boolean[];
 }
 
-/** A template's clock stands still: a date that moves would change the tokens of a run that is resumed the next day. */
-const DATE: Record<string, string> = {
-  Y: "2024",
-  y: "24",
-  m: "07",
-  d: "26",
-  b: "Jul",
-  B: "July",
-  a: "Fri",
-  A: "Friday",
-  H: "00",
-  I: "12",
-  M: "00",
-  S: "00",
-  p: "AM",
-};
-
 export class ChatTemplate {
   readonly #program: Template;
   readonly #specialTokens: Record<string, string>;
@@ -81,25 +72,15 @@ export class ChatTemplate {
 
   /** The text of a conversation; with `generationPrompt`, up to where the assistant begins to speak. */
   render({ messages, tools }: Conversation, { generationPrompt }: { generationPrompt: boolean }): string {
-    const variables = {
-      true: true,
-      True: true,
-      false: false,
-      False: false,
-      none: null,
-      None: null,
-      raise_exception: (message: string) => {
-        throw new Error(message);
-      },
-      strftime_now: (format: string) => format.replace(/%-?(\w)/g, (code, letter: string) => DATE[letter] ?? code),
-      ...this.#specialTokens,
-      messages,
-      tools: tools ?? null,
-      documents: null,
-      add_generation_prompt: generationPrompt,
-    };
     try {
-      return renderTemplate(this.#program, variables);
+      return renderTemplate(this.#program, {
+        ...templateFunctions,
+        ...this.#specialTokens,
+        messages: toValue(messages),
+        tools: toValue(tools ?? null),
+        documents: null,
+        add_generation_prompt: generationPrompt,
+      }).text;
     } catch (error) {
       const { message } = error as Error;
       // Not the line's fault: every other line would wait for it, too.
@@ -107,6 +88,7 @@ export class ChatTemplate {
         throw new ModelError(
           `the chat template of ${this.directory} ${message}; use the template of a model you trust`,
         );
+      if (!(error instanceof TemplateError)) throw error;
       throw new DataError(`the chat template cannot render these messages: ${message}`);
     }
   }
