@@ -1,6 +1,6 @@
 // The parameter layout: which tensor lies where in which block.
 //
-// A block is the unit that slides (DESIGN.md, section 2). Here each block is one flat array of elements: the embedding,
+// A block is the unit that slides. Here each block is one flat array of elements: the embedding,
 // the decoder layers 0..L-1, and the head (final norm, and the LM head matrix unless it is tied to the embedding).
 // Weights, moments and gradients of a block all use these offsets, whatever their number format.
 //

@@ -30,7 +30,7 @@ import { keepLevels, type KeepLevel } from "../models/parts/chain.ts";
 import type { ParameterBlock } from "../models/parameters.ts";
 import { fullBatch, rehearse, rehearsedSettings } from "./rehearsal.ts";
 import { simulate, type SimulationOptions, type Simulation } from "./simulate.ts";
-import { checkPlans } from "../plan/check/check.ts";
+import { checkPlans, describeViolation } from "../plan/check/check.ts";
 import type { StepBatch } from "../data/batches.ts";
 import { assert } from "../words/errors.ts";
 import { recordStep } from "../step/step.ts";
@@ -263,7 +263,7 @@ export function playSteps(
     recordStep(recorder, batch, rehearsedSettings(shape, step + 1)),
   );
   const [broken] = check ? checkPlans(steps, { shape, recorder }) : [];
-  assert(broken === undefined, `the recorded plans break rule ${broken?.rule}: ${broken?.message}`);
+  assert(broken === undefined, broken ? `the recorded plans break ${describeViolation(broken)}` : "");
   return simulate(steps, options);
 }
 

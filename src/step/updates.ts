@@ -1,7 +1,7 @@
 // AdamW on whatever has landed, in deadline order.
 //
 // The host takes the earliest deadline first: the embedding, then layer 0, 1, … in the order in which the next forward
-// pass needs them, and what it has not finished when backward ends runs on underneath that pass (DESIGN: deadline order).
+// pass needs them, and what it has not finished when backward ends runs on underneath that pass (deadline order).
 // With exact clipping every update waits for the factor, without it for the check that the loss is finite; a step that is
 // clipped by the norm of the one before finds its factor ready. Resident blocks are updated by compute, on the device.
 

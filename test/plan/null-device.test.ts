@@ -1,4 +1,4 @@
-// Rule 10 of DESIGN section 5: the result does not depend on the number of slots, on chunk sizes, or on who finishes
+// Rule 10 (src/plan/check/rules.ts): the result does not depend on the number of slots, on chunk sizes, or on who finishes
 // first. On the null device every buffer holds digests, so what a command read by mistake shows in the parameters at the
 // end. The reference plays the same steps with two slots, one command after another.
 

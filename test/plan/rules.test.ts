@@ -1,8 +1,10 @@
-// Rules 1 to 9 of DESIGN section 5 on recorded plans: hundreds of random shapes and options, every combination of small
+// The rules of order (src/plan/check/rules.ts) on recorded plans: hundreds of random shapes and options, every combination of small
 // ones, and the stories of ordering mistakes that were made once. A failure prints the case; `SLUICE_SEED` plays one again.
 
 import { expect, test } from "bun:test";
+import { join } from "node:path";
 import { checkPlans } from "../../src/plan/check/check.ts";
+import { rulesTable } from "../../src/plan/check/rules.ts";
 import { rehearse, rehearsedBatch, rehearsedMicroBatch, rehearsedSettings } from "../../src/predict/rehearsal.ts";
 import { recordEvaluation, recordStep } from "../../src/step/step.ts";
 import { describeCase, randomCase, recordAll, shapeOf, smallCases, type PlanCase } from "./cases.ts";
@@ -32,7 +34,7 @@ function expectClean(chosen: PlanCase): void {
 const first = Number(process.env["SLUICE_SEED"] ?? 1);
 const count = process.env["SLUICE_SEED"] === undefined ? 400 : 1;
 
-test(`${count} random cases from seed ${first} keep rules 1 to 9`, () => {
+test(`${count} random cases from seed ${first} keep all rules`, () => {
   for (let seed = first; seed < first + count; seed++) expectClean(randomCase(seed));
 }, 60_000);
 
@@ -83,4 +85,11 @@ test("all losses of an evaluation are there when it is measured, also when its l
   const record = () => recordEvaluation(recorder, 0, [withTargets(), withoutTargets()]);
   const unordered = checkPlans([record(), record(), record()], { shape }).filter(({ rule }) => rule === 1);
   expect(unordered.map(({ message }) => message)).toEqual([]);
+});
+
+// ---- the table ------------------------------------------------------------------------------------------------------
+
+test("docs/design.md has the table of rules", async () => {
+  const page = await Bun.file(join(import.meta.dir, "../../docs/design.md")).text();
+  expect(page.replace(/ +/g, " ")).toContain(rulesTable());
 });

@@ -1,4 +1,4 @@
-// A split master in plain TypeScript (DESIGN.md section 3): `hi` is the nearest bfloat16 with ties away from zero, `lo` the
+// A split master in plain TypeScript: `hi` is the nearest bfloat16 with ties away from zero, `lo` the
 // signed 16-bit remainder, and `(hi << 16) + lo` the exact float32 bits.
 
 import type { Tensor } from "./tensors.ts";

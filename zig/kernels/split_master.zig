@@ -1,5 +1,5 @@
 //! Split master: an fp32 weight's bits in two arrays. `hi` is the nearest bf16 (ties away from zero), `lo` the signed 16-bit
-//! remainder, so that `(hi << 16) + lo` is the exact bit pattern. DESIGN.md section 3.
+//! remainder, so that `(hi << 16) + lo` is the exact bit pattern.
 //!
 //! A NaN is the one exception: rounding could carry it into another number, so it becomes a quiet NaN with `lo` zero.
 

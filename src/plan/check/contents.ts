@@ -38,14 +38,23 @@ export interface RowsGradient {
   tied: boolean;
 }
 
+/** What a command computed. */
+export interface Data {
+  kind: "data";
+  from: Command;
+  /** Bytes from the first that it wrote. */
+  at: number;
+  /** The same for the same ops on the same things, whatever lies where; see `Provenance`. */
+  term: number;
+}
+
 export type Content =
   | Weights
   | Gradient
   | RowsGradient
   | { kind: "norm"; plan: Plan; of: string }
   | { kind: "factor"; plan: Plan | undefined }
-  /** What this command computed. */
-  | { kind: "data"; from: Command }
+  | Data
   | undefined;
 
 /** The number of a micro-batch within its step. */
@@ -122,6 +131,7 @@ export class Contents {
 }
 
 function shifted(value: Content, offset: number): Content {
+  if (value?.kind === "data") return { ...value, at: value.at + offset };
   return value && "elementBytes" in value ? { ...value, at: value.at + offset / value.elementBytes } : value;
 }
 

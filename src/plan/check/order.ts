@@ -14,7 +14,7 @@ import { streams, type Stream } from "../../native/abi.gen.ts";
 import { accesses, describeCommand, type Command, type Event } from "../plan.ts";
 import type { RecordedStep } from "../../step/step.ts";
 
-/** A rule of DESIGN section 5 that plans break: which, what is wrong, and the commands and bytes it is about. */
+/** A rule (`rules.ts`) that plans break: which, what is wrong, and the commands and bytes it is about. */
 export interface Violation {
   rule: number;
   message: string;

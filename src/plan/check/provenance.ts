@@ -1,5 +1,5 @@
-// Rules 2 and 4 to 8 of DESIGN section 5, as questions about what a command finds where it reads: the right weights at the
-// right version, the boundary that forward read, a gradient of every micro-batch, this step's factor. Plans are followed in
+// Rules 2, 4 to 8 and 13, as questions about what a command finds where it reads: the right weights at the right version,
+// the boundary that forward read, a gradient of every micro-batch, this step's factor. Plans are followed in
 // the order of recording; that nothing happens in another order is rule 1, in `order.ts`.
 
 import {
@@ -8,17 +8,19 @@ import {
   partName,
   partOf,
   passOf,
+  type Data,
   type Gradient,
   type RowsGradient,
   type Weights,
 } from "./contents.ts";
 import type { Violation } from "./order.ts";
+import type { RecordedStep } from "../../step/step.ts";
 import type { StepShape } from "../../tiers/shape.ts";
 import { bytesOf } from "../layout.ts";
 import { vectorsOffset, type ParameterBlock } from "../../models/parameters.ts";
-import type { Ops } from "../../native/abi.gen.ts";
+import type { OpName, Ops } from "../../native/abi.gen.ts";
 import { partsOf } from "../../state/format.ts";
-import { accesses, describeCommand, type Command, type Plan, type Range } from "../plan.ts";
+import { accesses, describeCommand, describeLabel, type Command, type Label, type Plan, type Range } from "../plan.ts";
 
 const weightFields = new Set(["weight", "bias", "qWeight", "kWeight"]);
 const gradientFields = new Set(["dWeight", "dBias", "dQWeight", "dKWeight"]);
@@ -33,8 +35,14 @@ interface Expected {
   logits: number[];
 }
 
+export function checkContents(steps: readonly RecordedStep[], { shape }: { shape: StepShape }): Violation[] {
+  const provenance = new Provenance(shape);
+  for (const { plan } of steps) provenance.play(plan);
+  return provenance.violations;
+}
+
 /** Follows plans and remembers what breaks a rule. */
-export class Provenance {
+class Provenance {
   readonly violations: Violation[] = [];
   readonly shape: StepShape;
   #contents: Contents;
@@ -46,6 +54,9 @@ export class Provenance {
   #expected!: Expected;
   /** Whose output forward read as the input of a layer, by "pass layer microBatch". */
   #inputs = new Map<string, Command>();
+  /** Numbers of terms, and per kind of layer what was made there first. */
+  #interned = new Map<string, number>();
+  #terms = new Map<string, { term: number; command: Command }>();
 
   constructor(shape: StepShape) {
     this.shape = shape;
@@ -106,16 +117,102 @@ export class Provenance {
   /** Any other op: looks at weights, hidden states and activations it reads, and at the gradients it adds to. */
   #compute(command: Command): void {
     const values = command.arguments as unknown as Record<string, number>;
+    const terms = this.#termsOf(command);
     for (const { field, access, range } of accesses(command)) {
       if (weightFields.has(field)) this.#checkWeights(command, range, this.#version);
       else if (gradientFields.has(field)) this.#addGradient(command, range, values["accumulate"] === 1);
-      else if (access === "write") this.#contents.write(range, { kind: "data", from: command });
+      else if (access === "write") this.#write(command, range, terms.get(field));
       else if (hiddenBuffers.has(range.buffer.name)) this.#checkInput(command, range);
       else if (range.buffer.name === "dHidden") this.#checkHiddenGradient(command, range);
       else if (activationBuffers.has(range.buffer.name)) this.#checkActivations(command, range);
-      if (access === "readwrite" && !gradientFields.has(field))
-        this.#contents.write(range, { kind: "data", from: command });
     }
+    for (const { field, access, range } of accesses(command)) {
+      if (gradientFields.has(field)) this.#checkGradientTerm(command, range, terms.get(field)!);
+      else if (access === "readwrite") this.#write(command, range, terms.get(field));
+    }
+  }
+
+  #write(command: Command, range: Range, term = 0): void {
+    this.#contents.write(range, { kind: "data", from: command, at: 0, term });
+  }
+
+  // ---- terms ----------------------------------------------------------------------------------------------------------
+
+  /**
+   * What a command writes, as a term: its op, and for each range that it reads the group of weights, or the term of what
+   * is there. What comes into a block is a variable. So layers of one kind have the same terms, at any level of keeping.
+   */
+  #termsOf(command: Command): Map<string, number> {
+    const read = new Map<string, number>();
+    for (const { field, access, range } of accesses(command))
+      if (access !== "write" && !gradientFields.has(field)) read.set(field, this.#termIn(command, range));
+    let op: OpName = command.op;
+    const terms = new Map<string, number>();
+    // Backward may norm again what forward added and normed at once.
+    if (op === "addRmsnormForward") {
+      const sum = this.#intern(`sum ${read.get("x")} ${read.get("delta")}`);
+      terms.set("sum", sum);
+      read.set("x", sum).delete("delta");
+      op = "rmsnormForward";
+    }
+    const from = [...read]
+      .map((one) => one.join(" "))
+      .sort()
+      .join(", ");
+    for (const { field, access } of accesses(command))
+      if (access !== "read" && !terms.has(field)) terms.set(field, this.#intern(`${op}.${field}(${from})`));
+    return terms;
+  }
+
+  /** The term of what a command finds; in a layer it must be all that one command made, or one group of weights. */
+  #termIn(command: Command, range: Range): number {
+    const { block } = command.label;
+    const segments = this.#contents.read(range);
+    const value = segments[0]?.value;
+    if (value?.kind === "weights") {
+      const count = range.bytes / value.elementBytes;
+      const group = [...value.block.groups].find(([, at]) => at.offset === value.at && at.count === count);
+      if (!group) this.#report(2, command, `reads ${range}, which is not one group of ${value.block.name}`);
+      return this.#intern(`weights ${group?.[0]}`);
+    }
+    if (value?.kind !== "data") return this.#intern("what is given");
+    if (typeof block !== "number") return value.term;
+    const whole = segments.every(
+      ({ start, value: part }) => part?.kind === "data" && part.from === value.from && part.at === start - range.offset,
+    );
+    if (!whole) this.#report(8, command, `reads ${range}, which does not begin with ${describe(value)}, or not only`);
+    if (value.from.label.block === block) return value.term;
+    return this.#intern(value.from.label.phase === "forward" || value.from.label.phase === "embed" ? "x" : "dy");
+  }
+
+  #intern(text: string): number {
+    const known = this.#interned.get(text);
+    if (known !== undefined) return known;
+    this.#interned.set(text, this.#interned.size + 1);
+    return this.#interned.size;
+  }
+
+  /** Rule 13: this is made as it was made in the layers of this kind before, and for the micro-batches and steps before. */
+  #checkTerm(command: Command, layer: Label["block"], what: string, term: number): void {
+    if (typeof layer !== "number") return;
+    const key = `${[...this.shape.blocks[layer + 1]!.groups.keys()].join(" ")}: ${what}`;
+    const known = this.#terms.get(key);
+    if (known === undefined) this.#terms.set(key, { term, command });
+    else if (known.term !== term)
+      this.#report(
+        13,
+        command,
+        `finds the ${what} of layer ${layer} made otherwise than that of ${describeLabel(known.command.label)}`,
+      );
+  }
+
+  #checkGradientTerm(command: Command, range: Range, term: number): void {
+    const value = this.#contents.at(range);
+    if (value?.kind !== "gradient") return;
+    const count = range.bytes / value.elementBytes;
+    const group = [...value.block.groups].find(([, { offset, count: all }]) => offset === value.at && all === count);
+    if (group) this.#checkTerm(command, command.label.block, `gradient of ${group[0]}`, term);
+    else this.#report(5, command, `writes ${range}, which is not one group of ${value.block.name}`);
   }
 
   /** Rule 2 and rule 4: the weights of this block are here, all of them of this version. */
@@ -157,6 +254,7 @@ export class Provenance {
       if (phase === "backward" && this.#inputs.get(key) !== from)
         return this.#report(8, command, `reads ${range}, which is not what forward read`);
       if (phase !== "backward") this.#inputs.set(key, from);
+      this.#checkTerm(command, from.label.block, "output", (value as Data).term);
     }
   }
 
@@ -183,6 +281,7 @@ export class Provenance {
         (label.block === block || label.block === above);
       if (!fits)
         return this.#report(5, command, `reads the hidden states' gradient in ${range}, which is ${describe(value)}`);
+      if (label.block !== block) this.#checkTerm(command, label.block, "input's gradient", (value as Data).term);
     }
   }
 
@@ -267,7 +366,7 @@ export class Provenance {
   #gather(command: Command, { rows, hi, lo }: Ops<Range>["embeddingGather"]): void {
     this.#checkWeights(command, hi, this.#version);
     if (lo) this.#checkPair(command, hi, lo);
-    this.#contents.write(rows, { kind: "data", from: command });
+    this.#write(command, rows);
   }
 
   /** Rule 5: the rows' gradients of every micro-batch of this pass have come down. */
@@ -278,7 +377,9 @@ export class Provenance {
       if (value?.kind !== "data" || !this.#plan.has(value.from.id)) continue; // beyond this micro-batch's tokens
       const { from } = value;
       const fits = from.label.phase === "backward" && from.label.block === 0 && from.label.pass === pass;
-      if (fits) bytes.set(partOf(from), (bytes.get(partOf(from)) ?? 0) + end - start);
+      if (!fits) continue;
+      bytes.set(partOf(from), (bytes.get(partOf(from)) ?? 0) + end - start);
+      this.#checkTerm(command, 0, "input's gradient", value.term);
     }
     const wanted = new Map([...this.#expected.parts].filter(([part]) => passOf(part) === pass));
     for (const [part, length] of wanted)
