@@ -162,14 +162,14 @@ describe("where an export may be written", () => {
     mkdirSync(join(path, "photos"), { recursive: true });
     writeFileSync(join(path, "thesis.txt"), "years");
     using model = await openTiny();
-    expect(exportModel(model, path)).rejects.toThrow(
+    await expect(exportModel(model, path)).rejects.toThrow(
       `("${path}") holds what Sluice has not written (photos, thesis.txt); choose a new or empty directory, or say --overwrite`,
     );
     await exportModel(model, path, { overwrite: true });
     expect(readFileSync(join(`${path}.before`, "thesis.txt"), "utf8")).toBe("years");
     writeFileSync(join(path, "notes.md"), "mine");
-    expect(exportModel(model, path)).rejects.toThrow("has not written (notes.md)");
-    expect(exportModel(model, path, { overwrite: true })).rejects.toThrow(`${path}.before exists already`);
+    await expect(exportModel(model, path)).rejects.toThrow("has not written (notes.md)");
+    await expect(exportModel(model, path, { overwrite: true })).rejects.toThrow(`${path}.before exists already`);
     expect(existsSync(join(path, "notes.md"))).toBe(true);
   });
   test("never over, inside or around the model that is read, also through links", async () => {
@@ -184,7 +184,7 @@ describe("where an export may be written", () => {
       [join(path, "inside"), "is inside"],
       [directory.path, "would be written over"],
     ] as const)
-      expect(exportModel(model, target, { overwrite: true })).rejects.toThrow(message);
+      await expect(exportModel(model, target, { overwrite: true })).rejects.toThrow(message);
     expect(readdirSync(directory.path).sort()).toEqual(["base", "link"]);
   });
 });

@@ -20,7 +20,7 @@ describe("output", () => {
     const output = join(run.path, "mine");
     mkdirSync(output);
     writeFileSync(join(output, "thesis.txt"), "years");
-    expect(train({ ...run.config, output, steps: 1 })).rejects.toThrow(
+    await expect(train({ ...run.config, output, steps: 1 })).rejects.toThrow(
       `output ("${output}") holds what Sluice has not written (thesis.txt); choose a new or empty directory, or say --overwrite`,
     );
     expect(readdirSync(output)).toEqual(["thesis.txt"]);
@@ -38,7 +38,7 @@ describe("output", () => {
       [join(model, "run"), "is inside"],
       [join(run.path, "project"), "would be written over"],
     ] as const)
-      expect(train({ ...run.config, model, output, steps: 1, overwrite: true })).rejects.toThrow(message);
+      await expect(train({ ...run.config, model, output, steps: 1, overwrite: true })).rejects.toThrow(message);
     expect(readFileSync(join(model, "config.json"), "utf8")).toBe(before);
   });
 });
@@ -82,7 +82,7 @@ describe("checkpoints on wish", () => {
     await train({ ...run.config, output, steps: 3, checkpoint: { every: 1, keep: 1, state: false } });
     expect(readdirSync(join(output, "checkpoints"))).toEqual(["weights-000003"]);
     expect(existsSync(join(output, "checkpoints/weights-000003/model.safetensors"))).toBe(true);
-    expect(train({ ...run.config, output, steps: 4, checkpoint: { resume: true } })).rejects.toThrow(
+    await expect(train({ ...run.config, output, steps: 4, checkpoint: { resume: true } })).rejects.toThrow(
       "has no checkpoint to resume from, only weights (checkpoint.state: false)",
     );
   });
@@ -142,7 +142,7 @@ describe("health", () => {
   test("a learning rate that kills the model is not exported as success", async () => {
     using run = smallRun();
     const killing = { ...run.config, steps: 40, optimizer: { learningRate: 1e6 } };
-    expect(train(killing)).rejects.toThrow(/learning rate|stopped learning/);
+    await expect(train(killing)).rejects.toThrow(/learning rate|stopped learning/);
     expect(existsSync(join(run.config.output, "model"))).toBe(false);
   });
 });
