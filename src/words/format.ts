@@ -48,10 +48,19 @@ export function formatDuration(seconds: number): string {
 
 /** A value of a config or data line as an error message quotes it: JSON, cut when long. */
 export function formatValue(value: unknown): string {
-  // JSON has no word for these three.
-  if (typeof value === "number" || value === undefined) return String(value);
-  const json = JSON.stringify(value) ?? typeof value;
+  // JSON has no word for these.
+  if (typeof value === "number" || typeof value === "bigint" || value === undefined) return String(value);
+  const json = jsonOf(value) ?? typeof value;
   return json.length > 60 ? `${json.slice(0, 57)}...` : json;
+}
+
+function jsonOf(value: unknown): string | undefined {
+  try {
+    return JSON.stringify(value);
+  } catch (error) {
+    if (error instanceof RangeError) return `${Array.isArray(value) ? "a list" : "an object"} that is nested too deep`;
+    return JSON.stringify(value, (_, inside: unknown) => (typeof inside === "bigint" ? Number(inside) : inside));
+  }
 }
 
 /** What should be a word and may be anything, when somebody wrote the file by hand. */
