@@ -2,6 +2,7 @@
 // work here, so how many workers there are can change the time only, never the outcome.
 
 import { DataError } from "../words/errors.ts";
+import { isLossy, parseExact, stringifyExact } from "../io/exact-json.ts";
 import type { Encoder } from "./text/encode.ts";
 import { isBlank, lineRecord, readRange, type FileRange } from "./read/files.ts";
 import { toSample, type Sample } from "./read/shapes.ts";
@@ -10,7 +11,13 @@ import { toSample, type Sample } from "./read/shapes.ts";
 export type Item = Sample | { problem: string };
 
 /** Whole lines of a JSONL file or where they are, which a worker parses as well, or items that were read already. */
-export type Task = { lines: Uint8Array; path: string; firstLine: number } | { range: FileRange } | { items: Item[] };
+export type Task =
+  { lines: Uint8Array; path: string; firstLine: number } | { range: FileRange } | { items: Item[] } | { exact: string };
+
+/** A task for another thread: what is beside its values, and not in them, does not go along by itself. */
+export function packed(task: Task): Task {
+  return "items" in task && isLossy() ? { exact: stringifyExact(task.items) } : task;
+}
 
 export interface Counts {
   samples: number;
@@ -29,6 +36,8 @@ export interface Batch {
   lengths: Int32Array;
   counts: Counts;
   problems: string[];
+  /** What a person should know although it is learned, by its kind. */
+  remarks: Map<string, string>;
 }
 
 export function noCounts(): Counts {
@@ -71,10 +80,12 @@ export function encodeTask(encoder: Encoder, task: Task): Batch {
     targets.set(labels, at);
     at += ids.length;
   }
-  return { tokens, targets, lengths: Int32Array.from(documents, ({ ids }) => ids.length), counts, problems };
+  const lengths = Int32Array.from(documents, ({ ids }) => ids.length);
+  return { tokens, targets, lengths, counts, problems, remarks: encoder.takeRemarks() };
 }
 
 function readsOf(task: Task): Iterable<() => Item> {
+  if ("exact" in task) return readsOf({ items: parseExact(task.exact, 1000) as Item[] });
   if ("items" in task) return task.items.map((item) => () => item);
   if ("lines" in task) return recordsOf(task.lines, task.path, (_, line) => String(task.firstLine + line));
   const { lines, start } = readRange(task.range);

@@ -8,6 +8,7 @@
 import { stripVTControlCharacters, styleText } from "node:util";
 import { DataError } from "../words/errors.ts";
 import { formatCount } from "../words/format.ts";
+import { remark } from "../words/remark.ts";
 import { noCounts } from "./batch.ts";
 import { Encoder, IGNORED, type Encoded, type EncodeOptions } from "./text/encode.ts";
 import { pack, packingWaste } from "./pack.ts";
@@ -93,6 +94,7 @@ export async function measureData(
         addLine(lines.bad, error.message);
         continue;
       }
+      for (const [kind, line] of encoder.takeRemarks()) remark(line, kind);
       counts.samples++;
       lostTokens += encoded.lostTokens;
       for (const { ids, valid } of encoded.documents) {

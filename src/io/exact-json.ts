@@ -14,32 +14,33 @@ interface Lost {
 const lost = new WeakMap<object, Lost>();
 let isAnyLost = false;
 
-/** Objects and lists inside each other; nobody means more, and JavaScript cannot walk as deep as it can read. */
-const depthMax = 500;
 /** A number that JavaScript might write differently: an exponent, a fraction of zeros, more digits than it knows. */
 const risky = /[-\d](?:\.0+(?!\d)|\.\d*0(?!\d)|(?:\.\d+)?[eE]|\d{15}|\.\d{7})|-0/;
 
-/** As JSON.parse, a `SyntaxError` included, and nothing of it is lost. */
-export function parseExact(text: string): unknown {
+/**
+ * As JSON.parse, a `SyntaxError` included, and nothing of it is lost. Nobody means more than some hundred lists and objects
+ * inside each other, and JavaScript cannot walk as deep as it can read.
+ */
+export function parseExact(text: string, depthMax = 500): unknown {
   const value: unknown = JSON.parse(text);
-  const found = survey(value, 0);
+  const found = survey(value, depthMax);
   if (found.hasIndex || (found.hasNumber && risky.test(text))) new Reader(text).read(value);
   return value;
 }
 
 /** Whether there is anything in it that can be lost; throws if it is too deep. */
-function survey(value: unknown, depth: number, found = { hasNumber: false, hasIndex: false }): typeof found {
+function survey(value: unknown, depthLeft: number, found = { hasNumber: false, hasIndex: false }): typeof found {
   if (typeof value === "number") found.hasNumber = true;
   if (typeof value !== "object" || value === null) return found;
-  if (depth === depthMax) throw new SyntaxError(`nested more than ${depthMax} deep`);
-  if (Array.isArray(value)) for (const item of value) survey(item, depth + 1, found);
+  if (depthLeft === 0) throw new SyntaxError("lists and objects are nested too deeply");
+  if (Array.isArray(value)) for (const item of value) survey(item, depthLeft - 1, found);
   else {
     let isFirst = true;
     for (const key in value) {
       // JavaScript has keys that are numbers before all others.
       if (isFirst) found.hasIndex ||= /^\d/.test(key);
       isFirst = false;
-      survey((value as Record<string, unknown>)[key], depth + 1, found);
+      survey((value as Record<string, unknown>)[key], depthLeft - 1, found);
     }
   }
   return found;
@@ -112,11 +113,32 @@ class Reader {
   }
 }
 
-/** The keys of an object in the order of its file, as long as they are the same. */
+/** The keys of an object in the order of its file. */
 export function keysOf(object: object): string[] {
   const keys = Object.keys(object);
   const before = lost.get(object)?.keys;
-  return before?.length === keys.length && before.every((key) => Object.hasOwn(object, key)) ? before : keys;
+  if (before === undefined) return keys;
+  const known = new Set(before);
+  return [...before.filter((key) => Object.hasOwn(object, key)), ...keys.filter((key) => !known.has(key))];
+}
+
+/** A copy of an object with other values for some keys, or without those that become undefined; the rest stays as it was written. */
+export function changedExact<T extends object>(
+  object: T,
+  changes: Record<string, unknown>,
+): T & Record<string, unknown> {
+  const copy = { ...object, ...changes };
+  const before = lost.get(object);
+  if (before !== undefined) lost.set(copy, before);
+  return copy;
+}
+
+/** Says how the number at a key or index is written, for readers of other formats that know whether it is a float. */
+export function keepText(object: object, key: string | number, text: string): void {
+  isAnyLost = true;
+  const known = lost.get(object);
+  if (known) known.numbers.set(key, text);
+  else lost.set(object, { keys: undefined, numbers: new Map([[key, text]]) });
 }
 
 /** How the number at a key or index was written, if JavaScript writes it otherwise and it is still the same number. */

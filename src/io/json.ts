@@ -2,11 +2,13 @@
 // header or a config.json that would hide damage, so duplicates are looked for. Errors are plain `Error`s whose message
 // completes a sentence ("... is not valid JSON: Unexpected end"); callers put the file's name in front.
 
-/** The value of `text`. Throws an `Error` when it is not JSON or an object has the same key twice. */
+import { parseExact } from "./exact-json.ts";
+
+/** The value of `text`, of which nothing is lost that exact-json.ts knows about. Throws an `Error` when it is not JSON or an object has the same key twice. */
 export function parseJson(text: string): unknown {
   let value: unknown;
   try {
-    value = JSON.parse(text);
+    value = parseExact(text);
   } catch (cause) {
     throw new Error(`is not valid JSON: ${(cause as Error).message}`);
   }

@@ -2,9 +2,9 @@
 
 const said = new Set<string>();
 
-/** Says a line, unless it was said already. Stdout may belong to a machine. */
-export function remark(line: string): void {
-  if (said.has(line)) return;
-  said.add(line);
+/** Says a line, unless one of its kind was said already. Stdout may belong to a machine. */
+export function remark(line: string, kind = line): void {
+  if (said.has(kind)) return;
+  said.add(kind);
   process.stderr.write(`${process.stderr.isTTY ? "\r\x1b[2K" : ""}${line}\n`);
 }

@@ -49,7 +49,7 @@ const configs: [wrong: unknown, message: string][] = [
     { ...minimal, device: "cuda", dtype: "float32" },
     'dtype "float32" is not computed on device "cuda", whose kernels are bfloat16; use "bfloat16", or device "cpu"',
   ],
-  [{ ...minimal, device: "tpu" }, 'device must be "auto", "cpu", "cuda" or "hip" (was "tpu")'],
+  [{ ...minimal, device: "tpu" }, 'device must be "cpu", "cuda" or "hip" (was "tpu")'],
   [
     { ...minimal, dtype: "float16" },
     'dtype "float16" is not supported (its gradients need loss scaling); use "bfloat16" or "float32"',
@@ -205,10 +205,6 @@ const files: [content: string | Uint8Array, message: string][] = [
     '{"prompt": "a", "completion": null}',
     'FILE:1: "completion" is null; leave the record out, or give it a value (found "prompt", "completion")',
   ],
-  [
-    String.raw`{"messages": [{"role": "assistant", "tool_calls": [{"arguments": {"a": "\ud83d"}}]}]}`,
-    "FILE:1: messages[0] has half of a surrogate pair, which is no character; write the whole one, or leave it out",
-  ],
   ['{"input_ids": [1], "labels": [1]}', "FILE:1: is tokenized already; Sluice tokenizes texts, so give it those"],
   [
     `{"messages": [${user}], "images": ["a.png"]}`,
@@ -235,14 +231,14 @@ const files: [content: string | Uint8Array, message: string][] = [
     '{"messages": [{"role": "user", "content": [{"type": "text"}]}]}',
     'FILE:1: messages[0].content[0] must be a part such as {"type": "text", "text": "..."} (was {"type":"text"})',
   ],
-  [`{"messages": [${user}], "tools": {}}`, "FILE:1: tools must be a list"],
+  [`{"messages": [${user}], "tools": {}}`, "FILE:1: tools must be a list (was {})"],
   [
     `${good}{"messages": [${user}]}`,
     'FILE:2: messages has no "assistant" turn, so nothing can be learned; add one or set chat.loss to "all"',
   ],
   [
     `${good}{"messages": [{"role": "system", "content": "x"}, {"role": "assistant", "content": "x"}]}`,
-    "FILE:2: the chat template cannot render these messages: Only user and assistant roles are supported!",
+    "FILE:2: messages[0]: the chat template cannot render these messages: Only user and assistant roles are supported!",
   ],
   [
     new Uint8Array([...Buffer.from(`${good}{"text": "`), 0xc3, 0x28, ...Buffer.from('"}')]),
@@ -284,7 +280,7 @@ describe("data", async () => {
   test("conversations for a model without a chat template", async () => {
     const path = join(testDirectory(), "data.jsonl");
     await Bun.write(path, `{"messages": [${user}, {"role": "assistant", "content": "x"}]}`);
-    const plain = Object.create(tokenizer, { chatTemplate: { value: undefined } }) as typeof tokenizer;
+    const plain = Object.create(tokenizer, { chatTemplate: { value: undefined } });
     const error = await loadDataset(path, plain, { sequenceLength: 8, loss: "all" }).catch((caught: Error) => caught);
     expect(error).toMatchObject({
       name: "ModelError",

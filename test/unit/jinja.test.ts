@@ -151,7 +151,7 @@ describe("of a model", () => {
     const message = { role: "user", content: "x" };
     const say = (count: number) => () =>
       template.render({ messages: Array.from({ length: count }, () => message) }, { generationPrompt: false });
-    expect(say(1)).toThrow(new DataError("the chat template cannot render these messages: no"));
+    expect(say(1)).toThrow(new DataError("messages[0]: the chat template cannot render these messages: no"));
     expect(say(2)).toThrow(
       new ModelError(
         `the chat template of ${directory.path} asks for a range of 1000000 numbers, the limit is 100000; use the template of a model you trust`,

@@ -112,7 +112,7 @@ describe("shapes", () => {
       "here: conversations[0].value must be a string (was 3)",
     );
     expect(problem({ conversations: [{ from: "toString", value: "x" }] })).toBe(
-      'here: conversations[0].from must be one of "human", "gpt", "chatgpt", "bing", "bard", "model", "bot", "observation", ' +
+      'here: conversations[0].from must be one of "human", "gpt", "chatgpt", "bing", "bard", "model", "bot", "function_call", "observation", ' +
         '"system", "developer", "user", "assistant", "tool" (was "toString")',
     );
     expect(problem({ messages: [{ role: "user", content: "a" }], conversations: [] })).toBe(

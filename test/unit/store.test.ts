@@ -24,6 +24,7 @@ const batch: Batch = {
   lengths: Int32Array.of(2, 4),
   counts: noCounts(),
   problems: [],
+  remarks: new Map(),
 };
 
 /** Every byte of a file changed in turn; each time `look` must find nothing wrong, which `restore` then undoes. */

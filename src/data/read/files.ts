@@ -322,6 +322,8 @@ function parse(source: string, where: string, expected: string): unknown {
   try {
     return parseExact(source);
   } catch (error) {
-    throw new DataError(`${where}: not valid JSON (${(error as Error).message}); expected ${expected}`);
+    const { message } = error as Error;
+    if (message.includes("nested")) throw new DataError(`${where}: its ${message}`);
+    throw new DataError(`${where}: not valid JSON (${message}); expected ${expected}`);
   }
 }

@@ -3,6 +3,7 @@
 
 import { fileURLToPath } from "node:url";
 import { DataError } from "../../words/errors.ts";
+import { keepText, parseExact } from "../../io/exact-json.ts";
 import type { FileRecord } from "./record.ts";
 
 /** What the reader is asked for: a file's row groups, one group, or some of that group's rows. */
@@ -10,10 +11,13 @@ export type ParquetRequest = { path: string } | { start: number; end: number } |
 
 /** A number of rows for each group, how many rows a group turned out to have, or rows. */
 export type ParquetReply =
-  | { groups: number[]; bytes: number[] }
+  | { groups: number[]; bytes: number[]; types: ColumnTypes | undefined }
   | { count: number }
   | { rows: Record<string, unknown>[] }
   | { error: ReadError };
+
+/** Of a structure by the names in it, and of a list as of its elements; what needs no word is left out. */
+export type ColumnTypes = "float" | "json" | Map<string, ColumnTypes>;
 
 /** A system error keeps its code on its way between processes. */
 interface ReadError {
@@ -36,7 +40,10 @@ let idle: ReaderProcess | undefined;
 /** The rows of a file. A `DataError` says what is wrong with it. */
 export async function* parquetRecords(path: string): AsyncGenerator<FileRecord> {
   using reader = new Reader(path);
-  const { groups, bytes } = (await reader.ask({ path }, startSecondsMax)) as Extract<ParquetReply, { groups: unknown }>;
+  const { groups, bytes, types } = (await reader.ask({ path }, startSecondsMax)) as Extract<
+    ParquetReply,
+    { groups: unknown }
+  >;
   let start = 0;
   for (const [index, rows] of groups.entries()) {
     const seconds = secondsMax + bytes[index]! / bytesPerSecond;
@@ -45,9 +52,37 @@ export async function* parquetRecords(path: string): AsyncGenerator<FileRecord> 
     for (let from = 0; from < count; from += rowsAtOnce) {
       const piece = await reader.ask({ from, to: Math.min(count, from + rowsAtOnce) });
       const { rows: read } = piece as Extract<ParquetReply, { rows: unknown }>;
-      for (const [at, row] of read.entries()) yield { where: `${path}:row ${start + from + at + 1}`, read: () => row };
+      for (const [at, row] of read.entries()) {
+        const where = `${path}:row ${start + from + at + 1}`;
+        yield { where, read: () => (types === undefined ? row : typed(row, types, where)) };
+      }
     }
     start += rows;
+  }
+}
+
+/** A value whose floats are known as such, 20 as 20.0, and whose JSON is read. */
+function typed<T>(value: T, types: ColumnTypes, where: string): T {
+  if (typeof value !== "object" || value === null || (typeof types === "string" && !Array.isArray(value))) return value;
+  const set = (key: string | number, type: ColumnTypes): void => {
+    const inside = value as Record<string | number, unknown>;
+    const item = inside[key];
+    if (type === "float" && Number.isInteger(item)) {
+      const text = Object.is(item, -0) ? "-0" : String(item);
+      keepText(value, key, text.includes("e") ? text : `${text}.0`);
+    } else if (type === "json" && typeof item === "string") inside[key] = parsed(item, `${where}: ${key}`);
+    else typed(item, type, where);
+  };
+  if (Array.isArray(value)) for (let i = 0; i < value.length; i++) set(i, types);
+  else for (const [name, type] of types as Exclude<ColumnTypes, string>) set(name, type);
+  return value;
+}
+
+function parsed(text: string, name: string): unknown {
+  try {
+    return parseExact(text);
+  } catch (error) {
+    throw new DataError(`${name} is not valid JSON (${(error as Error).message})`);
   }
 }
 

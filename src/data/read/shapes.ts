@@ -7,12 +7,13 @@
 //                                                                                      either both texts or both lists of messages
 //   {"text": "..."}                                                                               all of it is learned
 //
-// Other keys are ignored (data sets carry ids and scores). ShareGPT and Alpaca records may carry a "system" text.
+// Other keys are ignored (data sets carry ids and scores), but for those that say "do not learn this". ShareGPT and Alpaca records may carry a "system" text.
 // Anything else becomes one of these with a `map` function in the recipe (source.ts). Next: chat.ts and dataset.ts turn
 // samples into tokens.
 
 import { DataError } from "../../words/errors.ts";
 import { formatValue } from "../../words/format.ts";
+import { parseExact } from "../../io/exact-json.ts";
 import type { Conversation, Message } from "../text/chat.ts";
 
 /** What a model learns from; `where` is its `file:line`. */
@@ -33,6 +34,7 @@ const SPEAKERS: Record<string, string> = {
   bard: "assistant",
   model: "assistant",
   bot: "assistant",
+  function_call: "assistant",
   observation: "tool",
   ...Object.fromEntries(ROLES.map((role) => [role, role])),
 };
@@ -62,15 +64,18 @@ export function toSample(value: unknown, where: string): Sample {
   const media = MEDIA.find((key) => has(key) && !Bun.deepEquals(value[key], []));
   if (media !== undefined) fail(`has ${quoted(media)}, and ${TEXT_ALONE}`);
   const shape = shapes[0] ?? fail(noShape(value, has));
-  const { tools } = value;
-  if (has("tools") && !Array.isArray(tools)) fail("tools must be a list");
-  if (hasHalf(tools))
-    fail("tools have half of a surrogate pair, which is no character; write the whole one, or leave it out");
+  const declined = Object.keys(value).find((key) => isDeclined(key, value[key], shape[0]!));
+  if (declined !== undefined)
+    fail(
+      `${quoted(declined)} is ${formatValue(value[declined])}, so it is not to be learned; leave such records out: ` +
+        `filter: (row) => row.${declined} !== ${formatValue(value[declined])} in a recipe`,
+    );
+  const tools = toolsOf(value, fail);
   const conversation = (messages: Message[]): Sample => ({
     where,
     kind: "conversation",
     messages: [...systemOf(value, shape[0]!, fail), ...messages],
-    tools: (tools as unknown[] | null) ?? undefined,
+    tools,
   });
 
   switch (shape[0]) {
@@ -117,6 +122,32 @@ function quoted(key: string): string {
 
 function isMessage(value: unknown): boolean {
   return isRecord(value) && typeof value["role"] === "string";
+}
+
+/** Whether a key of a record means that what it holds is not to be learned: a bad answer, in sets of good and bad ones. */
+function isDeclined(key: string, flag: unknown, shape: string): boolean {
+  if (key === "weight") return isZero(flag);
+  if (key === "label") return flag === false && shape !== "text"; // a text's label is what it is about
+  return ["train", "training", "kto_tag"].includes(key) && flag === false;
+}
+
+function isZero(value: unknown): boolean {
+  return (typeof value === "number" || typeof value === "bigint") && Number(value) === 0;
+}
+
+/** Descriptions of tools: a list, or a list as JSON text, as many data sets have it. */
+function toolsOf({ tools }: Json, fail: Fail): unknown[] | undefined {
+  if (tools === undefined || tools === null || tools === "") return undefined;
+  const list = typeof tools === "string" ? parsed(tools, "tools", fail) : tools;
+  return Array.isArray(list) ? list : fail(`tools must be a list (was ${formatValue(list)})`);
+}
+
+function parsed(text: string, name: string, fail: Fail): unknown {
+  try {
+    return parseExact(text);
+  } catch (error) {
+    return fail(`${name} must be JSON (${(error as Error).message}; was ${formatValue(text)})`);
+  }
 }
 
 const MEDIA = ["image", "images", "video", "videos", "audio", "audios"];
@@ -179,13 +210,6 @@ function stringOf(record: Json, key: string, fail: Fail): string {
   return wellFormed(text, key, fail);
 }
 
-/** Whether a text, or one inside a value, has half of a surrogate pair. */
-function hasHalf(value: unknown): boolean {
-  if (typeof value === "string") return !value.isWellFormed();
-  if (value === null || typeof value !== "object") return false;
-  return Object.entries(value).some(([key, inside]) => hasHalf(key) || hasHalf(inside));
-}
-
 /** Half of a surrogate pair is no character: no tokenizer has it, and Python refuses it too. */
 function wellFormed(text: string, name: string, fail: Fail): string {
   if (text.isWellFormed()) return text;
@@ -234,6 +258,7 @@ function checked(message: unknown, name: string, fail: Fail): Message {
   const { role, content, tool_calls: calls } = message as unknown as Message;
   if (!ROLES.includes(role))
     fail(`${name}.role must be one of ${ROLES.map(quoted).join(", ")} (was ${formatValue(role)})`);
+  checkFlags(message, name, fail);
   // An assistant that calls a tool says nothing else.
   const silent = (content === null || content === undefined) && Array.isArray(calls);
   if (Array.isArray(content) && content.length > 0) {
@@ -242,9 +267,22 @@ function checked(message: unknown, name: string, fail: Fail): Message {
   }
   if (typeof content !== "string" && !silent) fail(`${name}.content must be a string (was ${formatValue(content)})`);
   if (typeof content === "string") wellFormed(content, `${name}.content`, fail);
-  if (hasHalf(message))
-    fail(`${name} has half of a surrogate pair, which is no character; write the whole one, or leave it out`);
   return message as unknown as Message;
+}
+
+/** Keys that say of a turn whether it is learned (chat.ts), and such as say of a part of it, which nobody does here. */
+const FLAGS = ["train", "training", "loss"];
+const PART_FLAGS = ["train_detail", "training_detail"];
+
+function checkFlags(message: Json, name: string, fail: Fail): void {
+  const { weight = 1 } = message;
+  if (weight !== null && !isZero(weight) && Number(weight) !== 1)
+    fail(`${name}.weight must be 0 or 1 (was ${formatValue(weight)}); a turn is learned, or it is not`);
+  for (const key of FLAGS)
+    if (message[key] !== undefined && message[key] !== null && typeof message[key] !== "boolean")
+      fail(`${name}.${key} must be true or false (was ${formatValue(message[key])})`);
+  const part = PART_FLAGS.find((key) => message[key] !== undefined && message[key] !== null);
+  if (part !== undefined) fail(`${name}.${part}: parts of a turn cannot be left out; use train: false for all of it`);
 }
 
 /** A turn with `from` and `value`; some files with "conversations" write `role` and `content` instead. */
@@ -258,5 +296,12 @@ function spoken(turn: unknown, name: string, fail: Fail): Message {
       `${name}.from must be one of ${Object.keys(SPEAKERS).map(quoted).join(", ")} (was ${formatValue(from)})`,
     );
   if (typeof value !== "string") return fail(`${name}.value must be a string (was ${formatValue(value)})`);
-  return { role, content: wellFormed(value, `${name}.value`, fail) };
+  checkFlags(turn, name, fail);
+  const flags = Object.fromEntries(["weight", ...FLAGS].flatMap((key) => (key in turn ? [[key, turn[key]]] : [])));
+  const text = wellFormed(value, `${name}.value`, fail);
+  if (from !== "function_call") return { role, content: text, ...flags };
+  const calls = [parsed(text, `${name}.value`, fail)].flat();
+  const wrong = calls.find((call) => !isRecord(call) || typeof call["name"] !== "string");
+  if (wrong !== undefined) fail(`${name}.value must be a call with name and arguments (was ${formatValue(wrong)})`);
+  return { role, content: null, tool_calls: calls.map((call) => ({ type: "function", function: call })), ...flags };
 }

@@ -10,9 +10,9 @@ import type { Tokenizer } from "../text/tokenizer.ts";
 /** Raise one of these when the same input gives other tokens, or other files: what was kept before is then not found. */
 export const VERSIONS = {
   /** How files become samples: src/data/read. */
-  read: 2,
+  read: 3,
   /** The template engine and what is learned of a conversation. */
-  template: 1,
+  template: 2,
   /** How text becomes tokens. */
   tokenizer: 2,
   /** What lies in the cache: token-store.ts, part-store.ts. */

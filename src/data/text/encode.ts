@@ -6,10 +6,10 @@
 
 import { DataError } from "../../words/errors.ts";
 import {
+  answers,
   ChatTemplate,
   commonPrefix,
   encodeConversation,
-  learnedTurns,
   type ChatLoss,
   type EncodedDocument,
 } from "./chat.ts";
@@ -46,6 +46,7 @@ export class Encoder {
   readonly #tokenizer: Tokenizer;
   readonly #options: EncodeOptions;
   #template: ChatTemplate | undefined;
+  #remarks = new Map<string, string>();
 
   constructor(tokenizer: Tokenizer, options: EncodeOptions) {
     this.#tokenizer = tokenizer;
@@ -80,11 +81,18 @@ export class Encoder {
     return encoded;
   }
 
+  /** What should be said of the samples since the last time, the first of each kind. */
+  takeRemarks(): Map<string, string> {
+    const remarks = this.#remarks;
+    if (remarks.size > 0) this.#remarks = new Map();
+    return remarks;
+  }
+
   #tokenize(sample: Sample): EncodedDocument[] {
     const { loss } = this.#options;
     if (sample.kind === "text") return [encodeText(this.#tokenizer, sample.text)];
     if (sample.kind === "prompt") return [encodeCompletion(this.#tokenizer, sample, loss)];
-    if (loss !== "all" && learnedTurns(sample.messages, loss).length === 0) {
+    if (loss !== "all" && answers(sample.messages, loss).length === 0) {
       const where = loss === "completion" ? ' after the last "user" turn' : "";
       throw new DataError(
         `${sample.where}: messages has no "assistant" turn${where}, so nothing can be learned; ` +
@@ -93,7 +101,10 @@ export class Encoder {
     }
     try {
       this.#template ??= new ChatTemplate(this.#tokenizer);
-      return encodeConversation(this.#template, this.#tokenizer, sample, loss);
+      return encodeConversation(this.#template, this.#tokenizer, sample, loss, (kind, line) => {
+        // A place that nobody has counted yet is left out.
+        if (!this.#remarks.has(kind)) this.#remarks.set(kind, `${sample.where.replace(/:\ufffe.*$/, "")}: ${line}`);
+      });
     } catch (error) {
       throw error instanceof DataError ? new DataError(`${sample.where}: ${error.message}`) : error;
     }

@@ -4,7 +4,8 @@
 // Workers are asked to stop instead of being terminated in the middle of something, which Bun has not always survived.
 
 import { DataError, ModelError } from "../../words/errors.ts";
-import { encodeTask, type Batch, type Task } from "../batch.ts";
+import { remark } from "../../words/remark.ts";
+import { encodeTask, packed, type Batch, type Task } from "../batch.ts";
 import { Encoder, type EncodeOptions } from "./encode.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
@@ -46,16 +47,16 @@ export class TokenizePool implements Disposable {
       const batch = this.#submit(task);
       batch.catch(() => {}); // it is awaited below, later
       batches.push(batch);
-      if (batches.length >= this.#threads.length * TASKS_PER_WORKER) yield await batches.shift()!;
+      if (batches.length >= this.#threads.length * TASKS_PER_WORKER) yield told(await batches.shift()!);
     }
-    for (const batch of batches) yield await batch;
+    for (const batch of batches) yield told(await batch);
   }
 
   #submit(task: Task): Promise<Batch> {
     const thread = this.#threads.reduce((least, next) => (next.pending.length < least.pending.length ? next : least));
     return new Promise((resolve, reject) => {
       thread.pending.push({ resolve, reject });
-      thread.worker.postMessage(task, "lines" in task ? [task.lines.buffer as ArrayBuffer] : []);
+      thread.worker.postMessage(packed(task), "lines" in task ? [task.lines.buffer as ArrayBuffer] : []);
     });
   }
 
@@ -73,6 +74,12 @@ function errorOf({ name, message }: { name: string; message: string }): Error {
   return name === "DataError" ? new DataError(message) : new Error(message);
 }
 
+/** A batch whose remarks have been made, each kind of them once. */
+function told(batch: Batch): Batch {
+  for (const [kind, line] of batch.remarks) remark(line, kind);
+  return batch;
+}
+
 /** The same without workers, for data that is tokenized before they would have started. */
 export async function* tokenizeHere(
   tasks: AsyncIterable<Task>,
@@ -80,5 +87,5 @@ export async function* tokenizeHere(
   options: EncodeOptions,
 ): AsyncGenerator<Batch> {
   const encoder = new Encoder(tokenizer, options);
-  for await (const task of tasks) yield encodeTask(encoder, task);
+  for await (const task of tasks) yield told(encodeTask(encoder, task));
 }
