@@ -361,8 +361,8 @@ function partTokens(options: StreamOptions, index: number): number {
 }
 
 /** What tells a source from another: how it is read, and its files' sizes and a few samples. */
-function identityOf({ files, split, limit, filter, map }: FoundSource): unknown {
-  return [split, limit, filter && String(filter), map && String(map), files.map(fileIdentity)];
+function identityOf({ files, split, limit, columns, filter, map }: FoundSource): unknown {
+  return [split, limit, columns, filter && String(filter), map && String(map), files.map(fileIdentity)];
 }
 
 function fileIdentity(path: string): string {

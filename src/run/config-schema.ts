@@ -39,6 +39,7 @@ function dataSchema(): JsonSchema {
     weight: { type: "number", exclusiveMinimum: 0 },
     split: { type: "string", minLength: 1, pattern: splitPattern.source },
     limit: { type: "integer", minimum: 1 },
+    columns: { type: "object", additionalProperties: path },
   };
   const source: JsonSchema = { type: "object", properties, required: ["path"], additionalProperties: false };
   describe(source, "DataSource", {});

@@ -52,6 +52,7 @@ export const keyDocs: Record<string, string> = {
   "DataSource.weight": "The share of the tokens of an epoch that come from this source, relative to the weights of the others; all sources have one or none has. Without weights an epoch is all documents once. With weights it ends when the source that is scarcest for its weight has been gone through once; the others go on in the next epoch where they were left.",
   "DataSource.split": "A part of the source: \"train\" takes the files that have this word in their name or folder, \"[:90%]\" and \"[90%:]\" cut the records in two, and \"train[:90%]\" does both. A cut takes records from everywhere in the source, evenly, so that a sorted file gives a fair held-out part; the same percentages always give the same records.",
   "DataSource.limit": "Use the first so many samples that are left.",
+  "DataSource.columns": "What the keys of a shape are called in this source: `{ prompt: \"question\", completion: \"answer\" }` where a record has `question` and `answer`.",
   "DataSource.filter": "Keeps the records for which it returns true.",
   "DataSource.map": "Turns a record into one that has a shape: `(row) => ({ prompt: row.question, completion: row.answer })`.",
   "FoundSources.bytes": "Of all files.",

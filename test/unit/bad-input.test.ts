@@ -198,7 +198,7 @@ const files: [content: string | Uint8Array, message: string][] = [
   ],
   [
     '{"question": "a", "answer": "b"}',
-    'FILE:1: expected "messages", "conversations", "instruction" with "output", "prompt" with "completion", or "text" (found "question", "answer"); map it to one of those in a recipe: map: (row) => ({ prompt: row.question, completion: row.answer })',
+    'FILE:1: expected "messages", "conversations", "instruction" with "output", "prompt" with "completion", or "text" (found "question", "answer"); say what is what with columns: { prompt: "question", completion: "answer" }, as in --data \'{"path": FILE, "columns": {"prompt": "question", "completion": "answer"}}\'',
   ],
   ['{"text": null}', 'FILE:1: "text" is null; leave the record out, or give it a value (found "text")'],
   [

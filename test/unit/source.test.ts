@@ -162,7 +162,7 @@ describe("formats", () => {
       ["text,text\na,b\n", ':1: the header names "text" twice'],
       [
         "question,answer\na,b\n",
-        ':2: expected "messages", "conversations", "instruction" with "output", "prompt" with "completion", or "text" (found "question", "answer"); map it to one of those in a recipe: map: (row) => ({ prompt: row.question, completion: row.answer })',
+        ':2: expected "messages", "conversations", "instruction" with "output", "prompt" with "completion", or "text" (found "question", "answer"); say what is what with columns: { prompt: "question", completion: "answer" }, as in --data \'{"path": FILE, "columns": {"prompt": "question", "completion": "answer"}}\'',
       ],
     ];
     for (const [content, message] of wrong) {
@@ -241,6 +241,15 @@ describe("settings", () => {
     );
   });
 
+  test("columns of any name, without a recipe", async () => {
+    await put({ "a.csv": "question,answer,prompt\nq,a,p\n" });
+    const columns = { prompt: "question", completion: "answer" };
+    expect(await read([{ path: at("a.csv"), columns }])).toEqual(["a.csv:2 q -> a"]);
+    const swapped = { prompt: "answer", completion: "prompt" };
+    expect(await read([{ path: at("a.csv"), columns: swapped }])).toEqual(["a.csv:2 a -> p"]);
+    expect(await failure([{ path: at("a.csv"), columns: { text: "story" } }])).toContain("(found ");
+  });
+
   test("a cut parts the records evenly, and its halves make the whole", async () => {
     await put({ "a.jsonl": lines(numbers) });
     const path = at("a.jsonl");
@@ -317,9 +326,18 @@ describe("in the config", () => {
       [[{ path: "a", wieght: 1 }], "data[0].wieght is not a known key; did you mean data[0].weight?"],
       [
         [{ path: "a", rows: 1 }],
-        "data[0].rows is not a known key; known here: path, weight, split, limit, filter, map",
+        "data[0].rows is not a known key; known here: path, weight, split, limit, columns, filter, map",
       ],
       [[{ path: "a", weight: 0 }], "data[0].weight must be a number > 0 (was 0)"],
+      [
+        [{ path: "a", columns: "b" }],
+        'data[0].columns must be an object such as { prompt: "question", completion: "answer" } (was "b")',
+      ],
+      [[{ path: "a", columns: { text: 3 } }], "data[0].columns.text must be the name of a column (was 3)"],
+      [
+        [{ path: "a", columns: { question: "a" } }],
+        "data[0].columns.question is no key of a shape; known here: messages, conversations, instruction, output, prompt, completion, text, input, system, tools",
+      ],
       [[{ path: "a", limit: 0 }], "data[0].limit must be a whole number >= 1 (was 0)"],
       [[{ path: "a", filter: "x > 1" }], 'data[0].filter must be a function (was "x > 1")'],
       [

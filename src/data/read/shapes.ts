@@ -41,6 +41,9 @@ const SPEAKERS: Record<string, string> = {
 
 const SHAPES = [["messages"], ["conversations"], ["instruction", "output"], ["prompt", "completion"], ["text"]];
 
+/** Every key that a shape may have. */
+export const SHAPE_KEYS = [...SHAPES.flat(), "input", "system", "tools"];
+
 /** The shapes in words, for messages. */
 export const EXPECTED =
   '"messages", "conversations", "instruction" with "output", "prompt" with "completion", or "text"';
@@ -182,7 +185,10 @@ function noShape(record: Json, has: (key: string) => boolean): string {
   if (["input_ids", "labels"].every(has)) return "is tokenized already; Sluice tokenizes texts, so give it those";
   const [ask, answer] = PAIRS.find((pair) => pair.every(has)) ?? [];
   if (ask !== undefined)
-    return `expected ${EXPECTED} (found ${found}); ${map(`{ prompt: row.${ask}, completion: row.${answer} }`)}`;
+    return (
+      `expected ${EXPECTED} (found ${found}); say what is what with columns: { prompt: "${ask}", completion: "${answer}" }, ` +
+      `as in --data '{"path": FILE, "columns": {"prompt": "${ask}", "completion": "${answer}"}}'`
+    );
   for (const pair of SHAPES.filter((keys) => keys.length === 2)) {
     const [one, other] = has(pair[0]!) ? pair : pair.toReversed();
     if (has(one!))

@@ -5,7 +5,7 @@
 //   data: [{ path: "chat.jsonl", weight: 7 }, { path: "books/", weight: 3 }]
 //   data: [{ path: "qa.csv", split: "[:90%]", filter: (row) => row.score > 3, map: (row) => ({ text: row.answer }) }]
 //
-// A record goes through `split`, `filter`, `map` and `limit` in this order, and what is left must have one of the shapes
+// A record goes through `split`, `filter`, `columns`, `map` and `limit` in this order, and what is left must have one of the shapes
 // of shapes.ts. A record that has none stops the run with `file:line:`, because a dropped line is never missed, unless
 // `maxBadLines` allows for some.
 //
@@ -13,6 +13,7 @@
 // Files become records in files.ts; dataset.ts is next.
 
 import { statSync } from "node:fs";
+import { isObject } from "../../io/json.ts";
 import { DataError } from "../../words/errors.ts";
 import { formatValue } from "../../words/format.ts";
 import { closest } from "../../words/suggest.ts";
@@ -20,7 +21,7 @@ import type { Item } from "../batch.ts";
 import type { BadLines } from "./bad-lines.ts";
 import { findFiles, readRecords, unreadable } from "./files.ts";
 import { formatOf, type Format } from "./format.ts";
-import { EXPECTED, toSample, type Sample } from "./shapes.ts";
+import { EXPECTED, SHAPE_KEYS, toSample, type Sample } from "./shapes.ts";
 import { filesOfSplit, isInSplit, isSplit, parseSplit, splitOff, type Purpose } from "./splits.ts";
 
 /** A line, row or element of a data file as `filter` and `map` get it. What it holds is known to the recipe alone. */
@@ -47,6 +48,11 @@ export interface DataSource {
   split?: string;
   /** Use the first so many samples that are left. */
   limit?: number;
+  /**
+   * What the keys of a shape are called in this source: `{ prompt: "question", completion: "answer" }` where a record has
+   * `question` and `answer`.
+   */
+  columns?: Record<string, string>;
   /** Keeps the records for which it returns true. */
   filter?: (record: DataRecord) => boolean;
   /** Turns a record into one that has a shape: `(row) => ({ prompt: row.question, completion: row.answer })`. */
@@ -103,14 +109,14 @@ export function sourceFiles({ path, split }: DataSource, purpose: Purpose = "tra
 }
 
 /** Whether all records of its files are samples, so that nobody has to look at one to know about the next. */
-export function takesAll({ split, limit, filter, map }: DataSource): boolean {
+export function takesAll({ split, limit, columns, filter, map }: DataSource): boolean {
   const { from, to } = parseSplit(split);
-  return from === 0 && to === 1 && limit === undefined && filter === undefined && map === undefined;
+  return from === 0 && to === 1 && [limit, columns, filter, map].every((setting) => setting === undefined);
 }
 
 /** What a source holds, record by record, malformed ones as their problem. `files` are those of `sourceFiles`. */
 export async function* readItems(source: DataSource, files: string[]): AsyncGenerator<Item> {
-  const { path, limit = Infinity, filter, map } = source;
+  const { path, limit = Infinity, filter, columns = {}, map } = source;
   const split = parseSplit(source.split);
   let records = 0;
   let items = 0;
@@ -121,8 +127,9 @@ export async function* readItems(source: DataSource, files: string[]): AsyncGene
       if (!isInSplit(records++, split)) continue;
       let item: Item;
       try {
-        const record = read();
+        let record = read();
         if (filter && !callback("filter", filter, record, where)) continue;
+        if (isObject(record)) record = renamed(record, columns);
         item = toSample(map ? callback("map", map, record, where) : record, where);
         samples++;
       } catch (error) {
@@ -164,6 +171,15 @@ export function nothingCounts(sources: DataSource[], samples: number, sequenceLe
   );
 }
 
+/** A record whose columns have the names of a shape; itself if there is nothing to rename. */
+function renamed(record: DataRecord, columns: Record<string, string>): DataRecord {
+  const renames = Object.entries(columns).filter(([, column]) => Object.hasOwn(record, column));
+  if (renames.length === 0) return record;
+  const old = renames.map(([, column]) => column);
+  const others = Object.entries(record).filter(([key]) => !old.includes(key));
+  return Object.fromEntries([...others, ...renames.map(([key, column]) => [key, record[column]])]);
+}
+
 /** A function of the recipe; what it throws is about the record it was given. */
 function callback<T>(name: string, work: (record: DataRecord) => T, record: unknown, where: string): T {
   try {
@@ -176,7 +192,7 @@ function callback<T>(name: string, work: (record: DataRecord) => T, record: unkn
 
 // ---- what may be wrong with it --------------------------------------------------------------------------------------
 
-const KEYS = ["path", "weight", "split", "limit", "filter", "map"];
+const KEYS = ["path", "weight", "split", "limit", "columns", "filter", "map"];
 
 /** Everything that is wrong with a `data` value, each with its path in the config. */
 export function sourceProblems(input: unknown, name: string): string[] {
@@ -195,7 +211,7 @@ export function sourceProblems(input: unknown, name: string): string[] {
 function oneSourceProblems(source: unknown, name: string): string[] {
   if (source === null || typeof source !== "object" || Array.isArray(source))
     return [`${name} must be a path or a source such as { path: ... } (was ${formatValue(source)})`];
-  const { path, weight, split, limit, filter, map } = source as Record<string, unknown>;
+  const { path, weight, split, limit, columns = {}, filter, map } = source as Record<string, unknown>;
   const problems: string[] = [];
   const must = (key: string, what: string, value: unknown) =>
     problems.push(`${name}.${key} must be ${what} (was ${formatValue(value)})`);
@@ -213,6 +229,13 @@ function oneSourceProblems(source: unknown, name: string): string[] {
     must("limit", "a whole number >= 1", limit);
   if (split !== undefined && !isSplit(split))
     must("split", 'a name, a cut such as "[:90%]", or both as in "train[:90%]"', split);
+  if (!isObject(columns)) must("columns", 'an object such as { prompt: "question", completion: "answer" }', columns);
+  else
+    for (const [key, column] of Object.entries(columns)) {
+      if (!SHAPE_KEYS.includes(key))
+        problems.push(`${name}.columns.${key} is no key of a shape; known here: ${SHAPE_KEYS.join(", ")}`);
+      if (typeof column !== "string" || column === "") must(`columns.${key}`, "the name of a column", column);
+    }
   for (const [key, value] of Object.entries({ filter, map })) {
     if (value === undefined || typeof value === "function") continue;
     if (value === FUNCTION_MARK)

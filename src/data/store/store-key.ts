@@ -38,10 +38,11 @@ export async function storeKey(
     versions: VERSIONS,
     tokenizer: await tokenizerKey(tokenizer),
     settings: { sequenceLength, loss, maxBadLines },
-    sources: sources.map(({ files, weight, split, limit }) => ({
+    sources: sources.map(({ files, weight, split, limit, columns }) => ({
       weight,
       split,
       limit,
+      columns,
       files: files.map((file) => {
         const { size, mtimeMs, ctimeMs, ino } = statSync(file); // a file may be changed and given its old time again
         return [resolve(file), size, mtimeMs, ctimeMs, ino];
