@@ -1,7 +1,7 @@
 // Data by its hub address, against the stand-in hub that models have (hub.test.ts): which files are fetched, that they
 // arrive whole or not at all, and the words for every refusal. Nothing here reaches the outside.
 
-import { afterEach, beforeEach, describe, expect, test } from "bun:test";
+import { afterEach, beforeEach, describe, expect, test, spyOn } from "bun:test";
 import { createHash } from "node:crypto";
 import { existsSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -82,6 +82,23 @@ describe("which files", () => {
     expect(await names({ path: `${uri}/plain.json` })).toEqual(["plain.json"]);
     expect(await names({ path: `${uri}/extra` })).toEqual(["extra/large.jsonl"]);
     expect(existsSync(join(snapshot(), "script.py"))).toBe(false);
+  });
+
+  test("a dataset in several folders is read as a whole, with a word about it", async () => {
+    hub.listing = ["main", "socratic"].flatMap((folder) =>
+      ["train", "test"].map((split) => listed(`${folder}/${split}.jsonl`, bytes(line(folder)))),
+    );
+    for (const folder of ["main", "socratic"]) hub.files.set(`${folder}/train.jsonl`, bytes(line(folder)));
+    const write = spyOn(process.stderr, "write").mockReturnValue(true);
+    try {
+      expect(await texts({ path: uri })).toEqual(["main", "socratic"]);
+      expect(write.mock.calls.join("")).toContain(
+        `${uri}: its folders main, socratic are read together; one is named as in ${uri}/socratic\n`,
+      );
+      expect(await texts({ path: `${uri}/main` })).toEqual(["main"]);
+    } finally {
+      write.mockRestore();
+    }
   });
 
   test("their samples", async () => {

@@ -9,6 +9,7 @@ import { parquetWriteBuffer } from "hyparquet-writer";
 import { fieldsMax, parseCsv } from "../../src/data/read/csv.ts";
 import { lineBytesMax, readLineBlocks, readRange, readRecords } from "../../src/data/read/files.ts";
 import { formatOf } from "../../src/data/read/format.ts";
+import { findSources } from "../../src/data/read/source.ts";
 import { toSample } from "../../src/data/read/shapes.ts";
 import { DataError } from "../../src/words/errors.ts";
 import { temporaryDirectory } from "../support/models.ts";
@@ -260,6 +261,12 @@ describe("time and limits", () => {
         expect(bytes).toBe(size);
       }),
     ).toBeLessThan(3);
+  });
+
+  test("a pipe is refused: what is read twice must lie somewhere", async () => {
+    const path = join(directory.path, "pipe");
+    Bun.spawnSync(["mkfifo", path]);
+    await expect(findSources(path)).rejects.toThrow(`${path}: is no file but a pipe or a device`);
   });
 
   test("a line beyond the limit is refused where it lies", async () => {

@@ -14,7 +14,7 @@
 
 import { closeSync, fstatSync, openSync, readSync } from "node:fs";
 import { readdir, stat } from "node:fs/promises";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { DataError } from "../../words/errors.ts";
 import { remark } from "../../words/remark.ts";
 import { explainFileError } from "../../io/atomic.ts";
@@ -43,7 +43,16 @@ type Choose = (files: string[], isWhole: boolean) => string[];
  */
 export async function findFiles(path: string, split: Choose): Promise<string[]> {
   if (isHubPath(path))
-    return resolveDataset(path, (names, inside) => split(chooseRemote(names, inside, path), !isGlob(inside)));
+    return resolveDataset(path, (names, inside) => {
+      const chosen = split(chooseRemote(names, inside, path), !isGlob(inside));
+      // Often the same data in several forms, of which other tools ask for one.
+      const folders = inside === "" ? [...new Set(chosen.map((name) => dirname(name)))] : [];
+      if (folders.length > 1)
+        remark(
+          `${path}: its folders ${folders.slice(0, 5).join(", ")} are read together; one is named as in ${path}/${folders.at(-1)}`,
+        );
+      return chosen;
+    });
   const found = await stat(path).catch((error: NodeJS.ErrnoException) => error);
   if (found instanceof Error) {
     if (found.code !== "ENOENT") throw new DataError(`${path}: ${found.message}; ${ACCEPTED}`);
@@ -52,7 +61,11 @@ export async function findFiles(path: string, split: Choose): Promise<string[]> 
     if (matches.length === 0) throw new DataError(`${path}: the glob matches no file in ${process.cwd()}; ${ACCEPTED}`);
     return split(matches.sort(), false);
   }
-  if (!found.isDirectory()) return split([path], false);
+  if (found.isFile()) return split([path], false);
+  if (!found.isDirectory())
+    throw new DataError(
+      `${path}: is no file but a pipe or a device, and data is read more than once; write it to a file first`,
+    );
   const names = await readdir(path, { recursive: true }).catch((cause: unknown) => {
     throw unreadable(cause, path);
   });
