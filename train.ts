@@ -9,7 +9,9 @@ await run(async () => {
   const args = process.argv.slice(2);
   const dashboard = args.join() === "--dashboard"; // alone, it shows the quick start itself in a browser
   if (args.length > 0 && !dashboard)
-    return train(await trainConfig(args, { output: "runs/train", checkpoint: { resume: "auto" } }));
+    return console.log(
+      `model: ${(await train(await trainConfig(args, { output: "runs/train", checkpoint: { resume: "auto" } }))).model}`,
+    );
 
   const { model, train: data, heldout } = await makeQuickstart("runs/quickstart/made", { seed: 1 });
   const before = await score(model);
@@ -17,6 +19,7 @@ await run(async () => {
     model,
     data,
     output: "runs/quickstart",
+    overwrite: true, // a second quick start begins anew
     device: "cpu", // a model this small, in memory this small
     deviceMemory: "4MiB", // less than the model's own weights: the blocks have to slide
     sequenceLength: 128,

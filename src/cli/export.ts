@@ -12,10 +12,16 @@ taken.
 
   --dtype D            bfloat16, or float32 for the exact masters (what the run's model came in)
   --model MODEL        where the run's model is now, if not where its config says
+  --overwrite          move what is in DIR to DIR.before; without it DIR must be new, empty or an earlier export
   --json               one JSON object: { checkpoint, step, directory, dtype }`;
 
 async function run(args: string[]): Promise<void> {
-  const options = { dtype: { type: "string" }, model: { type: "string" }, json: { type: "boolean" } } as const;
+  const options = {
+    dtype: { type: "string" },
+    model: { type: "string" },
+    overwrite: { type: "boolean" },
+    json: { type: "boolean" },
+  } as const;
   const { values, positionals } = parseArgs({ args, allowPositionals: true, options });
   const [from, directory, ...more] = positionals;
   if (from === undefined || directory === undefined || more.length > 0)
@@ -24,7 +30,11 @@ async function run(args: string[]): Promise<void> {
   const { checkpointAt, exportCheckpoint } = await import("../keep/export-checkpoint.ts");
   const checkpoint = checkpointAt(from);
   const model = values.model === undefined ? {} : { model: values.model };
-  const { step, dtype } = await exportCheckpoint(checkpoint, directory, { ...wanted, ...model });
+  const { step, dtype } = await exportCheckpoint(checkpoint, directory, {
+    ...wanted,
+    ...model,
+    overwrite: values.overwrite === true,
+  });
   if (values.json) console.log(JSON.stringify({ checkpoint, step, directory, dtype }));
   else console.log(`${checkpoint}, after step ${step}, is in ${directory} as ${dtype}`);
 }

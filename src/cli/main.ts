@@ -5,6 +5,8 @@ import { CallbackError, CancelledError, SluiceError } from "../words/errors.ts";
 
 /** Runs a program: exit code 0, 1 after an error, 130 after Ctrl-C. */
 export async function run(main: () => Promise<unknown>): Promise<void> {
+  // A reader that has gone, or a full disk behind stdout, ends nobody's night: what is written goes nowhere.
+  for (const stream of [process.stdout, process.stderr]) stream.on("error", () => {});
   try {
     await main();
   } catch (error) {

@@ -59,9 +59,11 @@ async function run(args: string[]): Promise<void> {
   const jitter = { share: number("--jitter", own.jitter) ?? 0, seed: 1 };
   if (!(jitter.share >= 0 && jitter.share <= 10))
     throw new ConfigError(`--jitter must be a share from 0 to 10, such as 0.1 (was "${own.jitter}")`);
+  const { describeDisk, diskOf } = await import("../run/disk.ts");
   const found = forecast(model, config, { machine, hostBytes }, { steps, jitter, check: own.check === true });
-  if (own.json) console.log(JSON.stringify(found));
-  else await print(config.model, config.dtype, found);
+  const disk = diskOf(config, { parameters: found.parameters, exportDtype: "bfloat16" }, config.steps);
+  if (own.json) console.log(JSON.stringify({ ...found, disk }));
+  else await print(config.model, config.dtype, found, describeDisk(disk));
   if (found.problem !== undefined) process.exitCode = 1;
 }
 
@@ -94,7 +96,7 @@ async function decoderOf(model: string): Promise<DecoderConfig> {
   return readDecoderConfig(join(await resolveModel(model), "config.json"));
 }
 
-async function print(model: string, dtype: string, found: Forecast): Promise<void> {
+async function print(model: string, dtype: string, found: Forecast, disk: string): Promise<void> {
   const { printBill } = await import("../tiers/bill.ts");
   const percent = (share: number): string => `${(100 * share).toFixed(0)} %`;
   const { residentBlocks, keep, boundary, slots, ring } = found.window;
@@ -107,6 +109,7 @@ async function print(model: string, dtype: string, found: Forecast): Promise<voi
     ["busy", busy.map(([stream, share]) => `${stream} ${percent(share)}`).join(", ")],
     ["device", describeFit(found.device)],
     ["host", describeFit(found.host)],
+    ["disk", disk],
   ];
   console.log(`${model}: ${formatCount(found.parameters)} parameters in ${dtype}, on ${found.machine}`);
   for (const [what, value] of rows) console.log(`  ${what.padEnd(8)} ${value}`);

@@ -24,7 +24,7 @@ async function run(args: string[]): Promise<void> {
 }
 
 /** Flags that mean true when no value follows. */
-const switches = new Set(["dashboard", "tensorboard"]);
+const switches = new Set(["dashboard", "tensorboard", "overwrite", "checkpoint.resume"]);
 
 /**
  * A config file, and flags that replace or add keys; a flag given twice makes a list. `defaults` fill in what neither says.
@@ -36,6 +36,7 @@ export async function trainConfig(args: readonly string[], defaults: Partial<Tra
   for (let at = 0; at < args.length; at += 2) {
     const match = /^--([A-Za-z][\w.]*)(?:=(.*))?$/s.exec(args[at]!);
     if (!match) throw new ConfigError(`"${args[at]}" is no flag; write --KEY VALUE, see sluice train --help`);
+    if (match[1] === "resume") match[1] = "checkpoint.resume"; // the word that everybody tries first
     const following = args[at + 1]?.startsWith("--") ? undefined : args[at + 1];
     const inline = match[2] !== undefined || following === undefined;
     const value = match[2] ?? following ?? (switches.has(match[1]!) ? "true" : undefined);

@@ -6,7 +6,7 @@
 // called `step-N` was complete once, and `kill -9` at any moment leaves the previous checkpoint. Reading compares every
 // checksum.
 
-import { existsSync, mkdirSync, readFileSync, readdirSync, renameSync, rmSync, statSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, readdirSync, renameSync, statSync } from "node:fs";
 import { rm } from "node:fs/promises";
 import { basename, join } from "node:path";
 import type { LoaderState } from "../data/batches.ts";
@@ -43,6 +43,8 @@ export interface Manifest {
   data: LoaderState;
   /** What the run is evaluated on, if it is: the digest of its tokens, and its files as they were. */
   heldOut?: { digest: string; files?: FileNote[] };
+  /** What decides the bits of a step beside the config. */
+  bits?: Record<string, string | number>;
   /** The run's config, for the reader. */
   config: unknown;
   /** What the next step's gradients are scaled by, where steps are clipped by the norm of the one before. */
@@ -61,7 +63,8 @@ export async function saveCheckpoint(
     data,
     config = { model: trainer.model.directory, ...trainer.config },
     heldOut,
-  }: Pick<Manifest, "data" | "heldOut"> & { config?: unknown },
+    bits,
+  }: Pick<Manifest, "data" | "heldOut" | "bits"> & { config?: unknown },
 ): Promise<string> {
   await trainer.drain();
   const { model, steps: step } = trainer;
@@ -82,6 +85,7 @@ export async function saveCheckpoint(
       model: identity(model),
       data,
       ...(heldOut && { heldOut }),
+      ...(bits && { bits }),
       config,
       ...factor,
       files,
@@ -177,6 +181,7 @@ function manifestProblem({
   model,
   data,
   heldOut,
+  bits,
   files,
 }: Partial<Record<keyof Manifest, unknown>>): string | undefined {
   const isFile = (file: unknown): boolean =>
@@ -188,6 +193,7 @@ function manifestProblem({
   if (typeof model !== "string") return "model";
   if (!isObject(data)) return "data";
   if (heldOut !== undefined && !isObject(heldOut)) return "heldOut";
+  if (bits !== undefined && !isObject(bits)) return "bits";
   if (!Array.isArray(files) || !files.every(isFile)) return "files";
   return undefined;
 }
@@ -209,6 +215,11 @@ function namesIn(directory: string): string[] {
   }
 }
 
+/** Deletes all checkpoints: the user has said that a run starts anew in their place. */
+export function removeCheckpoints(directory: string): void {
+  if (existsSync(directory)) pruneCheckpoints(directory, 0);
+}
+
 /** Which checkpoints to delete so that the newest `keep` remain. Pure. */
 export function checkpointsToDelete(paths: readonly string[], keep: number): string[] {
   return [...paths].sort((a, b) => stepOf(b) - stepOf(a)).slice(keep);
@@ -225,15 +236,15 @@ export function pruneCheckpoints(directory: string, keep: number): void {
 }
 
 /**
- * Moves checkpoints past `step` to `DIRECTORY.earlier`, whose former contents go. A run that starts over, or goes on from
- * an older checkpoint, leaves their course: they must neither count as its newest nor be resumed by mistake.
+ * Moves checkpoints past `step` to `DIRECTORY.earlier`, or `.earlier-2` and so on when that is taken. A run that goes on from
+ * an older checkpoint leaves their course: they must neither count as its newest nor be resumed by mistake.
  */
 export function setAside(directory: string, step: number): string | undefined {
   const left = listCheckpoints(directory).filter((path) => stepOf(path) > step);
   if (left.length === 0) return undefined;
-  const aside = `${directory}.earlier`;
+  let aside = `${directory}.earlier`;
+  for (let count = 2; existsSync(aside); count++) aside = `${directory}.earlier-${count}`;
   try {
-    rmSync(aside, { recursive: true, force: true });
     mkdirSync(aside);
     for (const path of left) renameSync(path, join(aside, basename(path)));
   } catch (cause) {
@@ -243,7 +254,8 @@ export function setAside(directory: string, step: number): string | undefined {
 }
 
 const stepName = (step: number): string => `step-${String(step).padStart(6, "0")}`;
-const stepOf = (path: string): number => Number(/step-(\d+)$/.exec(path)![1]);
+/** The step that a path of `listCheckpoints` is of. */
+export const stepOf = (path: string): number => Number(/step-(\d+)$/.exec(path)![1]);
 
 function sealed(manifest: Manifest): string {
   return `${JSON.stringify({ ...manifest, digest: digestOf(manifest) }, null, 1)}\n`;

@@ -1,12 +1,13 @@
 // The finished model as a Hugging Face directory: safetensors shards with index, config, tokenizer files, generation config.
 // Written beside its final name and renamed when complete, so that a reader sees the old directory, the new one or none.
 
-import { existsSync, mkdirSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, renameSync, writeFileSync } from "node:fs";
 import { rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { copyCompanions } from "../models/companions.ts";
 import { CancelledError, ModelError, SluiceError } from "../words/errors.ts";
 import { fileError, replaceDirectory, temporaryPath } from "../io/atomic.ts";
+import { checkClaim, markDirectory } from "../io/claim.ts";
 import { changedExact, stringifyExact } from "../io/exact-json.ts";
 import { layoutSafetensors } from "../io/safetensors.ts";
 import { Staging } from "../io/staging.ts";
@@ -21,13 +22,20 @@ export interface ExportOptions {
    * of a float16 model that is float32, which holds all of its numbers.
    */
   dtype?: "bfloat16" | "float32";
+  /** Write where something else is: it is moved to `DIRECTORY.before`. Default: only new, empty and our own directories. */
+  overwrite?: boolean;
   /** Tensor bytes per file at most; default 5 GB, as Hugging Face. */
   shardBytesMax?: number;
 }
 
-/** Writes the model's current weights. An existing directory of that name is replaced. Waits for a trainer's updates. */
+/**
+ * Writes the model's current weights, waiting for a trainer's updates. An earlier export of that name is replaced; a directory
+ * that holds anything else is refused.
+ */
 export async function exportModel(model: ModelWeights, directory: string, options: ExportOptions = {}): Promise<void> {
-  const { dtype = model.exportDtype, shardBytesMax = 5e9 } = options;
+  const { dtype = model.exportDtype, shardBytesMax = 5e9, overwrite = false } = options;
+  const inputs = [model.directory];
+  const foreign = checkClaim(directory, { kind: "model", inputs, overwrite, name: "the directory to export to" });
   const temporary = temporaryPath(directory);
   const tensors = model.blocks.flatMap((block) => block.tensors.map((tensor) => ({ ...tensor, block })));
   const layout = layoutSafetensors(
@@ -49,11 +57,20 @@ export async function exportModel(model: ModelWeights, directory: string, option
     copyCompanions(model.companions, model.directory, temporary);
     const generation = join(temporary, "generation_config.json");
     if (!existsSync(generation)) writeJson(generation, generationConfig(model));
+    markDirectory(temporary, "model", readdirSync(temporary));
+    if (foreign) moveAside(directory);
     await replaceDirectory(temporary, directory);
   } catch (cause) {
     await rm(temporary, { recursive: true, force: true }).catch(() => {}); // the first failure is the one to tell
     throw explained(cause, directory);
   }
+}
+
+/** Somebody's own files give way to an export, and are not deleted. */
+function moveAside(directory: string): void {
+  const aside = `${directory}.before`;
+  if (existsSync(aside)) throw new SluiceError(`${aside} exists already; move it away first`);
+  renameSync(directory, aside);
 }
 
 function explained(cause: unknown, directory: string): unknown {

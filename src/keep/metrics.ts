@@ -4,8 +4,18 @@
 //
 // `step` counts finished steps, the first being 1. Numbers are written so that they read back to the same bits.
 
-import { closeSync, existsSync, mkdirSync, openSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import {
+  closeSync,
+  existsSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
+import { dirname, join } from "node:path";
 import { fileError, temporaryPath } from "../io/atomic.ts";
 import type { Stream } from "../native/abi.gen.ts";
 
@@ -49,19 +59,28 @@ const CSV_COLUMNS = ["step", "loss", "learningRate", "gradNorm", "tokensPerSecon
 export class MetricsLog {
   readonly #jsonl: LineFile;
   readonly #csv: LineFile;
+  /** Steps up to the one that is continued of which no line is left: a power cut may have taken them. */
+  readonly missing: number;
   /** The step after which the last evaluation was made. */
   #evaluated: number | undefined;
 
   /** Continue the files after step `afterStep`; 0 starts them anew. */
   constructor(directory: string, afterStep: number) {
-    mkdirSync(directory, { recursive: true });
+    try {
+      mkdirSync(directory, { recursive: true });
+    } catch (cause) {
+      throw fileError(cause, "write", directory);
+    }
+    let kept = 0;
     const records = /^\{"kind":"(step|evaluation)","step":(\d+).*\}$/;
     this.#jsonl = new LineFile(join(directory, "metrics.jsonl"), "", (line) => {
       const [, kind, step] = records.exec(line) ?? [];
-      const kept = Number(step) <= afterStep && afterStep > 0;
-      if (kept && kind === "evaluation") this.#evaluated = Number(step);
-      return kept;
+      const keeps = Number(step) <= afterStep && afterStep > 0;
+      if (keeps && kind === "evaluation") this.#evaluated = Number(step);
+      if (keeps && kind === "step") kept++;
+      return keeps;
     });
+    this.missing = afterStep - kept;
     const header = `${CSV_COLUMNS.join(",")}\n`;
     this.#csv = new LineFile(join(directory, "loss.csv"), header, (line) => Number.parseInt(line, 10) <= afterStep);
   }
@@ -78,6 +97,12 @@ export class MetricsLog {
     this.#evaluated = metrics.step;
   }
 
+  /** Everything written so far is on the disk when this returns: before a checkpoint that stands for it is published. */
+  flush(): void {
+    this.#jsonl.flush();
+    this.#csv.flush();
+  }
+
   [Symbol.dispose](): void {
     this.#jsonl.close();
     this.#csv.close();
@@ -88,6 +113,8 @@ export class MetricsLog {
 class LineFile {
   readonly #path: string;
   readonly #descriptor: number;
+  /** Whether the directory's entry for it is on the disk. */
+  #named = false;
 
   /** First rewrites the file with its header and the whole lines that pass, in one rename. */
   constructor(path: string, header: string, keep: (line: string) => boolean) {
@@ -109,6 +136,19 @@ class LineFile {
   append(line: string): void {
     try {
       writeFileSync(this.#descriptor, `${line}\n`);
+    } catch (cause) {
+      throw fileError(cause, "write", this.#path);
+    }
+  }
+
+  flush(): void {
+    try {
+      fsyncSync(this.#descriptor);
+      if (this.#named) return;
+      const directory = openSync(dirname(this.#path), "r"); // the file's own name, once
+      fsyncSync(directory);
+      closeSync(directory);
+      this.#named = true;
     } catch (cause) {
       throw fileError(cause, "write", this.#path);
     }

@@ -117,10 +117,12 @@ function schema({ type }: Ark) {
 
   const checkpoint = type({
     "+": "reject",
-    /** Steps between checkpoints; null: only at the end. */
-    every: count.or(never).default(500),
+    /** Steps between checkpoints; null: only at the end; "never": not even there, only the model is exported. */
+    every: count.or(never).or("'never'").describe('a whole number >= 1, null or "never"').default(500),
     /** How many checkpoints to keep; older ones are deleted. */
     keep: count.default(2),
+    /** false: weights alone, as Hugging Face directories; they are smaller, and a run cannot go on from them. */
+    state: type("boolean").default(true),
     /** true: continue the newest checkpoint of `output`; "auto": the same if there is one; a path: that checkpoint. */
     resume: type("boolean").or(text).describe('true, false, "auto" or the path of a checkpoint').default(false),
   });
@@ -163,6 +165,8 @@ function schema({ type }: Ark) {
     streamAbove: size.default(64 * 2 ** 20),
     /** The run directory: metrics, checkpoints and the exported model. */
     output: text,
+    /** Write into an `output` that holds other files, or start anew where it holds a run, whose files then go. */
+    overwrite: type("boolean").default(false),
     /** Where a step is computed; "auto": the GPU that is there and works, else the CPU. */
     device: type("'auto' | 'cpu' | 'cuda' | 'hip'").default("auto"),
     /** The type that the device computes in; GPUs compute in "bfloat16", the cpu device in "float32" unless said. */

@@ -4,7 +4,7 @@
 //
 // A resumed run opens a new file that begins by telling TensorBoard to forget what an interrupted run wrote past its step.
 
-import { closeSync, mkdirSync, openSync, readdirSync, writeFileSync } from "node:fs";
+import { closeSync, fsyncSync, mkdirSync, openSync, readdirSync, writeFileSync } from "node:fs";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { fileError } from "../io/atomic.ts";
@@ -13,13 +13,14 @@ import type { EvaluationMetrics, StepMetrics } from "../keep/metrics.ts";
 let serial = 0;
 
 export class TensorBoardLog {
-  readonly path: string;
+  path: string;
   readonly #file: number;
 
   /** A new event file; the run continues after `afterStep`, 0 for one that begins. */
   constructor(directory: string, afterStep: number) {
     const folder = join(directory, "tensorboard");
-    mkdirSync(folder, { recursive: true });
+    this.path = folder; // until the file has a name: where a failure is
+    this.#guarded(() => mkdirSync(folder, { recursive: true }));
     // TensorBoard reads files whose name holds "tfevents", in the order of their names: seconds first.
     // The wall clock may have been set back since the run was interrupted: the new file must still be the last.
     const earlier = readdirSync(folder).map((name) =>
@@ -52,6 +53,11 @@ export class TensorBoardLog {
 
   evaluation(metrics: EvaluationMetrics): void {
     this.#scalars(metrics.step, { "loss/evaluation": metrics.loss, perplexity: metrics.perplexity });
+  }
+
+  /** What was written is on the disk when this returns. */
+  flush(): void {
+    this.#guarded(() => fsyncSync(this.#file));
   }
 
   [Symbol.dispose](): void {

@@ -48,19 +48,18 @@ export function formatDuration(seconds: number): string {
 
 /** A value of a config or data line as an error message quotes it: JSON, cut when long. */
 export function formatValue(value: unknown): string {
-  // JSON has no word for these three.
-  if (typeof value === "number" || value === undefined) return String(value);
-  const json = shortJson(value) ?? typeof value;
+  // JSON has no word for these.
+  if (typeof value === "number" || typeof value === "bigint" || value === undefined) return String(value);
+  const json = jsonOf(value) ?? typeof value;
   return json.length > 60 ? `${json.slice(0, 57)}...` : json;
 }
 
-/** A number of 64 bits is a number to a reader, and what is nested without end has no text that could be shown. */
-function shortJson(value: unknown): string | undefined {
-  if (typeof value === "bigint") return String(value);
+function jsonOf(value: unknown): string | undefined {
   try {
-    return JSON.stringify(value, (_, item: unknown) => (typeof item === "bigint" ? Number(item) : item));
-  } catch {
-    return Array.isArray(value) ? "a deep list" : "a deep object";
+    return JSON.stringify(value);
+  } catch (error) {
+    if (error instanceof RangeError) return `${Array.isArray(value) ? "a list" : "an object"} that is nested too deep`;
+    return JSON.stringify(value, (_, inside: unknown) => (typeof inside === "bigint" ? Number(inside) : inside));
   }
 }
 

@@ -125,7 +125,7 @@ test("sluice plan: the bill is the run's own, a described machine is faster, and
   const here = await sluice(["plan", ...flags]);
   expect(here.code).toBe(0);
   expect(here.out).toContain("on this machine: the cpu device");
-  for (const line of here.out.split("\n").slice(8)) expect(bill).toContain(line);
+  for (const line of here.out.split("\n").slice(9)) expect(bill).toContain(line);
   const json = JSON.parse((await sluice(["plan", ...flags, "--gpu", "rtx4090", "--json"])).out);
   expect(json.secondsPerStep).toBeLessThan(0.1);
   expect(json).toMatchObject({ tokensPerStep: 128, device: { fits: true }, host: { fits: true } });

@@ -69,7 +69,8 @@ test(`over random histories the newest of the run's own course are there (seed $
       const from = random.below(3) === 0 ? 0 : (course[random.below(course.length)] ?? 0);
       const left = course.filter((step) => step > from);
       const aside = setAside(checkpoints, from);
-      expect(aside).toBe(left.length > 0 ? `${checkpoints}.earlier` : undefined);
+      expect(aside === undefined).toBe(left.length === 0);
+      expect(aside ?? `${checkpoints}.earlier`).toMatch(/checkpoints\.earlier(-\d+)?$/);
       if (aside) expect(descending(readdirSync(aside).map(stepOf))).toEqual(left);
       course = course.filter((step) => step <= from);
       let step = from;
@@ -85,17 +86,29 @@ test(`over random histories the newest of the run's own course are there (seed $
   }
 });
 
-test("a run that starts over in a used directory keeps its own checkpoints and sets the old ones aside", async () => {
+test("a run is not started over by mistake; with overwrite its files make room", async () => {
   const recipe = { ...makeRecipe(directory.path), steps: 6 };
   const again = { ...recipe, steps: 3, checkpoint: { every: 2, resume: false } };
   expect(await trainToEnd(recipe)).toMatchObject({ code: 0, errors: "" });
-  const { code, output } = await trainToEnd(again);
-  expect(code).toBe(0);
+  const before = outcome(recipe.output);
+  expect(await trainToEnd(again)).toMatchObject({
+    code: 1,
+    errors:
+      `output ("${recipe.output}") has a run of 6 steps; continue it with checkpoint.resume: true (--resume), ` +
+      "choose another output, or start anew with overwrite: true (--overwrite)\n",
+  });
+  expect(outcome(recipe.output)).toEqual(before);
+  expect(await trainToEnd({ ...again, overwrite: true })).toMatchObject({ code: 0, errors: "" });
   expect(namesIn(join(recipe.output, "checkpoints")).sort()).toEqual(["step-000002", "step-000003"]);
-  const aside = join(recipe.output, "checkpoints.earlier");
-  expect(namesIn(aside).sort()).toEqual(["step-000004", "step-000006"]);
-  expect(output).toContain(`checkpoints past step 0 are of another course and were moved to ${aside}\n`);
   expect(lines(join(recipe.output, "loss.csv"))).toHaveLength(1 + 3);
+});
+
+test("what is set aside twice stays twice", () => {
+  const checkpoints = join(directory.path, "twice", "checkpoints");
+  for (const expected of [".earlier", ".earlier-2", ".earlier-3"]) {
+    mkdirSync(join(checkpoints, "step-000004"), { recursive: true });
+    expect(setAside(checkpoints, 0)).toBe(`${checkpoints}${expected}`);
+  }
 });
 
 test("a run that goes on from an older checkpoint, given by its path, ends exactly", async () => {

@@ -49,7 +49,7 @@ const configs: [wrong: unknown, message: string][] = [
     { ...minimal, device: "cuda", dtype: "float32" },
     'dtype "float32" is not computed on device "cuda", whose kernels are bfloat16; use "bfloat16", or device "cpu"',
   ],
-  [{ ...minimal, device: "tpu" }, 'device must be "cpu", "cuda" or "hip" (was "tpu")'],
+  [{ ...minimal, device: "tpu" }, 'device must be "auto", "cpu", "cuda" or "hip" (was "tpu")'],
   [
     { ...minimal, dtype: "float16" },
     'dtype "float16" is not supported (its gradients need loss scaling); use "bfloat16" or "float32"',
@@ -205,6 +205,10 @@ const files: [content: string | Uint8Array, message: string][] = [
     '{"prompt": "a", "completion": null}',
     'FILE:1: "completion" is null; leave the record out, or give it a value (found "prompt", "completion")',
   ],
+  [
+    String.raw`{"messages": [{"role": "assistant", "tool_calls": [{"arguments": {"a": "\ud83d"}}]}]}`,
+    "FILE:1: messages[0] has half of a surrogate pair, which is no character; write the whole one, or leave it out",
+  ],
   ['{"input_ids": [1], "labels": [1]}', "FILE:1: is tokenized already; Sluice tokenizes texts, so give it those"],
   [
     `{"messages": [${user}], "images": ["a.png"]}`,
@@ -280,7 +284,7 @@ describe("data", async () => {
   test("conversations for a model without a chat template", async () => {
     const path = join(testDirectory(), "data.jsonl");
     await Bun.write(path, `{"messages": [${user}, {"role": "assistant", "content": "x"}]}`);
-    const plain = Object.create(tokenizer, { chatTemplate: { value: undefined } });
+    const plain = Object.create(tokenizer, { chatTemplate: { value: undefined } }) as typeof tokenizer;
     const error = await loadDataset(path, plain, { sequenceLength: 8, loss: "all" }).catch((caught: Error) => caught);
     expect(error).toMatchObject({
       name: "ModelError",

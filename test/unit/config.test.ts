@@ -8,6 +8,7 @@ describe("parseConfig", () => {
   test("fills in every default", async () => {
     expect(await parseConfig(minimal)).toEqual({
       ...minimal,
+      overwrite: false,
       maxBadLines: 0,
       streamAbove: 64 * 2 ** 20,
       device: "cpu",
@@ -23,7 +24,7 @@ describe("parseConfig", () => {
       maxGradNorm: 1,
       schedule: { type: "cosine", warmup: "3%", minRatio: 0 },
       window: { slots: "auto", boundary: "auto", keepBlocks: "auto", residentBlocks: "auto", ring: "auto" },
-      checkpoint: { every: 500, keep: 2, resume: false },
+      checkpoint: { every: 500, keep: 2, state: true, resume: false },
       evaluation: { every: null },
       logging: { every: 10 },
       tensorboard: false,

@@ -2,7 +2,7 @@
 // head and embedding tied or not, in the dialect of config.json that it came in.
 
 import { describe, expect, setDefaultTimeout, spyOn, test } from "bun:test";
-import { cpSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, mkdirSync, readFileSync, readdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { SluiceError } from "../../src/words/errors.ts";
 import { exportModel } from "../../src/keep/export.ts";
@@ -104,7 +104,11 @@ test("config.json keeps its dialect and every other key; other files come along"
       '"ours": {\n    "2": 8.0,\n    "1": [\n      1e-07\n    ]\n  }',
     );
     expect(readJson(join(target, "config.json"))).toEqual({ ...readJson(join(source, file)), [key]: "float32" });
-    expect(readdirSync(target).sort()).toEqual([
+    expect(
+      readdirSync(target)
+        .filter((name) => name !== ".sluice")
+        .sort(),
+    ).toEqual([
       "LICENSE",
       ..."chat_template.jinja config.json generation_config.json model.safetensors".split(" "),
       ..."tokenizer.json tokenizer_config.json".split(" "),
@@ -145,18 +149,49 @@ test("a head of its own in a model that says it is tied is exported with it", as
   expect(await reload(target)).toEqual(masterWeights(plain));
 });
 
-test("a directory is replaced as a whole, also the model's own", async () => {
-  using directory = temporaryDirectory();
-  const path = join(directory.path, "model");
-  cpSync(join(fixtures, "qwen2-tiny"), path, { recursive: true });
-  mkdirSync(join(path, "old"));
-  using model = await load(path, { workers: 2 });
-  const weights = masterWeights(model);
-  await exportModel(model, path, { dtype: "float32", shardBytesMax: 100_000 });
-  expect(readdirSync(path)).not.toContain("old");
-  expect(readdirSync(path)).not.toContain("model.safetensors");
-  expect(await reload(path)).toEqual(weights);
-  expect(readdirSync(directory.path)).toEqual(["model"]);
+describe("where an export may be written", () => {
+  const openTiny = () => load(join(fixtures, "qwen2-tiny"), { workers: 2 });
+  test("an earlier export is replaced as a whole", async () => {
+    using directory = temporaryDirectory();
+    const path = join(directory.path, "model");
+    using model = await openTiny();
+    await exportModel(model, path);
+    await exportModel(model, path, { dtype: "float32", shardBytesMax: 100_000 });
+    expect(readdirSync(path)).not.toContain("model.safetensors");
+    expect(await reload(path)).toEqual(masterWeights(model));
+    expect(readdirSync(directory.path)).toEqual(["model"]);
+  });
+  test("somebody's files are left alone; with overwrite they are moved aside", async () => {
+    using directory = temporaryDirectory();
+    const path = join(directory.path, "mine");
+    mkdirSync(join(path, "photos"), { recursive: true });
+    writeFileSync(join(path, "thesis.txt"), "years");
+    using model = await openTiny();
+    await expect(exportModel(model, path)).rejects.toThrow(
+      `("${path}") holds what Sluice has not written (photos, thesis.txt); choose a new or empty directory, or say --overwrite`,
+    );
+    await exportModel(model, path, { overwrite: true });
+    expect(readFileSync(join(`${path}.before`, "thesis.txt"), "utf8")).toBe("years");
+    writeFileSync(join(path, "notes.md"), "mine");
+    await expect(exportModel(model, path)).rejects.toThrow("has not written (notes.md)");
+    await expect(exportModel(model, path, { overwrite: true })).rejects.toThrow(`${path}.before exists already`);
+    expect(existsSync(join(path, "notes.md"))).toBe(true);
+  });
+  test("never over, inside or around the model that is read, also through links", async () => {
+    using directory = temporaryDirectory();
+    const path = join(directory.path, "base");
+    cpSync(join(fixtures, "qwen2-tiny"), path, { recursive: true });
+    symlinkSync(path, join(directory.path, "link"));
+    using model = await load(path, { workers: 2 });
+    for (const [target, message] of [
+      [path, "which is read"],
+      [join(directory.path, "link"), "which is read"],
+      [join(path, "inside"), "is inside"],
+      [directory.path, "would be written over"],
+    ] as const)
+      await expect(exportModel(model, target, { overwrite: true })).rejects.toThrow(message);
+    expect(readdirSync(directory.path).sort()).toEqual(["base", "link"]);
+  });
 });
 
 test("a directory that cannot be written", async () => {

@@ -48,10 +48,14 @@ test("values in messages", () => {
   expect(formatValue(undefined)).toBe("undefined");
   expect(formatValue(Number.NaN)).toBe("NaN");
   expect(formatValue(() => 1)).toBe("function");
+  expect(formatValue("x".repeat(100))).toHaveLength(60);
+});
+
+test("values that JSON cannot write", () => {
+  let deep: unknown = "x";
+  for (let i = 0; i < 100_000; i++) deep = [deep];
+  expect(formatValue({ a: deep })).toBe("an object that is nested too deep");
+  expect(formatValue(deep)).toBe("a list that is nested too deep");
   expect(formatValue(12345678901234567890n)).toBe("12345678901234567890");
   expect(formatValue({ days: 2n })).toBe('{"days":2}');
-  let deep: unknown = 1;
-  for (let i = 0; i < 200_000; i++) deep = [deep];
-  expect(formatValue(deep)).toBe("a deep list");
-  expect(formatValue("x".repeat(100))).toHaveLength(60);
 });

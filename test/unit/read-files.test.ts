@@ -113,6 +113,17 @@ describe("what a file is", () => {
     expect(await read("a.data", parquet)).toEqual(["one"]);
   });
 
+  test("Parquet's whole numbers of 64 bits are numbers", async () => {
+    const column = (name: string, data: unknown[], type?: "JSON") => ({ name, data, ...(type && { type }) });
+    const numbers = parquetWriteBuffer({
+      columnData: [column("prompt", ["a", "b"]), column("completion", [3n, 2n ** 60n])],
+    });
+    expect(await read("a.parquet", numbers)).toEqual([
+      "FILE:row 1: completion must be a string (was 3)",
+      "FILE:row 2: completion must be a string (was 1152921504606846976)",
+    ]);
+  });
+
   test("an array or pretty-printed objects under any name of JSON", async () => {
     const pretty = `${JSON.stringify({ text: "one" }, null, 2)}\n${JSON.stringify({ text: "two" }, null, 2)}\n`;
     for (const name of ["a.json", "a.jsonl"]) {

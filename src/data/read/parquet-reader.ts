@@ -9,10 +9,18 @@ let rows: Record<string, unknown>[] = [];
 async function answer(request: ParquetRequest): Promise<ParquetReply> {
   if ("path" in request) return await open(request.path);
   if ("start" in request) {
-    rows = await read!(request.start, request.end);
+    rows = (await read!(request.start, request.end)).map((row) => plain(row) as Record<string, unknown>);
     return { count: rows.length };
   }
   return { rows: rows.slice(request.from, request.to) };
+}
+
+/** Whole numbers of 64 bits as other formats have them, but for those that JavaScript's numbers cannot hold. */
+function plain(value: unknown): unknown {
+  if (typeof value === "bigint") return Number.isSafeInteger(Number(value)) ? Number(value) : value;
+  if (Array.isArray(value)) return value.map(plain);
+  if (value === null || typeof value !== "object" || Object.getPrototypeOf(value) !== Object.prototype) return value;
+  return Object.fromEntries(Object.entries(value).map(([key, inside]) => [key, plain(inside)]));
 }
 
 async function open(path: string): Promise<ParquetReply> {

@@ -74,6 +74,8 @@ export function toSample(value: unknown, where: string): Sample {
         `filter: (row) => row.${declined} !== ${formatValue(value[declined])} in a recipe`,
     );
   const tools = toolsOf(value, fail);
+  if (hasHalf(tools))
+    fail("tools have half of a surrogate pair, which is no character; write the whole one, or leave it out");
   const conversation = (messages: Message[]): Sample => ({
     where,
     kind: "conversation",
@@ -216,6 +218,13 @@ function stringOf(record: Json, key: string, fail: Fail): string {
   return wellFormed(text, key, fail);
 }
 
+/** Whether a text, or one inside a value, has half of a surrogate pair. */
+function hasHalf(value: unknown): boolean {
+  if (typeof value === "string") return !value.isWellFormed();
+  if (value === null || typeof value !== "object") return false;
+  return Object.entries(value).some(([key, inside]) => hasHalf(key) || hasHalf(inside));
+}
+
 /** Half of a surrogate pair is no character: no tokenizer has it, and Python refuses it too. */
 function wellFormed(text: string, name: string, fail: Fail): string {
   if (text.isWellFormed()) return text;
@@ -273,6 +282,8 @@ function checked(message: unknown, name: string, fail: Fail): Message {
   }
   if (typeof content !== "string" && !silent) fail(`${name}.content must be a string (was ${formatValue(content)})`);
   if (typeof content === "string") wellFormed(content, `${name}.content`, fail);
+  if (hasHalf(message))
+    fail(`${name} has half of a surrogate pair, which is no character; write the whole one, or leave it out`);
   return message as unknown as Message;
 }
 
