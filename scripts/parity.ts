@@ -5,7 +5,7 @@
 // gradient norms, weights after three AdamW steps, twelve training losses. Prints each check's worst error and its limit;
 // exit code 1 when one is above.
 
-import { judge } from "../src/tiers/limits.ts";
+import { judge } from "../src/step/bill.ts";
 import { inferenceShape } from "../src/tiers/shape.ts";
 import { existsSync } from "node:fs";
 import { join } from "node:path";

@@ -4,7 +4,7 @@
 
 import { tokensMaxFor } from "../../src/tiers/shape.ts";
 import { ConfigError } from "../../src/words/errors.ts";
-import { predictedSeconds } from "../../src/predict/fit.ts";
+import { playSteps } from "../../src/predict/fit.ts";
 import { stepFlops } from "../../src/predict/flops.ts";
 import type { Machine } from "../../src/predict/machines.ts";
 import { deviceBytesOf } from "../../src/tiers/limits.ts";
@@ -26,6 +26,8 @@ import {
   type ModelSizes,
 } from "../../src/predict/rehearsal.ts";
 import { Trainer, type TrainerConfig } from "../../src/engine/trainer.ts";
+import { recordStep } from "../../src/step/step.ts";
+import { ForwardBackward, recordForwardBackward } from "./forward-backward.ts";
 import { traceEvents, type TraceEvent } from "./trace.ts";
 
 const qwen3 = { modelType: "qwen3", tied: false };
@@ -124,23 +126,25 @@ export async function measureStep(
   const begun = performance.now();
   const machine = await machineOf(model, config);
   const alone = residentOnly ? withoutUpdates(config) : config;
-  using trainer = await Trainer.open(model, alone, { updates: !residentOnly });
+  using trainer = await Trainer.open(model, alone);
+  const stepper: Stepper = residentOnly ? new ForwardBackward(trainer) : trainer;
   const random = new Random(2);
   const batch = fullBatch(model.config, config, () => random.uniform());
-  const warm = await warmUpSteps(trainer, batch, warmUp);
+  const warm = await warmUpSteps(stepper, batch, warmUp);
   const setupSeconds = (performance.now() - begun) / 1000;
 
   const before = engine.busy();
   const start = performance.now();
-  const { samples, loss } = await timeSteps(trainer, batch, steps, warm);
-  await trainer.drain();
+  const { samples, loss } = await timeSteps(stepper, batch, steps, warm);
+  await stepper.drain();
   const elapsed = (performance.now() - start) / 1000;
   const after = engine.busy();
   const rssBytes = process.memoryUsage.rss();
   const info = isGpu(engine.device) ? engine.deviceInfo() : undefined;
-  const events = trace ? await traced(trainer, batch) : [];
+  const events = trace ? await traced(engine, stepper, batch) : [];
 
   const { shape } = trainer;
+  const record = residentOnly ? recordForwardBackward : recordStep;
   const sorted = samples.toSorted((a, b) => a - b);
   const median = sorted[sorted.length >> 1]!;
   const tflops = stepFlops(model.blocks, batch) / median / 1e12;
@@ -166,7 +170,7 @@ export async function measureStep(
     best: sorted[0]!,
     median,
     spread: sorted.at(-1)! / sorted[0]! - 1,
-    predicted: predictedSeconds(shape, machine),
+    predicted: playSteps(shape, batch, { machine, record }).secondsPerStep,
     tokensPerSecond: batch.tokens / median,
     tflops,
     gemmShare: tflops / machine.gemm[dtype === "float32" ? "float32" : "bfloat16"],
@@ -182,18 +186,27 @@ export async function measureStep(
 
 /** Weights fill slots of their own on the device and are never replaced, because nothing updates them. */
 function withoutUpdates(config: TrainerConfig): TrainerConfig {
-  const window = { ...config.window, slots: "all", boundary: "device", residentBlocks: 0, ring: "all" } as const;
+  const window = { ...config.window, slots: "all", boundary: "device", residentBlocks: 0, ring: 1 } as const;
   return { ...config, maxGradNorm: null, window };
 }
 
 type Batch = Parameters<Trainer["submit"]>[0];
 
+/** Who takes steps: a trainer, or `ForwardBackward`. */
+interface Stepper {
+  submit(batch: Batch): Promise<{ result: Promise<{ loss: number }> }>;
+  drain(): Promise<void>;
+  readonly plan: Plan | undefined;
+}
+
 /** Seconds of the last of at most `count` steps; undefined when there was none. */
-async function warmUpSteps(trainer: Trainer, batch: Batch, count: number): Promise<number | undefined> {
+async function warmUpSteps(stepper: Stepper, batch: Batch, count: number): Promise<number | undefined> {
   let seconds: number | undefined;
   for (let step = 0; step < count && !(seconds! > longSeconds); step++) {
     const start = performance.now();
-    await trainer.step(batch);
+    await (
+      await stepper.submit(batch)
+    ).result;
     seconds = (performance.now() - start) / 1000;
   }
   return seconds;
@@ -204,7 +217,7 @@ async function warmUpSteps(trainer: Trainer, batch: Batch, count: number): Promi
  * long, or nothing warmed up, the first sample starts with its step, and no step is run that is not measured.
  */
 async function timeSteps(
-  trainer: Trainer,
+  stepper: Stepper,
   batch: Batch,
   samples: number,
   warm: number | undefined,
@@ -212,12 +225,12 @@ async function timeSteps(
   const short = warm !== undefined && warm <= longSeconds;
   const group = short ? Math.max(1, Math.ceil(sampleSeconds / warm)) : 1;
   const found: number[] = [];
-  if (short) await (await trainer.submit(batch)).result;
+  if (short) await (await stepper.submit(batch)).result;
   let last = performance.now();
-  let inFlight = (await trainer.submit(batch)).result;
+  let inFlight = (await stepper.submit(batch)).result;
   let loss = NaN;
   for (let left = samples * group; left > 0; left--) {
-    const next = short || left > 1 ? trainer.submit(batch) : undefined;
+    const next = short || left > 1 ? stepper.submit(batch) : undefined;
     ({ loss } = await inFlight);
     if (next) inFlight = (await next).result;
     if ((left - 1) % group > 0) continue;
@@ -230,17 +243,16 @@ async function timeSteps(
 }
 
 /** Three more steps on the device's own clock; their commands as trace events. */
-async function traced(trainer: Trainer, batch: Batch): Promise<TraceEvent[]> {
-  const { engine } = trainer.model;
+async function traced(engine: Engine, stepper: Stepper, batch: Batch): Promise<TraceEvent[]> {
   const gpu = isGpu(engine.device);
   if (gpu) engine.trace(true);
   const plans: Plan[] = [];
   for (let step = 0; step < 3; step++) {
-    const { result } = await trainer.submit(batch);
+    const { result } = await stepper.submit(batch);
     result.catch(() => {}); // `drain` throws it
-    plans.push(trainer.plan!);
+    plans.push(stepper.plan!);
   }
-  await trainer.drain();
+  await stepper.drain();
   const events = traceEvents(plans.map((plan) => ({ plan, spans: engine.spans(plan) })));
   if (gpu) engine.trace(false);
   return events;

@@ -5,8 +5,8 @@
 // all blocks, they are uploaded once. Prompts are read in pieces of at most `prefillTokens`; a sequence that has ended
 // keeps its place in the cache and brings no more tokens.
 
-import { judge } from "../tiers/limits.ts";
-import { inferenceShape, type StepShape } from "../tiers/shape.ts";
+import { judge, memoryBill } from "../step/bill.ts";
+import { decoderBlocks, inferenceShape, type StepShape } from "../tiers/shape.ts";
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { ChatTemplate, encodePrompt, type Message } from "../data/text/chat.ts";
@@ -14,16 +14,15 @@ import type { MicroBatch } from "../data/batches.ts";
 import { ConfigError, MemoryError, ModelError } from "../words/errors.ts";
 import { parseJson } from "../io/json.ts";
 import { formatBytes } from "../words/format.ts";
-import { bytesIn, memoryBill } from "../tiers/bill.ts";
+import { bytesIn } from "../tiers/bill.ts";
 import type { ModelWeights } from "./weights.ts";
-import { forwardBlock } from "../models/block.ts";
 import { headLogits } from "../models/parts/head.ts";
-import { alignBytes, bytesOf } from "../plan/layout.ts";
+import { alignBytes, bytesOf, totalBytes } from "../plan/layout.ts";
 import type { Buffer } from "../native/runtime.ts";
-import { Plan, Resource } from "../plan/plan.ts";
+import { Plan, Resource, type Range } from "../plan/plan.ts";
 import { Random } from "../words/random.ts";
 import { Session } from "./session.ts";
-import { blockContext, gatherRows, headContext } from "../step/step.ts";
+import { forward } from "../step/step.ts";
 import { toFloat32 } from "./logits.ts";
 
 /** Text to continue, or a conversation to answer. */
@@ -162,7 +161,7 @@ function shapeFor(
     };
     const shape = { ...inferenceShape(model, batch), tokensMax: Math.ceil(tokens / 32) * 32 };
     const needed = (slots: number): number => {
-      const bill = memoryBill({ ...shape, slots }).filter(({ name }) => !model.state.has(name));
+      const bill = memoryBill({ ...shape, slots }).filter(({ role }) => role !== "state");
       return bytesIn(bill, "device") + totalCacheBytes(shape, count, capacity);
     };
     if (needed(2) > limit) {
@@ -177,12 +176,29 @@ function shapeFor(
   }
 }
 
-const cacheBytes = ({ model, dtype }: StepShape, sequences: number, capacity: number): number =>
-  alignBytes(sequences * capacity * model.kvHeads * model.headDim * bytesOf(dtype));
+/** Bytes of each kind of cache, and where each layer's lies in it: what its parts ask for. */
+function cachePlaces(shape: StepShape, sequences: number, capacity: number) {
+  const totals: Record<string, number> = {};
+  const layers = decoderBlocks(shape).map(({ chain }) => {
+    const places: Record<string, { offset: number; bytes: number }> = {};
+    for (const { part } of chain.links)
+      for (const [name, elements] of Object.entries(part.cache?.(capacity) ?? {})) {
+        const bytes = alignBytes(sequences * elements * bytesOf(shape.dtype));
+        places[name] = { offset: totals[name] ?? 0, bytes };
+        totals[name] = places[name].offset + bytes;
+      }
+    return places;
+  });
+  return { totals, layers };
+}
+
 const totalCacheBytes = (shape: StepShape, sequences: number, capacity: number): number =>
-  shape.model.layers * 2 * cacheBytes(shape, sequences, capacity) +
+  totalBytes(cachePlaces(shape, sequences, capacity).totals) +
   alignBytes(sequences * 4) +
   alignBytes(sequences * shape.model.vocabulary * bytesOf(shape.dtype));
+
+const mapValues = <A, B>(record: Record<string, A>, map: (value: A, name: string) => B): Record<string, B> =>
+  Object.fromEntries(Object.entries(record).map(([name, value]) => [name, map(value, name)]));
 
 /** One batch of sequences with its cache. */
 class Generator implements Disposable {
@@ -190,8 +206,8 @@ class Generator implements Disposable {
   #sequences: number;
   #capacity: number;
   #own: Buffer[] = [];
-  #keys: Buffer;
-  #values: Buffer;
+  /** By layer and kind. */
+  #caches: Record<string, Range>[];
   #lengths: { device: Buffer; staging: Buffer; resource: Resource };
   #logits: { device: Buffer; pinned: Buffer; resource: Resource };
 
@@ -204,10 +220,12 @@ class Generator implements Disposable {
       this.#own.push(buffer);
       return buffer;
     };
-    const cache = shape.model.layers * cacheBytes(shape, sequences, capacity);
+    const { totals, layers } = cachePlaces(shape, sequences, capacity);
+    const caches = mapValues(totals, (bytes, name) => make("device", bytes, `${name} cache`));
+    this.#caches = layers.map((places) =>
+      mapValues(places, ({ offset, bytes }, name) => caches[name]!.range(offset, bytes)),
+    );
     const logits = alignBytes(sequences * shape.model.vocabulary * bytesOf(shape.dtype));
-    this.#keys = make("device", cache, "key cache");
-    this.#values = make("device", cache, "value cache");
     this.#lengths = {
       device: make("device", alignBytes(sequences * 4), "cached lengths"),
       staging: make("pinned", alignBytes(sequences * 4), "cached lengths staging"),
@@ -272,51 +290,37 @@ class Generator implements Disposable {
 
   async #forward(batch: MicroBatch, rows: number): Promise<Float32Array> {
     const { recorder, shape, model } = this.#session;
-    const { window, boundaries, inputs } = recorder;
-    const { layers, vocabulary } = shape.model;
+    const { inputs } = recorder;
     const plan = new Plan({ step: 0, phase: "generate", block: "embedding" });
     const staged = inputs.stage(recorder.side, [[batch]]);
-    const device = staged.batches[0]![0]!;
     inputs.upload(plan, recorder.side);
     const { device: lengths, staging, resource } = this.#lengths;
     plan.record("upload", "copy", { to: lengths.range(), from: staging.range() }, { writes: [resource] });
-    boundaries.begin({ tokens: [device.tokens], store: false });
-    gatherRows(recorder, plan, boundaries.rowsOf(0), staged.tokens[0]![0]!, device.tokens, 0);
-    boundaries.embed(plan, 0);
-    plan.acquire(resource, "read");
-    const cache = cacheBytes(shape, this.#sequences, this.#capacity);
-    for (let layer = 0; layer < layers; layer++) {
-      plan.label = { step: 0, phase: "generate", block: layer };
-      const weights = window.acquire(plan, layer);
-      window.fetch(
-        plan,
-        Array.from({ length: layers - layer - 1 }, (_, i) => layer + 1 + i),
-      );
-      const context = blockContext(recorder, plan, layer, weights, 0);
-      const [x, y] = [boundaries.input(plan, 0), boundaries.output(plan, layer, 0)];
-      forwardBlock(context, x, y, device, {
-        ranges: { keys: this.#keys.range(layer * cache, cache), values: this.#values.range(layer * cache, cache) },
-        lengths: lengths.range(0, this.#sequences * 4),
-        capacity: this.#capacity,
-      });
-      boundaries.advance(plan, layer, 0);
-      window.release(plan, layer);
-    }
-    plan.settle(resource, "read");
-    plan.label = { step: 0, phase: "generate", block: "head" };
-    const bytes = rows * vocabulary * bytesOf(shape.dtype);
-    const x = boundaries.input(plan, 0);
-    plan.acquire(this.#logits.resource, "write");
-    if (rows > 0) {
-      headLogits(headContext(recorder, plan), x, this.#logits.device.range(0, bytes), device);
-      window.releaseHead(plan);
-    }
-    boundaries.finished(plan, 0);
+    const bytes = rows * shape.model.vocabulary * bytesOf(shape.dtype);
+    const logits = this.#logits;
+    forward(recorder, plan, { step: 0, phase: "generate" }, staged, {
+      store: false,
+      cache: {
+        of: (layer) => ({
+          ranges: this.#caches[layer]!,
+          lengths: lengths.range(0, this.#sequences * 4),
+          capacity: this.#capacity,
+        }),
+        resource,
+      },
+      head:
+        rows === 0
+          ? undefined
+          : (context, x, tokens) => {
+              plan.acquire(logits.resource, "write");
+              headLogits(context, x, logits.device.range(0, bytes), tokens);
+            },
+    });
     plan.settle(inputs.resource, "read");
     if (rows > 0) {
-      plan.settle(this.#logits.resource, "write");
-      const args = { to: this.#logits.pinned.range(0, bytes), from: this.#logits.device.range(0, bytes) };
-      plan.record("download", "copy", args, { reads: [this.#logits.resource] });
+      plan.settle(logits.resource, "write");
+      const args = { to: logits.pinned.range(0, bytes), from: logits.device.range(0, bytes) };
+      plan.record("download", "copy", args, { reads: [logits.resource] });
     }
     await model.engine.play(plan);
     return rows > 0 ? toFloat32(this.#logits.pinned.window(0, bytes), shape.dtype === "bfloat16") : new Float32Array(0);

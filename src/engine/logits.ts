@@ -3,9 +3,9 @@
 import type { MicroBatch } from "../data/batches.ts";
 import { headLogits } from "../models/parts/head.ts";
 import { bytesOf } from "../plan/layout.ts";
-import { Plan } from "../plan/plan.ts";
+import { Plan, type Event } from "../plan/plan.ts";
 import type { Session } from "./session.ts";
-import { forward, headContext } from "../step/step.ts";
+import { forward } from "../step/step.ts";
 
 /** Logits (T, V) of every token of a micro-batch, as float32. Allocates T·V values on the device and in pinned memory. */
 export async function logits(session: Session, batch: MicroBatch): Promise<Float32Array> {
@@ -21,18 +21,13 @@ export async function logits(session: Session, batch: MicroBatch): Promise<Float
     const plan = new Plan({ step: 0, phase: "embed" });
     const inputs = recorder.inputs.stage(recorder.side, [[everyRow]]);
     recorder.inputs.upload(plan, recorder.side);
-    forward(recorder, plan, { step: 0, pass: 0 }, [everyRow], inputs, { store: false });
-    plan.label = { step: 0, phase: "loss", block: "head" };
-    const event = headLogits(
-      headContext(recorder, plan),
-      recorder.boundaries.input(plan, 0),
-      device.range(),
-      inputs.batches[0]![0]!,
-    );
-    recorder.boundaries.finished(plan, 0);
-    recorder.window.releaseHead(plan);
+    let event: Event;
+    forward(recorder, plan, { step: 0, pass: 0 }, inputs, {
+      store: false,
+      head: (context, x, tokens) => (event = headLogits(context, x, device.range(), tokens)),
+    });
     plan.settle(recorder.inputs.resource, "read");
-    plan.record("download", "copy", { to: pinned.range(), from: device.range() }, { waits: [event] });
+    plan.record("download", "copy", { to: pinned.range(), from: device.range() }, { waits: [event!] });
     await engine.play(plan);
     return toFloat32(pinned.window(), shape.dtype === "bfloat16");
   } finally {

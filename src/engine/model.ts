@@ -18,7 +18,7 @@ import type { DeviceKind, Dtype } from "../native/abi.gen.ts";
 import { chooseDevice } from "../native/choose.ts";
 import { defaultDtype, dtypeProblem } from "../native/devices.ts";
 import { Engine } from "../native/runtime.ts";
-import { judge } from "../tiers/limits.ts";
+import { judge } from "../step/bill.ts";
 import { inferenceShape, type DescribedModel } from "../tiers/shape.ts";
 import { ConfigError, DataError } from "../words/errors.ts";
 import { formatCount, parseSize } from "../words/format.ts";

@@ -3,7 +3,7 @@
 
 import type { StepBatch } from "../data/batches.ts";
 import { formatTiers } from "../words/format.ts";
-import { Buffers, type BillLine } from "../tiers/bill.ts";
+import { Buffers, type BillLine } from "../plan/buffers.ts";
 import { demand, type Judged } from "../tiers/limits.ts";
 import { type StepShape } from "../tiers/shape.ts";
 import type { ModelWeights } from "./weights.ts";
@@ -11,7 +11,7 @@ import { rotaryTables } from "../models/block.ts";
 import { ropeTable } from "../models/parts/rope.ts";
 import type { Buffer } from "../native/runtime.ts";
 import { Plan, type Range } from "../plan/plan.ts";
-import { StepRecorder, recordEvaluation, resultRange, type RecordedStep } from "../step/step.ts";
+import { StepRecorder, recordEvaluation, type RecordedStep } from "../step/step.ts";
 
 /** Buffers of a shape beside the model's own, and a recorder over them; freed together. */
 export class Session implements Disposable {
@@ -35,11 +35,11 @@ export class Session implements Disposable {
       this[Symbol.dispose]();
       throw error;
     }
-    const windows = new Map<string, ArrayBuffer>();
-    const write = (buffer: string, offset: number, values: Int32Array): void => {
-      let window = windows.get(buffer);
-      if (!window) windows.set(buffer, (window = this.buffers.get(buffer).window()));
-      new Int32Array(window, offset, values.length).set(values);
+    const views = new Map<string, ArrayBuffer>();
+    const write = ({ buffer: { name }, offset }: Range, values: Int32Array): void => {
+      let view = views.get(name);
+      if (!view) views.set(name, (view = this.buffers.get(name).window()));
+      new Int32Array(view, offset, values.length).set(values);
     };
     this.recorder = new StepRecorder(shape, this.buffers, decays, write);
   }
@@ -55,15 +55,16 @@ export class Session implements Disposable {
     if (this.#prepared) return;
     this.#prepared = true;
     const { blocks, positions } = this.shape;
-    const staging = this.model.engine.buffer("pinned", this.buffers.get("rope table").bytes, "rope table staging");
+    const staging = this.model.engine.buffer("pinned", this.recorder.workspace.tables.bytes, "rope table staging");
     for (const { rotary, offset, bytes } of rotaryTables(blocks, positions))
       new Float32Array(staging.window(offset, bytes)).set(ropeTable(rotary, positions));
     const plan = new Plan({ step: 0, phase: "load" });
-    plan.record("upload", "copy", { to: this.buffers.range("rope table"), from: staging.range() });
+    plan.record("upload", "copy", { to: this.recorder.workspace.tables, from: staging.range() });
     await this.model.engine.play(plan);
     staging.free();
-    if (this.buffers.has("unit factor")) new Float64Array(this.buffers.get("unit factor").window())[0] = 1;
-    if (this.buffers.has("previous factors")) this.previousFactor = 1;
+    const unit = this.recorder.gradients?.updates.unit;
+    if (unit) this.#numbers(unit)[0] = 1;
+    this.previousFactor = 1;
   }
   #prepared = false;
 
@@ -86,15 +87,13 @@ export class Session implements Disposable {
 
   /** Sum of the losses of a finished step. */
   lossSum({ side, totals }: RecordedStep): number {
-    const range = resultRange(this.shape, this.buffers, side)("totals");
-    const values = new Float64Array(this.buffers.get(range.buffer.name).window(range.offset, range.bytes));
+    const values = this.#numbers(this.recorder.results.of(side).totals);
     return totals.reduce((sum, index) => sum + values[index * 8]!, 0);
   }
 
   /** Norm of a finished training step's gradient, before clipping. */
   gradNorm({ side }: RecordedStep): number {
-    const range = resultRange(this.shape, this.buffers, side)("factor");
-    return new Float64Array(this.buffers.get(range.buffer.name).window(range.offset, 16))[1]!;
+    return this.#numbers(this.recorder.results.of(side).factor)[1]!;
   }
 
   [Bun.inspect.custom](): string {
@@ -106,13 +105,14 @@ export class Session implements Disposable {
 
   /** The factor that the next step's updates take over (`maxGradNorm.mode` "previous"); everything must be drained. */
   get previousFactor(): number | undefined {
-    return this.recorder.gradients?.previousFactor && this.#factors(this.recorder.gradients.previousFactor)[0]!;
+    const kept = this.recorder.gradients?.updates.previousFactor;
+    return kept && this.#numbers(kept)[0]!;
   }
   set previousFactor(factor: number) {
-    const place = this.recorder.gradients?.previousFactor;
-    if (place) this.#factors(place)[0] = factor;
+    const kept = this.recorder.gradients?.updates.previousFactor;
+    if (kept) this.#numbers(kept)[0] = factor;
   }
-  #factors({ buffer, offset, bytes }: Range): Float64Array {
+  #numbers({ buffer, offset, bytes }: Range): Float64Array {
     return new Float64Array(this.buffers.get(buffer.name).window(offset, bytes));
   }
 

@@ -7,14 +7,15 @@ import type { StepBatch } from "../data/batches.ts";
 import { resolve, resolveLeast } from "../predict/fit.ts";
 import { formatTiers } from "../words/format.ts";
 import type { Machine } from "../predict/machines.ts";
-import { type BillLine } from "../tiers/bill.ts";
+import { type BillLine } from "../plan/buffers.ts";
 import { demand } from "../tiers/limits.ts";
-import { clippingOf, isResident, leavesOpen, tokensMaxFor, type StepConfig, type StepShape } from "../tiers/shape.ts";
+import { clippingOf, leavesOpen, tokensMaxFor, type StepConfig, type StepShape } from "../tiers/shape.ts";
 import type { ModelWeights } from "./weights.ts";
 import type { Plan } from "../plan/plan.ts";
 import { roomOf } from "../predict/probe.ts";
 import { Session } from "./session.ts";
 import { recordStep, type RecordedStep } from "../step/step.ts";
+import { isResident } from "../state/parameters.ts";
 import { weightDecays } from "../state/weight-decay.ts";
 
 /** The part of a config that decides how a step is computed. */
@@ -140,7 +141,7 @@ export class Trainer implements Disposable {
   restored(steps: number, nextFactor = 1): void {
     this.steps = steps;
     this.session.previousFactor = nextFactor;
-    this.session.recorder.window.forget();
+    this.session.recorder.state.forget();
   }
 
   /** Mean loss over batches at the current weights. */

@@ -2,29 +2,23 @@
 // while the other one empties.
 
 import type { Buffer, Engine } from "../native/runtime.ts";
-import { Resource, type Plan, type Range } from "../plan/plan.ts";
-
-/** A place in pinned memory; who fills it writes the resource, who empties it reads it. */
-interface Staged {
-  range: Range;
-  resource: Resource;
-}
+import { tracked, type Plan, type Range, type Resource, type Tracked } from "../plan/plan.ts";
+import { Pool } from "../plan/pool.ts";
 
 export class Staging implements Disposable {
-  #buffers: Buffer[];
-  #places: Staged[];
-  #next = 0;
+  readonly #buffers: Buffer[];
+  readonly #pool: Pool;
 
   /** For pieces of so many bytes; without a piece there is no memory. */
   constructor(engine: Engine, pieces: readonly number[]) {
     const bytesMax = Math.max(0, ...pieces);
     this.#buffers = pieces.slice(0, 2).map((_, index) => engine.buffer("pinned", bytesMax, `staging ${index}`));
-    this.#places = this.#buffers.map((buffer) => ({ range: buffer.range(), resource: new Resource() }));
+    this.#pool = new Pool(this.#buffers.map((buffer) => tracked(buffer.range())));
   }
 
-  /** The place for the next piece. */
-  take(bytes: number): Staged {
-    const { range, resource } = this.#places[this.#next++ % this.#places.length]!;
+  /** Memory for the next piece; who fills it writes the resource, who empties it reads it. */
+  take(bytes: number): Tracked {
+    const { range, resource } = this.#pool.next();
     return { range: range.slice(0, bytes), resource };
   }
 

@@ -293,5 +293,6 @@ function stateFiles(model: ModelWeights): FileLayout[] {
 }
 
 function source(trainer: Trainer): (tensor: string) => Range {
-  return (tensor) => trainer.session.buffers.range(tensor);
+  const state = trainer.session.recorder.state.named();
+  return (tensor) => state.get(tensor)!;
 }

@@ -4,7 +4,7 @@
 // A command is its own event: `record` returns the event that is there when the command is done. Ids count on from plan
 // to plan, so that a command can wait for one of the step before. `compute`, `upload`, `download` and `disk` take their
 // commands in order; `host` takes, among those whose waits are done, the one with the earliest deadline.
-// `window.ts` and its neighbours `gradients.ts` and `boundaries.ts` decide what waits for what; nobody else orders streams.
+// What a step's commands wait for is decided by the owners of buffers in `step/` (`window.ts` first); nobody else orders streams.
 
 import { assert } from "../words/errors.ts";
 import {
@@ -108,6 +108,18 @@ export class Resource {
     this.#readers.push({ event, stream });
   }
 }
+
+/** A range, and who touched it last. */
+export interface Tracked {
+  readonly range: Range;
+  readonly resource: Resource;
+}
+
+export const tracked = (range: Range): Tracked => ({ range, resource: new Resource() });
+
+/** A range in pieces of so many bytes, each with its own readers and writers. */
+export const pieces = (range: Range, bytes: number): Tracked[] =>
+  Array.from({ length: Math.floor(range.bytes / bytes) }, (_, index) => tracked(range.slice(index * bytes, bytes)));
 
 export interface RecordOptions {
   /** Resources this command reads, and those it writes (or reads and writes). */

@@ -10,8 +10,9 @@
 // for the rates, `bill.ts` for the bytes.
 
 import { costOf, type Machine } from "./machines.ts";
-import { bytesIn, memoryBill } from "../tiers/bill.ts";
-import { deviceBytesOf, devicePieceBytes, judge, type Judged } from "../tiers/limits.ts";
+import { judge, memoryBill } from "../step/bill.ts";
+import { bytesIn } from "../tiers/bill.ts";
+import { deviceBytesOf, devicePieceBytes, type Judged } from "../tiers/limits.ts";
 import {
   checkShape,
   decoderBlocks,
@@ -252,16 +253,22 @@ class Clock {
   }
 }
 
-/** Records steps of a shape without an engine, and plays them on a machine's clock. `check` holds them to the rules of order. */
+/**
+ * Records steps of a shape without an engine, and plays them on a machine's clock. `check` holds them to the rules of order;
+ * `record` is what a step is.
+ */
 export function playSteps(
   shape: StepShape,
   batch: StepBatch,
-  { steps: count = 3, check = false, ...options }: SimulationOptions & { steps?: number; check?: boolean },
+  {
+    steps: count = 3,
+    check = false,
+    record = recordStep,
+    ...options
+  }: SimulationOptions & { steps?: number; check?: boolean; record?: typeof recordStep },
 ): Simulation {
   const recorder = rehearse(shape);
-  const steps = Array.from({ length: count }, (_, step) =>
-    recordStep(recorder, batch, rehearsedSettings(shape, step + 1)),
-  );
+  const steps = Array.from({ length: count }, (_, step) => record(recorder, batch, rehearsedSettings(shape, step + 1)));
   const [broken] = check ? checkPlans(steps, { shape, recorder }) : [];
   assert(broken === undefined, broken ? `the recorded plans break ${describeViolation(broken)}` : "");
   return simulate(steps, options);

@@ -7,7 +7,7 @@
 import { availableParallelism, totalmem } from "node:os";
 import { stepFlops } from "./flops.ts";
 import { hasGpu, machines, type Machine } from "./machines.ts";
-import type { BillLine } from "../tiers/bill.ts";
+import type { BillLine } from "../plan/buffers.ts";
 import type { DecoderConfig } from "../models/config.ts";
 import { parameterBlocks, parameterCount } from "../models/parameters.ts";
 import { Random } from "../words/random.ts";

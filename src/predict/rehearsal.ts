@@ -4,13 +4,14 @@
 
 import { ConfigError } from "../words/errors.ts";
 import type { BatchShape, MicroBatch, StepBatch } from "../data/batches.ts";
-import { Buffers, memoryBill } from "../tiers/bill.ts";
+import { Buffers } from "../plan/buffers.ts";
 import { type StepShape } from "../tiers/shape.ts";
 import type { DecoderSizes } from "../models/architecture.ts";
 import type { DecoderConfig } from "../models/config.ts";
 import { parameterBlocks } from "../models/parameters.ts";
 import type { BufferLike } from "../plan/plan.ts";
 import { formatDefault } from "../state/format.ts";
+import { memoryBill } from "../step/bill.ts";
 import { StepRecorder, type StepSettings } from "../step/step.ts";
 import { closest } from "../words/suggest.ts";
 
@@ -154,7 +155,6 @@ export function rehearsedShape(config: DecoderConfig, options: Partial<StepShape
   return {
     dtype: "bfloat16",
     training: true,
-    updates: true,
     state: formatDefault,
     microBatches: 1,
     passes: 1,

@@ -1,53 +1,69 @@
 // Hidden states between blocks, and where they wait for backward.
 //
-// A boundary is a block's input, one per layer and micro-batch. Placed on the device, each has a place of its own. Placed
-// in pinned memory, a pool of device buffers, two more than there are micro-batches, holds what compute works on; a
-// boundary is downloaded as soon as it is made and brought back before its block's backward. The input of layer 0 needs no
-// download: the gathered embedding rows are in pinned memory already.
+// A boundary is a block's input, one per layer and micro-batch. On the device, each has a buffer of its own. In pinned
+// memory, a pool of device buffers, two more than there are micro-batches, holds what compute works on; a boundary is
+// downloaded as soon as it is made and brought back before its block's backward. The input of layer 0 needs no download: the
+// gathered embedding rows are in pinned memory already.
 
-import { assert } from "../words/errors.ts";
-import type { Buffers } from "../tiers/bill.ts";
-import type { StepShape } from "../tiers/shape.ts";
 import { alignBytes, bytesOf } from "../plan/layout.ts";
-import { Resource, type Plan, type Range } from "../plan/plan.ts";
-
-interface Place {
-  range: Range;
-  resource: Resource;
-}
+import { pieces, Range, type Plan, type Resource, type Tracked } from "../plan/plan.ts";
+import { line, type Buffers } from "../plan/buffers.ts";
+import { Pool } from "../plan/pool.ts";
+import type { StepShape } from "../tiers/shape.ts";
+import { assert } from "../words/errors.ts";
 
 export class Boundaries {
   readonly shape: StepShape;
   /** Gathered embedding rows, and gradients of the same rows, per micro-batch; in pinned memory. */
-  readonly rows: Place[];
-  readonly dRows: Place[];
-  #onDevice: Place[][] | undefined;
-  #pinned: Place[][] = [];
-  #idle: Place[] = [];
+  readonly rows: Tracked[];
+  readonly #dRows: Tracked[];
+  readonly #onDevice: Tracked[][] | undefined;
+  readonly #pinned: Tracked[][];
+  readonly #pool: Pool;
   /** Forward: the input of the layer in hand. Backward: inputs brought back, by layer and micro-batch. */
-  #current = new Map<number, Place>();
-  #fetched = new Map<string, Place>();
-  #dHidden: Place[];
+  #current = new Map<number, Tracked>();
+  #fetched = new Map<string, Tracked>();
+  readonly #dHidden: Tracked[];
   #tokens: readonly number[] = [];
   #store = false;
 
+  static bill(shape: StepShape) {
+    const { model, microBatches, training, boundary: tier } = shape;
+    const all = microBatches * hiddenBytes(shape);
+    const [role, device] = ["hidden", "device"] as const;
+    const stored = !training ? 0 : tier === "device" ? model.layers + 1 : model.layers - 1;
+    const gradient = { role: "hidden gradient", bytes: all } as const;
+    return {
+      rows: line({ role, purpose: "embedding rows", tier: "pinned", name: "embedding.rows", bytes: all }),
+      passing:
+        training && tier === "device"
+          ? undefined
+          : line({ role, purpose: "hidden states", tier: device, name: "hidden", bytes: all + 2 * hiddenBytes(shape) }),
+      stored:
+        stored > 0 ? line({ role, purpose: "boundaries", tier, name: "boundaries", bytes: stored * all }) : undefined,
+      dHidden: training
+        ? line({ ...gradient, purpose: "gradient of hidden states", tier: device, name: "dHidden" })
+        : undefined,
+      dRows: training
+        ? line({ ...gradient, purpose: "embedding gradient", tier: "pinned", name: "embedding.dRows" })
+        : undefined,
+    };
+  }
+
   constructor(shape: StepShape, buffers: Buffers) {
     this.shape = shape;
-    const { model, microBatches, tokensMax, training } = shape;
-    const bytes = alignBytes(tokensMax * model.hidden * bytesOf(shape.dtype)); // (T, C)
-    const places = (name: string, count: number, first = 0): Place[] =>
-      Array.from({ length: count }, (_, index) => ({
-        range: buffers.range(name, (first + index) * bytes, bytes),
-        resource: new Resource(),
-      }));
-    const layers = (count: number): Place[][] =>
-      Array.from({ length: count }, (_, layer) => places("boundaries", microBatches, layer * microBatches));
-    this.rows = places("embedding.rows", microBatches);
-    this.dRows = training && shape.updates ? places("embedding.dRows", microBatches) : [];
-    this.#dHidden = training ? places("dHidden", microBatches) : [];
-    if (training && shape.boundary === "device") this.#onDevice = layers(model.layers + 1);
-    else this.#idle = places("hidden", microBatches + 2);
-    if (training && shape.boundary === "pinned") this.#pinned = layers(model.layers - 1);
+    const held = buffers.held(Boundaries.bill(shape));
+    const each = (range: Range | undefined): Tracked[] => (range ? pieces(range, hiddenBytes(shape)) : []);
+    const stored = each(held.stored);
+    const layers = Array.from({ length: stored.length / shape.microBatches }, (_, layer) =>
+      stored.slice(layer * shape.microBatches, (layer + 1) * shape.microBatches),
+    );
+    this.rows = each(held.rows);
+    this.#dRows = each(held.dRows);
+    this.#dHidden = each(held.dHidden);
+    this.#pool = new Pool(each(held.passing));
+    this.#onDevice = held.passing ? undefined : layers;
+    this.#pinned = held.passing ? layers : [];
   }
 
   /** Starts a pass over micro-batches of so many tokens; `store` when a backward pass follows. */
@@ -57,8 +73,8 @@ export class Boundaries {
     this.#store = store;
   }
 
-  /** T·C elements of a place, at the micro-batch's true length. */
-  #view({ range }: Place, microBatch: number): Range {
+  /** T·C elements of a buffer, at the micro-batch's true length. */
+  #view({ range }: Tracked, microBatch: number): Range {
     return range.slice(0, this.#tokens[microBatch]! * this.shape.model.hidden * bytesOf(this.shape.dtype));
   }
 
@@ -71,26 +87,26 @@ export class Boundaries {
 
   /** The gathered rows become the input of layer 0. */
   embed(plan: Plan, microBatch: number): void {
-    const place = this.#next(0, microBatch);
-    this.#bring(plan, this.rows[microBatch]!, place, microBatch);
-    this.#current.set(microBatch, place);
+    const first = this.#next(0, microBatch);
+    this.#bring(plan, this.rows[microBatch]!, first, microBatch);
+    this.#current.set(microBatch, first);
   }
 
   /** The input of the layer in hand (T, C); compute waits for it. */
   input(plan: Plan, microBatch: number): Range {
-    const place = this.#current.get(microBatch)!;
-    plan.acquire(place.resource, "read");
-    return this.#view(place, microBatch);
+    const now = this.#current.get(microBatch)!;
+    plan.acquire(now.resource, "read");
+    return this.#view(now, microBatch);
   }
 
   /** Where the layer's output goes (T, C); compute waits until it is free. Follow with `advance`. */
   output(plan: Plan, layer: number, microBatch: number): Range {
-    const place = this.#next(layer + 1, microBatch);
-    plan.acquire(place.resource, "write");
-    this.#made = place;
-    return this.#view(place, microBatch);
+    const made = this.#next(layer + 1, microBatch);
+    plan.acquire(made.resource, "write");
+    this.#made = made;
+    return this.#view(made, microBatch);
   }
-  #made: Place | undefined;
+  #made: Tracked | undefined;
 
   /** The layer is computed: its output becomes the next input, and is stored for backward. */
   advance(plan: Plan, layer: number, microBatch: number): void {
@@ -106,10 +122,10 @@ export class Boundaries {
 
   /** Nobody reads the micro-batch's current hidden states any more. */
   finished(plan: Plan, microBatch: number): void {
-    const place = this.#current.get(microBatch)!;
-    plan.settle(place.resource, "read");
+    const now = this.#current.get(microBatch)!;
+    plan.settle(now.resource, "read");
     this.#current.delete(microBatch);
-    if (!this.#onDevice) this.#idle.push(place);
+    if (!this.#onDevice) this.#pool.give(now);
   }
 
   // ---- backward -------------------------------------------------------------------------------------------------------
@@ -117,45 +133,54 @@ export class Boundaries {
   /** Starts bringing a boundary back, if it is not on the device and a buffer is idle. */
   fetch(plan: Plan, layer: number, microBatch: number): void {
     const key = `${layer} ${microBatch}`;
-    if (this.#onDevice || this.#fetched.has(key) || this.#idle.length === 0) return;
-    const place = this.#idle.shift()!;
+    const to = this.#onDevice || this.#fetched.has(key) ? undefined : this.#pool.take();
+    if (!to) return;
     const { label } = plan;
     plan.label = { ...label, block: layer, microBatch };
-    this.#bring(plan, layer === 0 ? this.rows[microBatch]! : this.#pinned[layer - 1]![microBatch]!, place, microBatch);
+    this.#bring(plan, layer === 0 ? this.rows[microBatch]! : this.#pinned[layer - 1]![microBatch]!, to, microBatch);
     plan.label = label;
-    this.#fetched.set(key, place);
+    this.#fetched.set(key, to);
   }
 
   /** The layer's input again (T, C); compute waits for it. Follow with `drained`. */
   restored(plan: Plan, layer: number, microBatch: number): Range {
     this.fetch(plan, layer, microBatch);
-    const place = this.#onDevice?.[layer]?.[microBatch] ?? this.#fetched.get(`${layer} ${microBatch}`);
-    assert(place, `no buffer is idle for the boundary of layer ${layer}, micro-batch ${microBatch}`);
-    plan.acquire(place.resource, "read");
-    return this.#view(place, microBatch);
+    const back = this.#onDevice?.[layer]?.[microBatch] ?? this.#fetched.get(`${layer} ${microBatch}`);
+    assert(back, `no buffer is idle for the boundary of layer ${layer}, micro-batch ${microBatch}`);
+    plan.acquire(back.resource, "read");
+    return this.#view(back, microBatch);
   }
 
   /** Backward of this layer and micro-batch has read its boundary. */
   drained(plan: Plan, layer: number, microBatch: number): void {
     const key = `${layer} ${microBatch}`;
-    const place = this.#onDevice?.[layer]?.[microBatch] ?? this.#fetched.get(key)!;
-    plan.settle(place.resource, "read");
-    if (this.#fetched.delete(key)) this.#idle.push(place);
+    const back = this.#onDevice?.[layer]?.[microBatch] ?? this.#fetched.get(key)!;
+    plan.settle(back.resource, "read");
+    if (this.#fetched.delete(key)) this.#pool.give(back);
   }
 
   /** Gradient of the hidden states (T, C), in place from the head down to the embedding. */
   gradient(plan: Plan, microBatch: number): Range {
-    const place = this.#dHidden[microBatch]!;
-    plan.acquire(place.resource, "write");
-    return this.#view(place, microBatch);
+    const { resource } = this.#dHidden[microBatch]!;
+    plan.acquire(resource, "write");
+    return this.#view(this.#dHidden[microBatch]!, microBatch);
   }
 
   /** Backward is through: the gradient of the embedding rows goes to the host. */
   unembed(plan: Plan, microBatch: number): void {
-    const [from, to] = [this.#dHidden[microBatch]!, this.dRows[microBatch]!];
+    const [from, to] = [this.#dHidden[microBatch]!, this.#dRows[microBatch]!];
     plan.settle(from.resource, "write");
     const args = { to: this.#view(to, microBatch), from: this.#view(from, microBatch) };
     plan.record("download", "copy", args, { reads: [from.resource], writes: [to.resource] });
+  }
+
+  /** Those gradients on the host, one micro-batch of `tokensMax` rows behind the other. */
+  rowGradients(microBatches: number): { dRows: Range; resources: Resource[] } {
+    const some = this.#dRows.slice(0, microBatches);
+    const { tokensMax, model, dtype } = this.shape;
+    const { buffer } = some[0]!.range;
+    const dRows = new Range(buffer, 0, microBatches * tokensMax * model.hidden * bytesOf(dtype));
+    return { dRows, resources: some.map(({ resource }) => resource) };
   }
 
   /** Hidden states in use; none between two plans. */
@@ -164,16 +189,19 @@ export class Boundaries {
     return [...current, ...[...this.#fetched.keys()].map((key) => `boundary ${key} (layer, micro-batch)`)];
   }
 
-  // ---- places ---------------------------------------------------------------------------------------------------------
-
-  #next(layer: number, microBatch: number): Place {
-    const place = this.#onDevice ? this.#onDevice[layer]![microBatch] : this.#idle.shift();
-    assert(place, `no buffer is idle for the input of layer ${layer}, micro-batch ${microBatch}`);
-    return place;
+  /** A buffer for the input of a layer. */
+  #next(layer: number, microBatch: number): Tracked {
+    const next = this.#onDevice ? this.#onDevice[layer]![microBatch] : this.#pool.take();
+    assert(next, `no buffer is idle for the input of layer ${layer}, micro-batch ${microBatch}`);
+    return next;
   }
 
-  #bring(plan: Plan, from: Place, to: Place, microBatch: number): void {
+  #bring(plan: Plan, from: Tracked, to: Tracked, microBatch: number): void {
     const args = { to: this.#view(to, microBatch), from: this.#view(from, microBatch) };
     plan.record("upload", "copy", args, { reads: [from.resource], writes: [to.resource] });
   }
 }
+
+/** The hidden states of a micro-batch (T, C). */
+const hiddenBytes = ({ model, tokensMax, dtype }: StepShape): number =>
+  alignBytes(tokensMax * model.hidden * bytesOf(dtype));

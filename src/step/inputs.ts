@@ -5,15 +5,16 @@
 import type { MicroBatch } from "../data/batches.ts";
 import type { DeviceBatch } from "../models/parts/part.ts";
 import { alignBytes, carve, totalBytes } from "../plan/layout.ts";
-import { batchSizes, embedSizes, type Buffers } from "../tiers/bill.ts";
-import { type StepShape } from "../tiers/shape.ts";
 import { Resource, type Plan, type Range } from "../plan/plan.ts";
+import { line, type Buffers } from "../plan/buffers.ts";
+import { distinctMax, type StepShape } from "../tiers/shape.ts";
 
-/** Which of the two sets of staging buffers a step uses; they take turns. */
+/** Which of two sets of buffers a step uses; they take turns. */
 export type Side = 0 | 1;
+export const sides: readonly Side[] = [0, 1];
 
-/** Puts Int32 values into a host buffer; the simulator has none and leaves it out. */
-export type WriteInts = (buffer: string, offset: number, values: Int32Array) => void;
+/** Puts Int32 values where a range of the host begins; the simulator has none and leaves it out. */
+export type WriteInts = (to: Range, values: Int32Array) => void;
 
 export interface StepInputs {
   /** Per pass and micro-batch. */
@@ -28,15 +29,48 @@ export interface StepInputs {
   starts: Range[];
 }
 
+/** Int32 arrays of one micro-batch for the device, each at a multiple of 64 bytes. */
+function batchSizes({ tokensMax }: StepShape): Record<"positions" | "rowIndex" | "targets" | "starts", number> {
+  const perToken = alignBytes(tokensMax * 4);
+  return { positions: perToken, rowIndex: perToken, targets: perToken, starts: alignBytes((tokensMax + 1) * 4) };
+}
+
+/** Those of a step for host ops. */
+function embedSizes(shape: StepShape): Record<"tokens" | "distinct" | "order" | "starts", number> {
+  const { passes, microBatches, tokensMax } = shape;
+  return {
+    tokens: passes * microBatches * alignBytes(tokensMax * 4),
+    distinct: alignBytes(distinctMax(shape) * 4),
+    order: passes * alignBytes(microBatches * tokensMax * 4),
+    starts: passes * alignBytes((distinctMax(shape) + 1) * 4),
+  };
+}
+
 export class Inputs {
   readonly shape: StepShape;
+  /** Who sends the step's arrays to the device, and computes with them. */
   readonly resource = new Resource();
-  #buffers: Buffers;
-  #write: WriteInts;
+  readonly #device: Range;
+  readonly #sides: { batch: Range; embed: Range }[];
+  readonly #write: WriteInts;
+
+  static bill(shape: StepShape) {
+    const common = { role: "input", purpose: "token ids, positions, targets" } as const;
+    const bytes = shape.passes * shape.microBatches * totalBytes(batchSizes(shape));
+    return {
+      device: line({ ...common, tier: "device", name: "batch", bytes }),
+      sides: sides.map((side) => ({
+        batch: line({ ...common, tier: "pinned", name: `batch.${side}`, side, bytes }),
+        embed: line({ ...common, tier: "host", name: `embed.${side}`, side, bytes: totalBytes(embedSizes(shape)) }),
+      })),
+    };
+  }
 
   constructor(shape: StepShape, buffers: Buffers, write: WriteInts) {
+    const { device, sides: staging } = buffers.held(Inputs.bill(shape));
     this.shape = shape;
-    this.#buffers = buffers;
+    this.#device = device;
+    this.#sides = staging;
     this.#write = write;
   }
 
@@ -50,19 +84,20 @@ export class Inputs {
 
   /** Sends the staged arrays to the device. Compute waits for them and settles `resource` at the end of the step. */
   upload(plan: Plan, side: Side): void {
-    const from = this.#buffers.range(`batch.${side}`);
-    plan.record("upload", "copy", { to: this.#buffers.range("batch"), from }, { writes: [this.resource] });
+    const { batch: from } = this.#sides[side]!;
+    plan.record("upload", "copy", { to: this.#device, from }, { writes: [this.resource] });
     plan.acquire(this.resource, "read");
   }
 
   #stageBatch(side: Side, pass: number, microBatch: number, batch: MicroBatch): DeviceBatch {
     const sizes = batchSizes(this.shape);
-    const offset = (pass * this.shape.microBatches + microBatch) * totalBytes(sizes);
-    const staging = carve(this.#buffers.range(`batch.${side}`, offset, totalBytes(sizes)), sizes);
-    const device = carve(this.#buffers.range("batch", offset, totalBytes(sizes)), sizes);
+    const bytes = totalBytes(sizes);
+    const offset = (pass * this.shape.microBatches + microBatch) * bytes;
+    const staging = carve(this.#sides[side]!.batch.slice(offset, bytes), sizes);
+    const device = carve(this.#device.slice(offset, bytes), sizes);
     const { rowIndex, targets } = validRows(batch.targets);
     const put = (name: keyof typeof sizes, values: Int32Array): Range => {
-      this.#write(`batch.${side}`, staging(name).offset, values);
+      this.#write(staging(name), values);
       return device(name, values.length * 4);
     };
     return {
@@ -78,15 +113,14 @@ export class Inputs {
 
   #stageEmbedding(side: Side, passes: readonly (readonly MicroBatch[])[]): Omit<StepInputs, "batches"> {
     const sizes = embedSizes(this.shape);
-    const name = `embed.${side}`;
-    const part = carve(this.#buffers.range(name), sizes);
+    const part = carve(this.#sides[side]!.embed, sizes);
     const { microBatches, tokensMax } = this.shape;
     const perBatch = alignBytes(tokensMax * 4);
     const distinct = distinctTokens(passes);
     const { padId } = this.shape.model;
     const buckets = passes.map((pass) => bucketsOf(pass, distinct, this.shape.tokensMax, padId));
     const put = (range: Range, values: Int32Array): Range => {
-      this.#write(name, range.offset, values);
+      this.#write(range, values);
       return range.slice(0, values.length * 4);
     };
     const perPass = (key: "order" | "starts", pass: number): Range => {

@@ -5,24 +5,19 @@
 // With exact clipping every update waits for the factor, without it for the check that the loss is finite; a step that is
 // clipped by the norm of the one before finds its factor ready. Resident blocks are updated by compute, on the device.
 
-import { assert } from "../words/errors.ts";
-import { type Buffers } from "../tiers/bill.ts";
-import { gradientDtype, isResident, type StepShape } from "../tiers/shape.ts";
 import type { ParameterBlock } from "../models/parameters.ts";
 import type { Dtype } from "../native/abi.gen.ts";
+import { pieces, Resource, tracked, type Event, type Plan, type Range, type Tracked } from "../plan/plan.ts";
 import { Adamw, type AdamwStep, type TouchedRows } from "../state/optimizers/adamw.ts";
-import type { BlockParameters } from "../state/parameters.ts";
-import { Resource, type Event, type Plan, type Range } from "../plan/plan.ts";
-import { labelOf, type Window } from "./window.ts";
+import { isResident, type BlockParameters, type State } from "../state/parameters.ts";
+import { line, type Buffers } from "../plan/buffers.ts";
+import { gradientDtype, type StepShape } from "../tiers/shape.ts";
+import { assert } from "../words/errors.ts";
+import type { Side } from "./inputs.ts";
+import { labelOf } from "./window.ts";
 
-/** A buffer and who touched it last. */
-export interface Place {
-  range: Range;
-  resource: Resource;
-}
-
-/** A chunk of a gradient that waits for its update. */
-export interface Landed {
+/** A chunk of parameters whose gradient is there: its update is due. */
+export interface Due {
   parameters: BlockParameters;
   chunk: BlockParameters["chunks"][number];
   gradient: Range;
@@ -46,35 +41,50 @@ export function deadlineOf({ model, residentBlocks, ring }: StepShape, { index, 
 
 export class Updates {
   readonly #shape: StepShape;
-  readonly #window: Window;
+  readonly #state: State;
   readonly #adamw: Adamw;
-  /** 1, for updates that are not clipped. */
-  readonly #unit: Range | undefined;
+  /** 1, for updates that are not clipped; nobody ever writes it. */
+  readonly unit: Range | undefined;
   /** The factors of the last step and of the one in hand, in turn, where steps are clipped by the norm before. */
-  readonly #previous: Place[] = [];
-  readonly #deviceFactor: Place | undefined;
+  readonly #previous: Tracked[];
+  readonly #deviceFactor: Tracked | undefined;
   readonly #factors = [new Resource(), new Resource()] as const;
   // The step in hand.
-  #landed: Landed[] = [];
-  #side: 0 | 1 = 0;
+  #due: Due[] = [];
+  #side: Side = 0;
   #factorRange!: Range;
   /** Events that fail the step when the loss is not finite: nothing is updated before them. */
   lossChecks: Event[] = [];
 
-  constructor(shape: StepShape, buffers: Buffers, window: Window, decays: ReadonlyMap<string, number>) {
+  static bill(shape: StepShape) {
+    const factor = { role: "factor", purpose: "losses and norms" } as const;
+    return {
+      device: shape.residentBlocks > 0 ? line({ ...factor, tier: "device", name: "factor", bytes: 64 }) : undefined,
+      // Rows of an untied embedding that no token touches have no gradient: no factor changes their update.
+      unit:
+        !shape.clips || !shape.model.tied
+          ? line({ ...factor, tier: "host", name: "unit factor", bytes: 64 })
+          : undefined,
+      previous:
+        shape.clips === "previous"
+          ? line({ ...factor, tier: "host", name: "previous factors", bytes: 2 * 64 })
+          : undefined,
+    };
+  }
+
+  constructor(shape: StepShape, buffers: Buffers, state: State, decays: ReadonlyMap<string, number>) {
+    const { device, unit, previous } = buffers.held(Updates.bill(shape));
     this.#shape = shape;
-    this.#window = window;
-    this.#adamw = new Adamw(window.parameters, decays);
-    if (buffers.has("unit factor")) this.#unit = buffers.range("unit factor", 0, 16);
-    if (buffers.has("previous factors"))
-      for (const slot of [0, 1])
-        this.#previous.push({ range: buffers.range("previous factors", slot * 64, 16), resource: new Resource() });
-    if (buffers.has("factor")) this.#deviceFactor = { range: buffers.range("factor"), resource: new Resource() };
+    this.#state = state;
+    this.#adamw = new Adamw(state.blocks, decays);
+    this.unit = unit?.slice(0, 16);
+    this.#previous = previous ? pieces(previous, 64).map(({ range }) => tracked(range.slice(0, 16))) : [];
+    this.#deviceFactor = device && tracked(device);
   }
 
   /** Starts a step: where its clip factor will be, and what its updates do. */
-  begin(side: 0 | 1, factor: Range, update: AdamwStep): void {
-    assert(this.#landed.length === 0, "gradients of the last step were not updated");
+  begin(side: Side, factor: Range, update: AdamwStep): void {
+    assert(this.#due.length === 0, "gradients of the last step were not updated");
     this.#side = side;
     this.#factorRange = factor;
     this.#adamw.begin(update);
@@ -86,8 +96,8 @@ export class Updates {
   }
 
   /** Remembers a chunk until `record`. */
-  add(landed: Landed): void {
-    this.#landed.push(landed);
+  add(due: Due): void {
+    this.#due.push(due);
   }
 
   /** Who writes and reads this step's clip factor. */
@@ -96,8 +106,8 @@ export class Updates {
   }
 
   /** Rows that no token touched need no scatter, so theirs comes first; touched rows follow. */
-  recordEmbedding(plan: Plan, rows: TouchedRows, touched: Place, tied: Place | undefined): Event {
-    const { embedding } = this.#window;
+  recordEmbedding(plan: Plan, rows: TouchedRows, touched: Tracked, tied: Tracked | undefined): Event {
+    const { embedding } = this.#state;
     const { range: factor, resource } = this.#hostFactor();
     const others = tied ? { range: factor, resource } : this.#unitFactor();
     const order = { writes: embedding.resources, waits: this.lossChecks };
@@ -119,12 +129,12 @@ export class Updates {
     return event;
   }
 
-  /** Updates what has landed. The order of recording does not matter: the host goes by deadline. */
+  /** Updates what is due. The order of recording does not matter: the host goes by deadline. */
   record(plan: Plan): void {
-    const landed = this.#landed.sort((a, b) => a.parameters.block.index - b.parameters.block.index);
-    this.#landed = [];
+    const due = this.#due.sort((a, b) => a.parameters.block.index - b.parameters.block.index);
+    this.#due = [];
     const { label } = plan;
-    for (const { parameters, chunk, gradient, dtype, resource, event: landedAt } of landed) {
+    for (const { parameters, chunk, gradient, dtype, resource, event: landed } of due) {
       const { block } = parameters;
       const resident = isResident(this.#shape, block.layer);
       plan.label = { step: label.step, phase: "update", block: labelOf(block) };
@@ -134,25 +144,25 @@ export class Updates {
       const events = this.#adamw.record(plan, stream, parameters, chunk, scaled, {
         reads: [factor.resource],
         writes: [chunk.resource],
-        waits: [...this.lossChecks, ...(landedAt === undefined ? resource.toRead() : [landedAt])],
+        waits: [...this.lossChecks, ...(landed === undefined ? resource.toRead() : [landed])],
         deadline: deadlineOf(this.#shape, block),
       });
       for (const event of events) resource.read(event, stream);
     }
     plan.label = label;
-    for (const parameters of new Set(landed.map((entry) => entry.parameters))) parameters.version++;
+    for (const parameters of new Set(due.map((entry) => entry.parameters))) parameters.version++;
   }
 
-  /** The factor by which gradients are multiplied: this step's, the last one's, or 1, which nobody ever writes. */
-  #hostFactor(): Place {
+  /** The factor by which gradients are multiplied: this step's, the last one's, or 1. */
+  #hostFactor(): Tracked {
     const { clips } = this.#shape;
     if (clips === "previous") return this.#previous[0]!;
     return clips === "exact" ? { range: this.#factorRange, resource: this.factor } : this.#unitFactor();
   }
 
-  #unitFactor(): Place {
-    assert(this.#unit, "there is no unit factor");
-    return { range: this.#unit, resource: new Resource() };
+  #unitFactor(): Tracked {
+    assert(this.unit, "there is no unit factor");
+    return tracked(this.unit);
   }
 
   /** Where the next step finds its factor; undefined when it makes its own. */
@@ -169,7 +179,7 @@ export class Updates {
     this.#previous.reverse();
   }
 
-  #factorOnDevice(plan: Plan): Place {
+  #factorOnDevice(plan: Plan): Tracked {
     const device = this.#deviceFactor!;
     const to = device.range.slice(0, 16);
     const from = this.#hostFactor();

@@ -1,65 +1,71 @@
 // The window: which blocks' weights are on the device at the moment, and how they get there. With its neighbours
-// `gradients.ts` (how gradients leave and parameters are updated) and `boundaries.ts` (hidden states) it is the only place
-// that orders streams; `step.ts` tells the story, the models compute.
+// `boundaries.ts` (hidden states), `accumulators.ts`, `landing.ts` and `updates.ts` (gradients, and what becomes of them) it
+// orders streams, and nobody else does; `step.ts` tells the story, the models compute.
 //
 // `fetch` starts a block's upload into an idle slot; `acquire` makes compute wait for it and hands out the view; `release`
 // says that compute is through, so that the slot may be filled again. A slot remembers which layer it holds and at which
 // version: the block in the middle of a step is not fetched twice, and a block whose update is still running is not
 // fetched too early, because each chunk of an upload waits for the update that writes it.
 
-import { assert } from "../words/errors.ts";
-import { type Buffers } from "../tiers/bill.ts";
-import { embeddingBlock, headBlock, usesSlot, type StepShape } from "../tiers/shape.ts";
+import type { ParameterBlock } from "../models/parameters.ts";
 import { Weights } from "../models/weights.ts";
 import { bytesOf } from "../plan/layout.ts";
-import type { ParameterBlock } from "../models/parameters.ts";
-import { BlockParameters } from "../state/parameters.ts";
-import { Resource, type Label, type Plan, type Range } from "../plan/plan.ts";
+import { tracked, type Label, type Plan, type Range, type Tracked } from "../plan/plan.ts";
+import type { BlockParameters, State } from "../state/parameters.ts";
+import { line, type Buffers } from "../plan/buffers.ts";
+import { Pool } from "../plan/pool.ts";
+import { decoderBlocks, embeddingBlock, headBlock, longest, usesSlot, type StepShape } from "../tiers/shape.ts";
+import { assert } from "../words/errors.ts";
 
 /** Device memory that holds one block's weights. */
-class Slot {
-  readonly range: Range;
-  readonly resource = new Resource();
-  holds: { parameters: BlockParameters; version: number } | undefined;
-  state: "idle" | "fetched" | "acquired" = "idle";
-  /** When it was last released: the one that waits longest is filled first. */
-  releasedAt = 0;
-
-  constructor(range: Range) {
-    this.range = range;
-  }
-
-  has(parameters: BlockParameters): boolean {
-    return this.holds?.parameters === parameters && this.holds.version === parameters.version;
-  }
+interface Slot extends Tracked {
+  holds?: { parameters: BlockParameters; version: number };
+  acquired?: boolean;
 }
+
+const has = ({ holds }: Slot, parameters: BlockParameters): boolean =>
+  holds?.parameters === parameters && holds.version === parameters.version;
 
 export class Window {
   readonly shape: StepShape;
-  /** By block: embedding, layers, head. */
-  readonly parameters: readonly BlockParameters[];
-  #slots: Slot[] = [];
-  #head: Slot;
-  #tiedMatrix: Slot | undefined;
-  #clock = 0;
+  readonly #state: State;
+  readonly #slots: Pool<Slot>;
+  readonly #head: Slot;
+  readonly #tiedMatrix: Slot | undefined;
 
-  constructor(shape: StepShape, buffers: Buffers) {
+  /** Slots for sliding blocks; the head has one of its own, and one for its matrix when that is the embedding. */
+  static bill(shape: StepShape) {
+    const bytes = bytesOf(shape.dtype);
+    const sliding = decoderBlocks(shape).filter(({ layer }) => usesSlot(shape, layer));
+    const weights = { role: "weights", tier: "device" } as const;
+    return {
+      slots: Array.from({ length: Math.min(shape.slots, sliding.length) }, (_, slot) =>
+        line({ ...weights, purpose: "window slots", name: `slot ${slot}`, bytes: longest(sliding) * bytes }),
+      ),
+      head: line({
+        ...weights,
+        purpose: "head weights",
+        name: "head.weights",
+        bytes: headBlock(shape).length * bytes,
+      }),
+      matrix: shape.model.tied
+        ? line({
+            ...weights,
+            purpose: "head weights",
+            name: "head.matrix",
+            bytes: embeddingBlock(shape).length * bytes,
+          })
+        : undefined,
+    };
+  }
+
+  constructor(shape: StepShape, buffers: Buffers, state: State) {
     this.shape = shape;
-    this.parameters = shape.blocks.map((block) => new BlockParameters(block, shape, buffers));
-    for (let index = 0; buffers.has(`slot ${index}`); index++)
-      this.#slots.push(new Slot(buffers.range(`slot ${index}`)));
-    this.#head = new Slot(buffers.range("head.weights"));
-    if (shape.model.tied) this.#tiedMatrix = new Slot(buffers.range("head.matrix"));
-  }
-
-  layer(layer: number): BlockParameters {
-    return this.parameters[layer + 1]!;
-  }
-  get embedding(): BlockParameters {
-    return this.parameters[0]!;
-  }
-  get head(): BlockParameters {
-    return this.parameters.at(-1)!;
+    this.#state = state;
+    const { slots, head, matrix } = buffers.held(Window.bill(shape));
+    this.#slots = new Pool(slots.map(tracked));
+    this.#head = tracked(head);
+    this.#tiedMatrix = matrix && tracked(matrix);
   }
 
   // ---- layers -------------------------------------------------------------------------------------------------------
@@ -69,44 +75,51 @@ export class Window {
     for (const layer of layers) if (usesSlot(this.shape, layer) && !this.#fetchOne(plan, layer)) return;
   }
 
+  /** The slot that holds the layer, from now on in use; undefined when none is idle. */
   #fetchOne(plan: Plan, layer: number): Slot | undefined {
-    const parameters = this.layer(layer);
-    let slot = this.#slots.find((candidate) => candidate.has(parameters));
-    if (!slot) {
-      slot = this.#slots.filter(({ state }) => state === "idle").sort((a, b) => a.releasedAt - b.releasedAt)[0];
-      if (slot) this.#upload(plan, parameters, slot);
+    const parameters = this.#state.layer(layer);
+    const there = this.#slotOf(layer);
+    if (there) {
+      this.#slots.take(there);
+      return there;
     }
-    if (slot?.state === "idle") slot.state = "fetched";
+    const slot = this.#slots.take();
+    if (slot) this.#upload(plan, parameters, slot);
     return slot;
+  }
+
+  #slotOf(layer: number): Slot | undefined {
+    return this.#slots.all.find((slot) => has(slot, this.#state.layer(layer)));
   }
 
   /** The layer's weights; compute waits for their upload. Valid until `release`. */
   acquire(plan: Plan, layer: number): Weights {
-    const { block, whole } = this.layer(layer);
+    const { block, whole } = this.#state.layer(layer);
     if (!usesSlot(this.shape, layer)) return new Weights(block, whole.hi, bytesOf("bfloat16"));
     const slot = this.#fetchOne(plan, layer);
     assert(slot, `no slot is idle for layer ${layer}`);
     plan.acquire(slot.resource, "read");
-    slot.state = "acquired";
+    slot.acquired = true;
     return new Weights(block, slot.range, bytesOf(this.shape.dtype));
   }
 
   /** Compute has no more use for the layer's weights (for now): the slot may be filled again. */
   release(plan: Plan, layer: number): void {
     if (!usesSlot(this.shape, layer)) return;
-    const slot = this.#slots.find((candidate) => candidate.has(this.layer(layer)));
-    assert(slot?.state === "acquired", `layer ${layer} is released without being acquired`);
+    const slot = this.#slotOf(layer);
+    assert(slot?.acquired, `layer ${layer} is released without being acquired`);
     plan.settle(slot.resource, "read");
-    slot.state = "idle";
-    slot.releasedAt = ++this.#clock;
+    slot.acquired = false;
+    this.#slots.give(slot);
   }
 
   // ---- head ---------------------------------------------------------------------------------------------------------
 
-  /** Starts the upload of the head: final norm and LM head, which is the embedding when tied. It has slots of its own. */
+  /** Starts the upload of the head: final norm and LM head, which is the embedding when tied. */
   fetchHead(plan: Plan): void {
-    if (!this.#head.has(this.head)) this.#upload(plan, this.head, this.#head);
-    if (this.#tiedMatrix && !this.#tiedMatrix.has(this.embedding)) this.#upload(plan, this.embedding, this.#tiedMatrix);
+    const { head, embedding } = this.#state;
+    if (!has(this.#head, head)) this.#upload(plan, head, this.#head);
+    if (this.#tiedMatrix && !has(this.#tiedMatrix, embedding)) this.#upload(plan, embedding, this.#tiedMatrix);
   }
 
   /** The head's weights; compute waits for their upload. Valid until `releaseHead`. */
@@ -125,14 +138,9 @@ export class Window {
 
   /** Slots in use; none between two plans. */
   held(): string[] {
-    return this.#slots
-      .filter(({ state }) => state !== "idle")
-      .map(({ range, state }) => `${range.buffer.name} (${state})`);
-  }
-
-  /** Parameters were changed from outside: nothing on the device is of use. */
-  forget(): void {
-    for (const parameters of this.parameters) parameters.version++;
+    return this.#slots.taken.map(
+      ({ range, acquired }) => `${range.buffer.name} (${acquired ? "acquired" : "fetched"})`,
+    );
   }
 
   // ---- uploads ------------------------------------------------------------------------------------------------------

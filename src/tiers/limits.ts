@@ -4,7 +4,8 @@ import type { Tier } from "../native/abi.gen.ts";
 import type { Limits } from "../native/runtime.ts";
 import { MemoryError } from "../words/errors.ts";
 import { formatBytes } from "../words/format.ts";
-import { bytesIn, memoryBill, summarizeBill, type BillLine } from "./bill.ts";
+import { type BillLine } from "../plan/buffers.ts";
+import { bytesIn, summarizeBill } from "./bill.ts";
 import type { StepShape } from "./shape.ts";
 
 /** The pieces in which a GPU's driver hands out memory. */
@@ -34,8 +35,7 @@ export interface Judged {
 }
 
 /** Holds a shape's bill against what device and host have. */
-export function judge(shape: StepShape, limits: Limits): Judged {
-  const bill = memoryBill(shape);
+export function verdictOf(shape: StepShape, bill: readonly BillLine[], limits: Limits): Verdict {
   const gpu = limits.pieceBytes !== undefined;
   // On the cpu device both are the same memory.
   const onHost: Tier[] = gpu ? ["pinned", "host"] : ["device", "pinned", "host"];
@@ -51,7 +51,7 @@ export function judge(shape: StepShape, limits: Limits): Judged {
         ? `the run needs ${formatBytes(host.needed)} of the host's memory, which has ${formatBytes(host.limit)} for it; ` +
           `the largest parts are ${largest(bill, onHost)}; ${hostRemedies(shape)}`
         : undefined;
-  return { shape, bill, verdict: { device, host, problem } };
+  return { device, host, problem };
 }
 
 /** Throws the verdict's problem, if there is one, as a MemoryError. */

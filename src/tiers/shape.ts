@@ -9,6 +9,7 @@ import { keptSizes, type KeepLevel } from "../models/parts/chain.ts";
 import type { Dtype } from "../native/abi.gen.ts";
 import { totalBytes } from "../plan/layout.ts";
 import { formatDefault, type StateFormat } from "../state/format.ts";
+import { isResident } from "../state/parameters.ts";
 import type { OptimizerConfig } from "../state/weight-decay.ts";
 import { ConfigError } from "../words/errors.ts";
 
@@ -20,8 +21,6 @@ export interface StepShape {
   dtype: Dtype;
   /** False: forward only (evaluation, generation); then no optimizer state, gradients or boundaries exist. */
   training: boolean;
-  /** False, to time forward and backward alone: gradients are left where they are made, and no optimizer state exists. */
-  updates: boolean;
   /** What is kept per parameter. */
   state: StateFormat;
   /** The most tokens of a micro-batch. */
@@ -53,7 +52,9 @@ export const gradientDtype = (shape: StepShape): Dtype => shape.dtype;
 export const decoderBlocks = (shape: StepShape): ParameterBlock[] => shape.blocks.slice(1, -1);
 export const embeddingBlock = (shape: StepShape): ParameterBlock => shape.blocks[0]!;
 export const headBlock = (shape: StepShape): ParameterBlock => shape.blocks.at(-1)!;
-export const isResident = (shape: StepShape, layer: number): boolean => layer >= 0 && layer < shape.residentBlocks;
+/** Elements of the longest of some blocks. */
+export const longest = (blocks: readonly ParameterBlock[]): number =>
+  Math.max(0, ...blocks.map(({ length }) => length));
 /** Resident float32 weights are joined into a slot like any other; resident bfloat16 weights are used where they lie. */
 export const usesSlot = (shape: StepShape, layer: number): boolean =>
   !isResident(shape, layer) || shape.dtype === "float32";
@@ -224,7 +225,6 @@ export function trainingShape(
     blocks: model.blocks,
     dtype: model.dtype,
     training: true,
-    updates: true,
     state: config.optimizer.state,
     tokensMax: tokensMaxFor(config.microBatchTokens),
     microBatches: microBatchesFor(config),
@@ -249,7 +249,6 @@ export function inferenceShape(model: DescribedModel & { residentBlocks: number 
     blocks: model.blocks,
     dtype: model.dtype,
     training: false,
-    updates: false,
     state: formatDefault,
     tokensMax: tokensMaxFor(options.microBatchTokens),
     microBatches: microBatchesFor({ ...options, gradientAccumulation: 1 }),

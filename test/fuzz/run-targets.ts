@@ -9,7 +9,8 @@ import { configJson, parseConfig, type TrainConfig } from "../../src/run/config.
 import { Loader } from "../../src/data/loader.ts";
 import { CheckpointError, ConfigError, NativeError } from "../../src/words/errors.ts";
 import { isObject, parseJson } from "../../src/io/json.ts";
-import { Buffers, memoryBill } from "../../src/tiers/bill.ts";
+import { memoryBill } from "../../src/step/bill.ts";
+import { Buffers } from "../../src/plan/buffers.ts";
 import { load } from "../../src/engine/model.ts";
 import { deviceKinds, tiers, type Tier } from "../../src/native/abi.gen.ts";
 import { native } from "../../src/native/library.ts";

@@ -209,7 +209,7 @@ describe("what a machine may lack is named", () => {
     const body = `
       try { using model = await load(${JSON.stringify(join(fixtures, "qwen3-tiny"))}, { device: "hip", deviceMemory: ${112 << 20} });
         const { Session } = await import("./src/engine/session.ts");
-        const { judge } = await import("./src/tiers/limits.ts");
+        const { judge } = await import("./src/step/bill.ts");
         const { inferenceShape } = await import("./src/tiers/shape.ts");
         new Session(model, judge(inferenceShape(model, { sequenceLength: 4096, batchSize: 8, microBatchTokens: 32768, gradientAccumulation: 1 }), model.engine.limits()));
         console.log("opened");
@@ -221,7 +221,7 @@ describe("what a machine may lack is named", () => {
       const { parseConfig } = await import("./src/run/config.ts");
       const { resolveLeast } = await import("./src/predict/fit.ts");
       const { demand } = await import("./src/tiers/limits.ts");
-      const { memoryBill } = await import("./src/tiers/bill.ts");
+      const { memoryBill } = await import("./src/step/bill.ts");
       const { deviceBytesOf } = await import("./src/tiers/limits.ts");
       const { Trainer } = await import("./src/engine/trainer.ts");
       const config = await parseConfig({ model: "m", data: "d", output: "o", device: "hip", steps: 1, sequenceLength: 512, batchSize: 4 });

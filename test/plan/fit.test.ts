@@ -5,7 +5,8 @@ import { logitsRows, type Choice, evenTokens, type StepShape } from "../../src/t
 import { type Machine, machineNamed } from "../../src/predict/machines.ts";
 import { type Room as AnyRoom, fit, predictedSeconds } from "../../src/predict/fit.ts";
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
-import { bytesIn, memoryBill } from "../../src/tiers/bill.ts";
+import { memoryBill } from "../../src/step/bill.ts";
+import { bytesIn } from "../../src/tiers/bill.ts";
 import { deviceBytesOf } from "../../src/tiers/limits.ts";
 import { keepLevels } from "../../src/models/parts/chain.ts";
 import { checkPlans } from "../../src/plan/check/check.ts";

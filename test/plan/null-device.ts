@@ -1,7 +1,8 @@
 // Plays a case on the null device and tells what the parameters' digests are at the end. Weights and staged inputs start
 // as digests of their own, so a block in the wrong slot or a step with another step's tokens ends differently.
 
-import { Buffers, memoryBill } from "../../src/tiers/bill.ts";
+import { memoryBill } from "../../src/step/bill.ts";
+import { Buffers } from "../../src/plan/buffers.ts";
 import { Engine } from "../../src/native/runtime.ts";
 import type { Event, Plan } from "../../src/plan/plan.ts";
 import { rehearsedDecays } from "../../src/predict/rehearsal.ts";
@@ -33,9 +34,9 @@ export async function playCase(chosen: PlanCase, options: PlayOptions = {}): Pro
   for (const name of [...state, "rope table"])
     for (const [index, _] of digests(name).entries()) digests(name)[index] = Bun.hash.xxHash64(`${name} ${index}`);
   const staged = new Map(["batch.0", "batch.1", "embed.0", "embed.1"].map((name) => [name, digests(name)]));
-  const recorder = new StepRecorder(shape, buffers, rehearsedDecays(shape), (name, offset, values) => {
+  const recorder = new StepRecorder(shape, buffers, rehearsedDecays(shape), ({ buffer, offset }, values) => {
     for (let first = 0; first < values.length; first += 16)
-      staged.get(name)![offset / granuleBytes + first / 16] = Bun.hash.xxHash64(values.slice(first, first + 16));
+      staged.get(buffer.name)![offset / granuleBytes + first / 16] = Bun.hash.xxHash64(values.slice(first, first + 16));
   });
 
   const over = new Map<number, Event[]>();

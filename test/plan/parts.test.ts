@@ -11,7 +11,7 @@ import { totalBytes } from "../../src/plan/layout.ts";
 import { Plan, Range, accesses, type Command } from "../../src/plan/plan.ts";
 import { describeModel, rehearse, rehearsedShape } from "../../src/predict/rehearsal.ts";
 import { checkPlans } from "../../src/plan/check/check.ts";
-import { memoryBill } from "../../src/tiers/bill.ts";
+import { memoryBill } from "../../src/step/bill.ts";
 import { keptBytes, type StepShape } from "../../src/tiers/shape.ts";
 import { randomCase, recordAll } from "./cases.ts";
 

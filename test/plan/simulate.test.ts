@@ -3,7 +3,8 @@
 
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { machines, type Machine, machineNamed } from "../../src/predict/machines.ts";
-import { bytesIn, memoryBill } from "../../src/tiers/bill.ts";
+import { memoryBill } from "../../src/step/bill.ts";
+import { bytesIn } from "../../src/tiers/bill.ts";
 import type { Ops, Tier, Stream } from "../../src/native/abi.gen.ts";
 import { Plan, Range, type Event, type RecordOptions } from "../../src/plan/plan.ts";
 import { publishedModel, rehearse } from "../../src/predict/rehearsal.ts";

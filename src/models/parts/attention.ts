@@ -78,7 +78,7 @@ export function attention(config: DecoderConfig, options: AttentionOptions): Par
     readsInput: true,
     pairs: { heads, headDim, slidingWindow },
     rotary,
-    cache: (capacity) => ({ keys: capacity * keys, values: capacity * keys }),
+    cache: (capacity) => ({ key: capacity * keys, value: capacity * keys }),
     forward: [
       { makes: ["qkv"], reads: ["x"], record: (at) => forwardProduct(at, qkv, { y: at.value("qkv"), x: at.x }) },
       {
@@ -93,7 +93,7 @@ export function attention(config: DecoderConfig, options: AttentionOptions): Par
           const { documents } = at.batch;
           if (!at.cache) return at.run("attentionForward", { ...attended(at), lse: at.value("lse"), documents });
           const { ranges, lengths, capacity } = at.cache;
-          const cache = { keys: ranges["keys"]!, values: ranges["values"]!, lengths, capacity };
+          const cache = { keys: ranges["key"]!, values: ranges["value"]!, lengths, capacity };
           return at.run("attentionCached", { ...attended(at), ...cache, sequences: documents });
         },
       },

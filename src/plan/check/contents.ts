@@ -6,6 +6,8 @@ import { ByteMap, type Segment } from "./byte-map.ts";
 import type { StepShape } from "../../tiers/shape.ts";
 import type { ParameterBlock } from "../../models/parameters.ts";
 import { bytesEach, partsOf, stateName } from "../../state/format.ts";
+import { Updates } from "../../step/updates.ts";
+import { linesOf } from "../buffers.ts";
 import { describeCommand, type Command, type Plan, type Range } from "../plan.ts";
 
 /** Elements of a block, beginning with element `at`, and how many bytes each takes here. */
@@ -68,7 +70,8 @@ export class Contents {
   #state: { name: string; block: ParameterBlock; elementBytes: number }[];
 
   /** Before the first step: parameters at version 0, and the factor of updates that are not clipped. */
-  constructor({ blocks, state }: StepShape) {
+  constructor(shape: StepShape) {
+    const { blocks, state } = shape;
     this.#state = blocks.flatMap((block) =>
       partsOf(state, { training: true }).map((part) => ({
         name: stateName(block, part),
@@ -80,10 +83,8 @@ export class Contents {
       const weights: Weights = { kind: "weights", block, at: 0, elementBytes, version: 0, half: undefined };
       this.#maps.set(name, new ByteMap<Content>(block.length * elementBytes, weights, shifted));
     }
-    for (const [name, bytes] of [
-      ["unit factor", 64],
-      ["previous factors", 128],
-    ] as const)
+    const { unit, previous } = Updates.bill(shape);
+    for (const { name, bytes } of linesOf([unit, previous]))
       this.#maps.set(name, new ByteMap<Content>(bytes, { kind: "factor", plan: undefined }));
   }
 

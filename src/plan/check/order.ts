@@ -13,6 +13,9 @@ import { ByteMap } from "./byte-map.ts";
 import { streams, type Stream } from "../../native/abi.gen.ts";
 import { accesses, describeCommand, type Command, type Event } from "../plan.ts";
 import type { RecordedStep } from "../../step/step.ts";
+import { memoryBill } from "../../step/bill.ts";
+import type { StepShape } from "../../tiers/shape.ts";
+import type { Role } from "../buffers.ts";
 
 /** A rule (`rules.ts`) that plans break: which, what is wrong, and the commands and bytes it is about. */
 export interface Violation {
@@ -184,21 +187,19 @@ interface Access {
 const copied = ({ writer, readers }: Access): Access => ({ writer, readers: [...readers] });
 
 /** Rules 1 and 3. */
-export function checkOrder(steps: readonly RecordedStep[]): Violation[] {
+export function checkOrder(steps: readonly RecordedStep[], { shape }: { shape: StepShape }): Violation[] {
+  const bill = memoryBill(shape);
   const hostCommands = steps.flatMap(({ plan }) => plan.commands).filter(({ stream }) => stream === "host").length;
   const order = new Order(hostCommands);
   const over = new Map<number, number[]>();
   for (const { plan, side, measured, inputsFree } of steps) {
     const { label } = plan.commands[0]!;
-    const touched = (...names: string[]) =>
-      buffersOf(
-        plan.commands,
-        names.map((name) => `${name}.${side}`),
-      );
+    const touched = (role: Role) =>
+      new Map(bill.filter((line) => line.side === side && line.role === role).map(({ name, bytes }) => [name, bytes]));
     const staged = order.javascript(
       "staging",
       over.get(side) ?? [],
-      touched("batch", "embed"),
+      touched("input"),
       `JavaScript writes the inputs of step ${label.step}`,
     );
     for (const command of plan.commands) order.command(command, staged);
@@ -208,17 +209,8 @@ export function checkOrder(steps: readonly RecordedStep[]): Violation[] {
       continue;
     }
     const text = `JavaScript reads the results of step ${label.step}`;
-    const read = order.javascript(`reading ${side}`, [order.of(measured)], touched("results"), text);
+    const read = order.javascript(`reading ${side}`, [order.of(measured)], touched("result"), text);
     over.set(side, [read, order.of(inputsFree)]);
   }
   return order.violations;
-}
-
-/** Bytes of these buffers, as far as the commands touch them. */
-function buffersOf(commands: readonly Command[], names: readonly string[]): Map<string, number> {
-  const bytes = new Map<string, number>();
-  for (const command of commands)
-    for (const { range } of accesses(command))
-      if (names.includes(range.buffer.name)) bytes.set(range.buffer.name, range.buffer.bytes);
-  return bytes;
 }

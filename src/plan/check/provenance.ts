@@ -14,7 +14,9 @@ import {
   type Weights,
 } from "./contents.ts";
 import type { Violation } from "./order.ts";
+import { memoryBill } from "../../step/bill.ts";
 import type { RecordedStep } from "../../step/step.ts";
+import type { BillLine } from "../buffers.ts";
 import type { StepShape } from "../../tiers/shape.ts";
 import { bytesOf } from "../layout.ts";
 import { vectorsOffset, type ParameterBlock } from "../../models/parameters.ts";
@@ -24,8 +26,6 @@ import { accesses, describeCommand, describeLabel, type Command, type Label, typ
 
 const weightFields = new Set(["weight", "bias", "qWeight", "kWeight"]);
 const gradientFields = new Set(["dWeight", "dBias", "dQWeight", "dKWeight"]);
-const hiddenBuffers = new Set(["hidden", "boundaries"]);
-const activationBuffers = new Set(["workspace", "kept"]);
 
 /** What a plan must have gone through by its end. */
 interface Expected {
@@ -45,6 +45,7 @@ export function checkContents(steps: readonly RecordedStep[], { shape }: { shape
 class Provenance {
   readonly violations: Violation[] = [];
   readonly shape: StepShape;
+  readonly #lines: ReadonlyMap<string, BillLine>;
   #contents: Contents;
   /** Updates so far. */
   #version = 0;
@@ -60,6 +61,7 @@ class Provenance {
 
   constructor(shape: StepShape) {
     this.shape = shape;
+    this.#lines = new Map(memoryBill(shape).map((line) => [line.name, line]));
     this.#contents = new Contents(shape);
   }
 
@@ -122,9 +124,7 @@ class Provenance {
       if (weightFields.has(field)) this.#checkWeights(command, range, this.#version);
       else if (gradientFields.has(field)) this.#addGradient(command, range, values["accumulate"] === 1);
       else if (access === "write") this.#write(command, range, terms.get(field));
-      else if (hiddenBuffers.has(range.buffer.name)) this.#checkInput(command, range);
-      else if (range.buffer.name === "dHidden") this.#checkHiddenGradient(command, range);
-      else if (activationBuffers.has(range.buffer.name)) this.#checkActivations(command, range);
+      else this.#checkRead(command, range);
     }
     for (const { field, access, range } of accesses(command)) {
       if (gradientFields.has(field)) this.#checkGradientTerm(command, range, terms.get(field)!);
@@ -215,6 +215,22 @@ class Provenance {
     else this.#report(5, command, `writes ${range}, which is not one group of ${value.block.name}`);
   }
 
+  #checkRead(command: Command, range: Range): void {
+    switch (this.#line(range)?.role) {
+      case "hidden":
+        return this.#checkInput(command, range);
+      case "hidden gradient":
+        return this.#checkHiddenGradient(command, range);
+      case "saved":
+      case "scratch":
+        return this.#checkActivations(command, range);
+    }
+  }
+
+  #line({ buffer }: Range): BillLine | undefined {
+    return this.#lines.get(buffer.name);
+  }
+
   /** Rule 2 and rule 4: the weights of this block are here, all of them of this version. */
   #checkWeights(command: Command, range: Range, version: number): void {
     const { block: wanted } = command.label;
@@ -293,12 +309,12 @@ class Provenance {
     const part = partOf(command);
     const { blocks } = this.shape;
     const layer = command.label.block;
-    const { name } = range.buffer;
-    const tied = name.startsWith("head.matrixGradient");
-    const block = typeof layer === "number" ? blocks[layer + 1]! : tied ? blocks[0]! : blocks.at(-1)!;
-    // Sums of the whole block, of its vectors alone, or the rounded gradient itself.
-    const elementBytes = /^head\.(matrixG|g)radientCast$|^gradientCast\.|^layer/.test(name) ? 2 : 4;
-    const begins = /^gradient\.vectors$|^head\.gradientVectors$/.test(name) ? vectorsOffset(block) : 0;
+    const holds = this.#line(range)?.holds;
+    if (!holds) return this.#report(5, command, `adds to ${range}, which is no place for a gradient`);
+    const { dtype, of } = holds;
+    const block = typeof layer === "number" ? blocks[layer + 1]! : of === "embedding" ? blocks[0]! : blocks.at(-1)!;
+    const elementBytes = bytesOf(dtype);
+    const begins = of === "vectors" ? vectorsOffset(block) : 0;
     this.#contents.update(range, (value, start) => {
       const at = begins + start / elementBytes;
       const started: Gradient = { kind: "gradient", plan, block, at, elementBytes, parts: [part] };

@@ -1,7 +1,7 @@
 // Rule 9: the bytes of every tier are those of the memory bill, and nothing is held at the end.
 
 import type { RecordedStep, StepRecorder } from "../../step/step.ts";
-import { memoryBill } from "../../tiers/bill.ts";
+import { memoryBill } from "../../step/bill.ts";
 import type { StepShape } from "../../tiers/shape.ts";
 import { accesses } from "../plan.ts";
 import type { Violation } from "./order.ts";
@@ -30,10 +30,9 @@ function checkBill(steps: readonly RecordedStep[], shape: StepShape): Violation[
         const message = `${name} takes ${bytes} bytes of ${tier}, the bill has ${billed} under that name`;
         violations.push({ rule: 9, message, commands: [command] });
       }
-  const parities = new Set(steps.map(({ side }) => side));
-  for (const { name, bytes, tier } of bill.values()) {
-    const [, side] = /^(?:batch|embed|results)\.([01])$/.exec(name) ?? [];
-    if (touched.has(name) || (side !== undefined && !parities.has(side === "0" ? 0 : 1))) continue;
+  const sides = new Set(steps.map(({ side }) => side));
+  for (const { name, bytes, tier, side } of bill.values()) {
+    if (touched.has(name) || (side !== undefined && !sides.has(side))) continue;
     violations.push({
       rule: 9,
       message: `the bill has ${bytes} bytes of ${tier} for ${name}, which no command touches`,
