@@ -11,7 +11,15 @@ import { root } from "./native.ts";
 /** What starts a process, or talks to one over a socket. */
 const outside = /Bun\.spawn|spawnSync|Bun\.serve|support\/(cli|crash|hub)\.ts|new Worker|StandInHub|train\(/;
 /** Seconds by themselves. */
-const slow = ["plan/fit", "plan/rules", "plan/simulate", "plan/null-device", "unit/quickstart", "unit/tokenize", "unit/stream"];
+const slow = [
+  "plan/fit",
+  "plan/rules",
+  "plan/simulate",
+  "plan/null-device",
+  "unit/quickstart",
+  "unit/tokenize",
+  "unit/stream",
+];
 const fastFolders = ["unit", "plan", "models", "ops"];
 
 /** The files of the fast lane. */

@@ -2,7 +2,17 @@
 // their name. Never one that an input lies in or that lies in an input, links resolved. Everything else takes a word of
 // the user's, `overwrite`, and even then nothing is deleted that we have not written.
 
-import { existsSync, readFileSync, readdirSync, realpathSync, statSync, writeFileSync } from "node:fs";
+import {
+  closeSync,
+  existsSync,
+  fsyncSync,
+  openSync,
+  readFileSync,
+  readdirSync,
+  realpathSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { basename, dirname, join, relative, resolve } from "node:path";
 import { ConfigError } from "../words/errors.ts";
 import { fileError } from "./atomic.ts";
@@ -24,7 +34,10 @@ interface Marker {
 export function markDirectory(directory: string, kind: DirectoryKind, files?: readonly string[]): void {
   const marker: Marker = { kind, ...(files && { files: [...files] }) };
   try {
-    writeFileSync(join(directory, markerName), `${JSON.stringify(marker)}\n`);
+    writeFileSync(join(directory, markerName), `${JSON.stringify(marker)}\n`, { flush: true });
+    const entry = openSync(directory, "r"); // a power cut may not leave a run that nobody knows as ours
+    fsyncSync(entry);
+    closeSync(entry);
   } catch (cause) {
     throw fileError(cause, "write", join(directory, markerName));
   }
