@@ -33,6 +33,7 @@ const checks: Check[] = [
   { name: "format", run: () => command(bun, "fmt", "--check", "--no-script") },
   { name: "zig format", run: () => command(zigPath(), "fmt", "--check", "zig", "--exclude", "zig/.zig-cache") },
   { name: "tidy", run: () => command(bun, "scripts/tidy.ts") },
+  { name: "structure", run: () => command(bun, "scripts/structure.ts") },
 ];
 
 /** Runs one check and prints its line; whether it passed. */
