@@ -160,8 +160,8 @@ async function readReference(path: string): Promise<Map<string, Float32Array>> {
 /** Every parameter by name, as the exact float32 master. */
 function* masterWeights(model: Model): Generator<[string, Float32Array]> {
   for (const block of model.blocks) {
-    const hi = new Uint16Array(model.state.get(`${block.name}.hi`)!.window());
-    const lo = new Int16Array(model.state.get(`${block.name}.lo`)!.window());
+    const hi = new Uint16Array(model.state.get(`${block.name}.hi`)!.view());
+    const lo = new Int16Array(model.state.get(`${block.name}.lo`)!.view());
     for (const { name, offset, count } of block.tensors) {
       const bits = Uint32Array.from({ length: count }, (_, i) => (hi[offset + i]! << 16) + lo[offset + i]!);
       yield [name, new Float32Array(bits.buffer)];
@@ -173,7 +173,7 @@ function* masterWeights(model: Model): Generator<[string, Float32Array]> {
 function* gradientsOf(model: Model, trainer: Trainer, batch: StepBatch): Generator<[string, Float32Array]> {
   const { buffers, shape } = trainer.session;
   const bfloat16 = shape.dtype === "bfloat16";
-  const read = (name: string): Float32Array => toFloat32(buffers.get(name).window(), bfloat16);
+  const read = (name: string): Float32Array => toFloat32(buffers.get(name).view(), bfloat16);
   const { layers, tied, hidden } = model.config;
   for (const block of model.blocks.slice(1)) {
     const landed = read(block.kind === "head" ? "head.landing" : `ring ${layers - 1 - block.layer}`);
@@ -181,7 +181,7 @@ function* gradientsOf(model: Model, trainer: Trainer, batch: StepBatch): Generat
   }
   const embedding = model.blocks[0]!.tensors[0]!;
   const gradient = tied ? read("head.matrixLanding").subarray(0, embedding.count) : new Float32Array(embedding.count);
-  const touched = new Float32Array(buffers.get("embedding.gradient").window());
+  const touched = new Float32Array(buffers.get("embedding.gradient").view());
   const distinct = [...new Set(batch.passes[0]![0]!.tokens)].sort((a, b) => a - b);
   for (const [u, token] of distinct.entries())
     gradient.set(touched.subarray(u * hidden, (u + 1) * hidden), token * hidden);

@@ -2,7 +2,7 @@
 // command on its own clock, so recording, submitting and waiting are not in it.
 
 import type { Dtype, OpName, Ops } from "../../src/native/abi.gen.ts";
-import type { Buffer, Engine } from "../../src/native/runtime.ts";
+import type { NativeBuffer, Engine } from "../../src/native/runtime.ts";
 import { Plan, type Range } from "../../src/plan/plan.ts";
 import { Random } from "../../src/words/random.ts";
 
@@ -25,7 +25,7 @@ const runsMax = 400;
 
 export class Bench implements Disposable {
   readonly engine: Engine;
-  #buffers: Buffer[] = [];
+  #buffers: NativeBuffer[] = [];
 
   constructor(engine: Engine) {
     this.engine = engine;
@@ -98,7 +98,7 @@ export class Bench implements Disposable {
   onHost(values: Float64Array): Range {
     const buffer = this.engine.buffer("host", values.byteLength, `bench ${this.#buffers.length}`);
     this.#buffers.push(buffer);
-    new Float64Array(buffer.window()).set(values);
+    new Float64Array(buffer.view()).set(values);
     return buffer.range();
   }
 
@@ -107,7 +107,7 @@ export class Bench implements Disposable {
     const staging = this.engine.buffer("pinned", values.byteLength, "bench staging");
     const buffer = this.engine.buffer("device", values.byteLength, `bench ${this.#buffers.length}`);
     this.#buffers.push(staging, buffer);
-    new Uint8Array(staging.window()).set(new Uint8Array(values.buffer));
+    new Uint8Array(staging.view()).set(new Uint8Array(values.buffer));
     const plan = new Plan({ step: 1, phase: "load" });
     plan.record("upload", "copy", { to: buffer.range(), from: staging.range() });
     await this.engine.play(plan);
@@ -122,10 +122,10 @@ export class Bench implements Disposable {
     const normal = (): number =>
       Math.sqrt(-2 * Math.log(1 - random.uniform())) * Math.cos(2 * Math.PI * random.uniform());
     if (dtype === "float32") {
-      const values = new Float32Array(pattern.window());
+      const values = new Float32Array(pattern.view());
       for (let i = 0; i < values.length; i++) values[i] = normal();
     } else {
-      const halves = new Uint16Array(pattern.window());
+      const halves = new Uint16Array(pattern.view());
       const value = new Float32Array(1);
       const bits = new Uint32Array(value.buffer);
       for (let i = 0; i < halves.length; i++) {

@@ -270,7 +270,7 @@ export async function fillWeights(model: Model): Promise<void> {
   const elements = Math.min(patternElements, longest);
   const pattern = engine.buffer("pinned", elements * 2, "random weights");
   const ones = engine.buffer("pinned", Math.max(model.config.hidden, model.config.headDim) * 2 * 8, "ones");
-  const halves = new Uint16Array(pattern.window());
+  const halves = new Uint16Array(pattern.view());
   const random = new Random(1);
   const value = new Float32Array(1);
   const bits = new Uint32Array(value.buffer);
@@ -278,7 +278,7 @@ export async function fillWeights(model: Model): Promise<void> {
     value[0] = (random.uniform() - 0.5) * 0.07; // standard deviation 0.02
     halves[index] = bits[0]! >>> 16;
   }
-  new Uint16Array(ones.window()).fill(0x3f80);
+  new Uint16Array(ones.view()).fill(0x3f80);
   for (const block of model.blocks) {
     const plan = new Plan({ step: 0, phase: "load" });
     for (const { shape, offset, count } of block.tensors) {

@@ -18,7 +18,7 @@ import { bytesIn } from "../tiers/bill.ts";
 import type { ModelWeights } from "./weights.ts";
 import { headLogits } from "../models/parts/head.ts";
 import { alignBytes, bytesOf, totalBytes } from "../plan/layout.ts";
-import type { Buffer } from "../native/runtime.ts";
+import type { NativeBuffer } from "../native/runtime.ts";
 import { Plan, Resource, type Range } from "../plan/plan.ts";
 import { Random } from "../words/random.ts";
 import { Session } from "./session.ts";
@@ -205,17 +205,17 @@ class Generator implements Disposable {
   #session: Session;
   #sequences: number;
   #capacity: number;
-  #own: Buffer[] = [];
+  #own: NativeBuffer[] = [];
   /** By layer and kind. */
   #caches: Record<string, Range>[];
-  #lengths: { device: Buffer; staging: Buffer; resource: Resource };
-  #logits: { device: Buffer; pinned: Buffer; resource: Resource };
+  #lengths: { device: NativeBuffer; staging: NativeBuffer; resource: Resource };
+  #logits: { device: NativeBuffer; pinned: NativeBuffer; resource: Resource };
 
   constructor(model: ModelWeights, shape: StepShape, sequences: number, capacity: number) {
     this.#session = new Session(model, judge(shape, model.engine.limits()));
     this.#sequences = sequences;
     this.#capacity = capacity;
-    const make = (tier: "device" | "pinned", bytes: number, name: string): Buffer => {
+    const make = (tier: "device" | "pinned", bytes: number, name: string): NativeBuffer => {
       const buffer = model.engine.buffer(tier, bytes, name);
       this.#own.push(buffer);
       return buffer;
@@ -243,7 +243,7 @@ class Generator implements Disposable {
     await this.#session.prepare();
     while (sequences.some(({ done }) => !done)) {
       const { batch, ready } = this.#round(sequences);
-      new Int32Array(this.#lengths.staging.window(), 0, sequences.length).set(sequences.map(({ cached }) => cached));
+      new Int32Array(this.#lengths.staging.view(), 0, sequences.length).set(sequences.map(({ cached }) => cached));
       const counts = sequences.map((_, b) => batch.starts[b + 1]! - batch.starts[b]!);
       const logits = await this.#forward(batch, ready.length);
       for (const [b, sequence] of sequences.entries()) {
@@ -323,7 +323,7 @@ class Generator implements Disposable {
       plan.record("download", "copy", args, { reads: [logits.resource] });
     }
     await model.engine.play(plan);
-    return rows > 0 ? toFloat32(this.#logits.pinned.window(0, bytes), shape.dtype === "bfloat16") : new Float32Array(0);
+    return rows > 0 ? toFloat32(this.#logits.pinned.view(0, bytes), shape.dtype === "bfloat16") : new Float32Array(0);
   }
 
   [Symbol.dispose](): void {

@@ -29,7 +29,7 @@ export async function logits(session: Session, batch: MicroBatch): Promise<Float
     plan.settle(recorder.inputs.resource, "read");
     plan.record("download", "copy", { to: pinned.range(), from: device.range() }, { waits: [event!] });
     await engine.play(plan);
-    return toFloat32(pinned.window(), shape.dtype === "bfloat16");
+    return toFloat32(pinned.view(), shape.dtype === "bfloat16");
   } finally {
     device.free();
     pinned.free();

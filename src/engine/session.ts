@@ -9,7 +9,7 @@ import { type StepShape } from "../tiers/shape.ts";
 import type { ModelWeights } from "./weights.ts";
 import { rotaryTables } from "../models/block.ts";
 import { ropeTable } from "../models/parts/rope.ts";
-import type { Buffer } from "../native/runtime.ts";
+import type { NativeBuffer } from "../native/runtime.ts";
 import { Plan, type Range } from "../plan/plan.ts";
 import { StepRecorder, recordEvaluation, type RecordedStep } from "../step/step.ts";
 
@@ -18,9 +18,9 @@ export class Session implements Disposable {
   readonly model: ModelWeights;
   readonly shape: StepShape;
   readonly bill: BillLine[];
-  readonly buffers: Buffers<Buffer>;
+  readonly buffers: Buffers<NativeBuffer>;
   readonly recorder: StepRecorder;
-  #own: Buffer[] = [];
+  #own: NativeBuffer[] = [];
 
   /** `decays`: weight decay per tensor, when training. MemoryError when the bill is above a limit. */
   constructor(model: ModelWeights, resolved: Judged, decays: ReadonlyMap<string, number> = new Map()) {
@@ -38,13 +38,13 @@ export class Session implements Disposable {
     const views = new Map<string, ArrayBuffer>();
     const write = ({ buffer: { name }, offset }: Range, values: Int32Array): void => {
       let view = views.get(name);
-      if (!view) views.set(name, (view = this.buffers.get(name).window()));
+      if (!view) views.set(name, (view = this.buffers.get(name).view()));
       new Int32Array(view, offset, values.length).set(values);
     };
     this.recorder = new StepRecorder(shape, this.buffers, decays, write);
   }
 
-  #make({ tier, bytes, name }: BillLine): Buffer {
+  #make({ tier, bytes, name }: BillLine): NativeBuffer {
     const buffer = this.model.engine.buffer(tier, bytes, name);
     this.#own.push(buffer);
     return buffer;
@@ -57,7 +57,7 @@ export class Session implements Disposable {
     const { blocks, positions } = this.shape;
     const staging = this.model.engine.buffer("pinned", this.recorder.workspace.tables.bytes, "rope table staging");
     for (const { rotary, offset, bytes } of rotaryTables(blocks, positions))
-      new Float32Array(staging.window(offset, bytes)).set(ropeTable(rotary, positions));
+      new Float32Array(staging.view(offset, bytes)).set(ropeTable(rotary, positions));
     const plan = new Plan({ step: 0, phase: "load" });
     plan.record("upload", "copy", { to: this.recorder.workspace.tables, from: staging.range() });
     await this.model.engine.play(plan);
@@ -113,7 +113,7 @@ export class Session implements Disposable {
     if (kept) this.#numbers(kept)[0] = factor;
   }
   #numbers({ buffer, offset, bytes }: Range): Float64Array {
-    return new Float64Array(this.buffers.get(buffer.name).window(offset, bytes));
+    return new Float64Array(this.buffers.get(buffer.name).view(offset, bytes));
   }
 
   [Symbol.dispose](): void {

@@ -7,7 +7,7 @@ import { companionsOf, type Companions } from "../models/companions.ts";
 import type { DecoderConfig } from "../models/config.ts";
 import { parameterCount, type ParameterBlock } from "../models/parameters.ts";
 import type { Dtype } from "../native/abi.gen.ts";
-import type { Buffer, Engine } from "../native/runtime.ts";
+import type { NativeBuffer, Engine } from "../native/runtime.ts";
 import { Plan, type Range } from "../plan/plan.ts";
 import { byPart, formatDefault, partBytes, partsOf, stateName, type PartName } from "../state/format.ts";
 import type { Chunk } from "../state/parameters.ts";
@@ -36,7 +36,7 @@ export class ModelWeights implements Disposable {
   readonly dtype: Dtype;
   readonly parameters: number;
   /** Split masters by the names of their buffers; `layer 3.hi`. */
-  readonly state = new Map<string, Buffer>();
+  readonly state = new Map<string, NativeBuffer>();
   /** Tokenizer and other files that an export passes on, as they were when the model was loaded. */
   readonly companions: Companions;
   /** What an export is written in unless it is said: what the files that were loaded are in. */

@@ -1,12 +1,12 @@
 // Pinned memory through which bytes pass between a file, the host and the device: two buffers in turn, so that one fills
 // while the other one empties.
 
-import type { Buffer, Engine } from "../native/runtime.ts";
+import type { NativeBuffer, Engine } from "../native/runtime.ts";
 import { tracked, type Plan, type Range, type Resource, type Tracked } from "../plan/plan.ts";
 import { Pool } from "../plan/pool.ts";
 
 export class Staging implements Disposable {
-  readonly #buffers: Buffer[];
+  readonly #buffers: NativeBuffer[];
   readonly #pool: Pool;
 
   /** For pieces of so many bytes; without a piece there is no memory. */

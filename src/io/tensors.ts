@@ -3,7 +3,7 @@
 
 import { join } from "node:path";
 import { CheckpointError, ModelError, NativeError, StepError } from "../words/errors.ts";
-import type { Buffer, Engine } from "../native/runtime.ts";
+import type { NativeBuffer, Engine } from "../native/runtime.ts";
 import { Plan, type Label, type Range } from "../plan/plan.ts";
 import { elementBytes, type FileLayout, type ModelTensors } from "./safetensors.ts";
 import { Staging } from "./staging.ts";
@@ -23,7 +23,7 @@ export async function loadTensors(engine: Engine, model: ModelTensors, targets: 
   using scope = new Scope(engine);
   using staging = new Staging(engine, [stagingBytes, stagingBytes]);
   const checksum = scope.buffer("host", 64, "load checksum").range(0, 8);
-  const files = new Map<string, Buffer>();
+  const files = new Map<string, NativeBuffer>();
   try {
     for (const path of model.files) files.set(path, scope.file(path, "read", endOf(model, path)));
   } catch (cause) {
@@ -84,7 +84,7 @@ export async function writeTensors(
   for (const [index, { name, header, fileBytes, tensors }] of files.entries()) {
     const file = scope.file(join(directory, name), "write", fileBytes);
     const head = scope.buffer("host", header.length, `header of ${name}`);
-    new Uint8Array(head.window()).set(header);
+    new Uint8Array(head.view()).set(header);
     plan.record("disk", "fileWrite", {
       file: file.range(0, header.length),
       from: head.range(),
@@ -156,7 +156,7 @@ function stagingFor(engine: Engine, files: readonly FileLayout[], where: (tensor
   );
 }
 
-function opened(scope: Scope, path: string, bytes: number): Buffer {
+function opened(scope: Scope, path: string, bytes: number): NativeBuffer {
   try {
     return scope.file(path, "read", bytes);
   } catch (cause) {
@@ -167,19 +167,19 @@ function opened(scope: Scope, path: string, bytes: number): Buffer {
 /** Buffers and files of one transfer, freed at its end. */
 class Scope implements Disposable {
   #engine: Engine;
-  #held: Buffer[] = [];
+  #held: NativeBuffer[] = [];
 
   constructor(engine: Engine) {
     this.#engine = engine;
   }
 
-  buffer(tier: "pinned" | "host", bytes: number, name: string): Buffer {
+  buffer(tier: "pinned" | "host", bytes: number, name: string): NativeBuffer {
     const buffer = this.#engine.buffer(tier, bytes, name);
     this.#held.push(buffer);
     return buffer;
   }
 
-  file(path: string, mode: "read" | "write", bytes: number): Buffer {
+  file(path: string, mode: "read" | "write", bytes: number): NativeBuffer {
     const file = this.#engine.file(path, mode, bytes);
     this.#held.push(file);
     return file;
@@ -193,7 +193,7 @@ class Scope implements Disposable {
     return {
       at: (file: number, position: number): Range => buffer.range((first[file]! + position) * 64, 8),
       of: (file: number): string[] => {
-        const values = new BigUint64Array(buffer.window());
+        const values = new BigUint64Array(buffer.view());
         return Array.from({ length: counts[file]! }, (_, position) =>
           values[(first[file]! + position) * 8]!.toString(16).padStart(16, "0"),
         );

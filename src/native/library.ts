@@ -79,6 +79,6 @@ export function kernelFiles(device: "cuda" | "hip"): string[] {
 }
 
 /** A window into native memory; it must not outlive the buffer. At most 4 GiB. */
-export function windowInto(address: bigint | number, offset: number, bytes: number): ArrayBuffer {
+export function viewInto(address: bigint | number, offset: number, bytes: number): ArrayBuffer {
   return toArrayBuffer(Number(address) as Pointer, offset, bytes);
 }

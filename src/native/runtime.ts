@@ -12,10 +12,10 @@ import { formatBytes, formatTiers } from "../words/format.ts";
 import { isGpu } from "./devices.ts";
 import { usableHostBytes } from "./host-memory.ts";
 import { writableCacheDirectory } from "../words/cache.ts";
-import { kernelFiles, native, windowInto, type Native } from "./library.ts";
+import { kernelFiles, native, viewInto, type Native } from "./library.ts";
 
 /** A named range of native memory, or an open file. Zeroed when made. */
-export class Buffer implements BufferLike {
+export class NativeBuffer implements BufferLike {
   readonly engine: Engine;
   readonly handle: number;
   readonly name: string;
@@ -36,9 +36,9 @@ export class Buffer implements BufferLike {
   }
 
   /** A window for JavaScript into pinned or host memory; not to be kept after `free`. */
-  window(offset = 0, bytes = this.bytes - offset): ArrayBuffer {
-    assert(this.tier === "pinned" || this.tier === "host", `no window into ${this.tier} buffer ${this.name}`);
-    return this.engine.windowInto(this, offset, bytes);
+  view(offset = 0, bytes = this.bytes - offset): ArrayBuffer {
+    assert(this.tier === "pinned" || this.tier === "host", `no view into ${this.tier} buffer ${this.name}`);
+    return this.engine.viewInto(this, offset, bytes);
   }
 
   free(): void {
@@ -46,7 +46,7 @@ export class Buffer implements BufferLike {
   }
 
   [Bun.inspect.custom](): string {
-    return `Buffer(${this.name}, ${this.tier}, ${formatBytes(this.bytes)})`;
+    return `NativeBuffer(${this.name}, ${this.tier}, ${formatBytes(this.bytes)})`;
   }
 }
 
@@ -175,29 +175,29 @@ export class Engine implements Disposable {
   // ---- memory -------------------------------------------------------------------------------------------------------
 
   /** Makes a zeroed buffer; MemoryError when the tier is too small. */
-  buffer(tier: Exclude<Tier, "file">, bytes: number, name: string): Buffer {
+  buffer(tier: Exclude<Tier, "file">, bytes: number, name: string): NativeBuffer {
     const text = new TextEncoder().encode(name);
     const status = this.#native.sluice_buffer_create(this.#handle, tiers[tier], bytes, text, text.length, this.#out);
     if (status !== 0) throw new MemoryError(this.#lastError());
-    return new Buffer(this, Number(this.#out[0]! & 0xffffffffn), name, tier, bytes);
+    return new NativeBuffer(this, Number(this.#out[0]! & 0xffffffffn), name, tier, bytes);
   }
 
   /** Opens an existing file of `bytes` bytes for reading, or creates one. */
-  file(path: string, mode: "read" | "write", bytes: number): Buffer {
+  file(path: string, mode: "read" | "write", bytes: number): NativeBuffer {
     this.#check(this.#native.sluice_file_open(this.#handle, cString(path), mode === "read" ? 0 : 1, bytes, this.#out));
-    return new Buffer(this, Number(this.#out[0]! & 0xffffffffn), path, "file", bytes);
+    return new NativeBuffer(this, Number(this.#out[0]! & 0xffffffffn), path, "file", bytes);
   }
 
-  free(buffer: Buffer): void {
+  free(buffer: NativeBuffer): void {
     this.#check(this.#native.sluice_buffer_destroy(this.#handle, buffer.handle));
   }
 
-  windowInto(buffer: Buffer, offset: number, bytes: number): ArrayBuffer {
+  viewInto(buffer: NativeBuffer, offset: number, bytes: number): ArrayBuffer {
     // The null device keeps a digest of 8 bytes for every 64.
     const bytesKept = this.device === "null" ? Math.ceil(buffer.bytes / 64) * 8 : buffer.bytes;
-    assert(offset + bytes <= bytesKept, `window ${offset}+${bytes} is outside ${buffer.name}`);
+    assert(offset + bytes <= bytesKept, `view ${offset}+${bytes} is outside ${buffer.name}`);
     this.#check(this.#native.sluice_buffer_address(this.#handle, buffer.handle, this.#out));
-    return windowInto(this.#out[0]!, offset, bytes);
+    return viewInto(this.#out[0]!, offset, bytes);
   }
 
   /** Bytes held now, per tier. */

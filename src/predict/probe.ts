@@ -18,7 +18,7 @@ import { bytesOf } from "../plan/layout.ts";
 import type { Dtype, OpName, Ops } from "../native/abi.gen.ts";
 import { isGpu } from "../native/devices.ts";
 import { writableCacheDirectory } from "../words/cache.ts";
-import type { Buffer, Engine } from "../native/runtime.ts";
+import type { NativeBuffer, Engine } from "../native/runtime.ts";
 import { Plan, type Range } from "../plan/plan.ts";
 import { byPart, formatDefault, partBytes, partsOf, stateBytes } from "../state/format.ts";
 import { Random } from "../words/random.ts";
@@ -128,7 +128,7 @@ const patternBytes = (1 << 20) + 64 * 13;
 class Probe implements Disposable {
   #engine: Engine;
   #sizes: ProbeSizes;
-  #buffers: Buffer[] = [];
+  #buffers: NativeBuffer[] = [];
   /** A GPU is measured at real sizes; the cpu device, which tests run on, at small ones. */
   #scale: number;
 
@@ -163,8 +163,8 @@ class Probe implements Disposable {
     const pattern = this.#engine.buffer("pinned", Math.min(to.bytes, patternBytes), "probe values");
     const random = new Random(3);
     const values = new Float32Array(pattern.bytes / bytesOf(dtype)).map(() => 2 * random.uniform() - 1);
-    if (dtype === "float32") new Float32Array(pattern.window()).set(values);
-    else new Uint16Array(pattern.window()).set(new Uint32Array(values.buffer).map((bits) => bits >>> 16));
+    if (dtype === "float32") new Float32Array(pattern.view()).set(values);
+    else new Uint16Array(pattern.view()).set(new Uint32Array(values.buffer).map((bits) => bits >>> 16));
     await this.#play((plan) => {
       for (let offset = 0; offset < to.bytes; offset += pattern.bytes) {
         const bytes = Math.min(pattern.bytes, to.bytes - offset);
@@ -280,7 +280,7 @@ class Probe implements Disposable {
   async #starts(documents: number, length: number): Promise<Range> {
     const values = Int32Array.from({ length: documents + 1 }, (_, index) => index * length);
     const [device, pinned] = [this.#buffer("device", values.byteLength), this.#buffer("pinned", values.byteLength)];
-    new Int32Array(this.#buffers.at(-1)!.window()).set(values);
+    new Int32Array(this.#buffers.at(-1)!.view()).set(values);
     await this.#play((plan) => void plan.record("upload", "copy", { to: device, from: pinned }));
     return device;
   }
@@ -350,7 +350,7 @@ class Probe implements Disposable {
     const state = byPart(parts, (part) => this.#buffer(part.tier, partBytes(part, count)));
     const gradient = this.#buffer("pinned", count * bytesOf("bfloat16"));
     const factor = this.#buffer("host", 16);
-    new Float64Array(this.#buffers.at(-1)!.window())[0] = 1;
+    new Float64Array(this.#buffers.at(-1)!.view())[0] = 1;
     const settings = { step: 1, learningRate: 1e-5, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weightDecay: 0.1 };
     return { ...state, gradient, factor, count, gradientDtype: "bfloat16", ...settings };
   }

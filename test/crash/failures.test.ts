@@ -75,7 +75,7 @@ async function failure(work: () => Promise<unknown>): Promise<unknown> {
 function stateOf({ model, trainer }: { model: { blocks: { name: string }[] }; trainer: Trainer }): string[] {
   return model.blocks.flatMap(({ name }) =>
     ["hi", "lo", "m", "v"].map((part) => {
-      const window = trainer.session.buffers.get(`${name}.${part}`).window();
+      const window = trainer.session.buffers.get(`${name}.${part}`).view();
       return new Bun.CryptoHasher("sha256").update(window).digest("hex");
     }),
   );
@@ -222,7 +222,7 @@ test.each([1, null])("a weight that is NaN stops the step before any update (max
   const { model, trainer, batch } = opened;
   await losses(trainer, batch, 1);
   await trainer.drain();
-  new Uint16Array(model.state.get("layer 2.hi")!.window())[100] = 0x7fc0;
+  new Uint16Array(model.state.get("layer 2.hi")!.view())[100] = 0x7fc0;
   trainer.restored(1);
   const before = stateOf(opened);
   const error = await failure(() => trainer.step(batch));

@@ -56,7 +56,7 @@ test("200 engines", async () => {
   await growth(200, async () => {
     using engine = new Engine({ device: "cpu", workers: 2 });
     const [to, from] = ["to", "from"].map((name) => engine.buffer("pinned", 1 << 20, name));
-    new Uint8Array(from!.window()).fill(1);
+    new Uint8Array(from!.view()).fill(1);
     const plan = new Plan({ step: 0, phase: "load" });
     plan.record("upload", "copy", { to: to!.range(), from: from!.range() });
     await engine.play(plan);

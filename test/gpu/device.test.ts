@@ -4,7 +4,7 @@
 
 import { afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { CancelledError, MemoryError, NativeError, StepError } from "../../src/words/errors.ts";
-import { Engine, type Buffer as NativeBuffer } from "../../src/native/runtime.ts";
+import { Engine, type NativeBuffer } from "../../src/native/runtime.ts";
 import { Plan, type Event, type Range } from "../../src/plan/plan.ts";
 import { onGpus } from "../support/ops.ts";
 import { Draw } from "../support/tensors.ts";
@@ -22,7 +22,7 @@ function onGpu(device: "cuda" | "hip"): void {
   afterEach(() => engine.close());
 
   const newPlan = (): Plan => new Plan({ step: 7, phase: "forward", block: 3 });
-  const floats = (buffer: NativeBuffer): Float32Array => new Float32Array(buffer.window());
+  const floats = (buffer: NativeBuffer): Float32Array => new Float32Array(buffer.view());
   const copy = (
     plan: Plan,
     stream: "compute" | "upload" | "download",
@@ -38,7 +38,7 @@ function onGpu(device: "cuda" | "hip"): void {
     const device = (name: string, values: number): NativeBuffer => engine.buffer("device", values * 2, name);
     const filled = async (name: string, values: number): Promise<NativeBuffer> => {
       const [to, from] = [device(name, values), engine.buffer("pinned", values * 2, `${name}, staged`)];
-      new Uint8Array(from.window()).set(draw.normal("bfloat16", values).bytes);
+      new Uint8Array(from.view()).set(draw.normal("bfloat16", values).bytes);
       const plan = newPlan();
       copy(plan, "upload", to.range(), from.range());
       await engine.play(plan);
@@ -79,7 +79,7 @@ function onGpu(device: "cuda" | "hip"): void {
     }
     await engine.play(plan);
     const values = (buffer: NativeBuffer): Float32Array =>
-      new Float32Array(Uint32Array.from(new Uint16Array(buffer.window()), (bits) => bits << 16).buffer);
+      new Float32Array(Uint32Array.from(new Uint16Array(buffer.view()), (bits) => bits << 16).buffer);
     for (const [one, other] of found) {
       const [a, b] = [values(one!), values(other!)];
       const scale = Math.sqrt(b.reduce((sum, each) => sum + each * each, 0) / b.length);
@@ -114,12 +114,12 @@ function onGpu(device: "cuda" | "hip"): void {
       const pinned = engine.buffer("pinned", bytes, "pinned");
       for (let round = 0; round < 3; round++) {
         const buffer = engine.buffer("device", bytes, "device");
-        new Uint8Array(pinned.window()).fill(0xab);
+        new Uint8Array(pinned.view()).fill(0xab);
         const plan = newPlan();
         copy(plan, "download", pinned.range(), buffer.range());
         await engine.play(plan);
-        expect(new Uint8Array(pinned.window()).every((byte) => byte === 0)).toBe(true);
-        new Uint8Array(pinned.window()).fill(0xcd);
+        expect(new Uint8Array(pinned.view()).every((byte) => byte === 0)).toBe(true);
+        new Uint8Array(pinned.view()).fill(0xcd);
         const dirty = newPlan();
         copy(dirty, "upload", buffer.range(), pinned.range());
         await engine.play(dirty);
@@ -157,27 +157,27 @@ function onGpu(device: "cuda" | "hip"): void {
         test(`${bytes} bytes of ${place} memory, up, across and down`, async () => {
           const [source, target] = [engine.buffer(place, bytes, "source"), engine.buffer(place, bytes, "target")];
           const [one, two] = [engine.buffer("device", bytes, "one"), engine.buffer("device", bytes + 16, "two")];
-          const values = new Uint8Array(source.window());
+          const values = new Uint8Array(source.view());
           for (let i = 0; i < bytes; i++) values[i] = (i * 2654435761) >>> 13;
           const plan = newPlan();
           const up = copy(plan, "upload", one.range(), source.range());
           const across = copy(plan, "compute", two.range(3, bytes), one.range(), [up]);
           copy(plan, "download", target.range(), two.range(3, bytes), [across]);
           await engine.play(plan);
-          expect(Buffer.compare(new Uint8Array(target.window()), values)).toBe(0);
+          expect(Buffer.compare(new Uint8Array(target.view()), values)).toBe(0);
         });
 
     test("zero clears a part", async () => {
       const pinned = engine.buffer("pinned", 64, "pinned");
       const buffer = engine.buffer("device", 64, "device");
-      new Uint8Array(pinned.window()).fill(7);
+      new Uint8Array(pinned.view()).fill(7);
       const plan = newPlan();
       const up = copy(plan, "upload", buffer.range(), pinned.range());
       const cleared = plan.record("compute", "zero", { to: buffer.range(3, 10) }, { waits: [up] });
       copy(plan, "download", pinned.range(), buffer.range(), [cleared]);
       await engine.play(plan);
       const expected = Array.from({ length: 64 }, (_, i) => (i >= 3 && i < 13 ? 0 : 7));
-      expect([...new Uint8Array(pinned.window())]).toEqual(expected);
+      expect([...new Uint8Array(pinned.view())]).toEqual(expected);
     });
   });
 
@@ -236,7 +236,7 @@ function onGpu(device: "cuda" | "hip"): void {
       for (let trial = 0; trial < 10; trial++) {
         const expected = Array.from({ length: cells }, (_, cell) => cell + 10 * trial);
         const onDevice = expected.map(() => -1);
-        for (const [cell, value] of expected.entries()) new Float32Array(host.window(cell * bytes, bytes)).fill(value);
+        for (const [cell, value] of expected.entries()) new Float32Array(host.view(cell * bytes, bytes)).fill(value);
         const plan = newPlan();
         const writer: Record<string, Event> = {};
         const readers: Record<string, Event[]> = {};
@@ -270,7 +270,7 @@ function onGpu(device: "cuda" | "hip"): void {
         }
         await engine.play(plan);
         for (const [cell, value] of expected.entries()) {
-          const found = new Float32Array(host.window(cell * bytes, bytes));
+          const found = new Float32Array(host.view(cell * bytes, bytes));
           expect(found.findIndex((number) => number !== value)).toBe(-1);
         }
       }
@@ -409,7 +409,7 @@ function onGpu(device: "cuda" | "hip"): void {
         end += Math.ceil(bytes / 64) * 64;
         return offset;
       });
-      const window = new Uint8Array(host.window());
+      const window = new Uint8Array(host.view());
       window.set(x.bytes, offsets[1]);
       window.set(weight.bytes, offsets[2]);
       const [y, xRange, weightRange] = sizes.map((bytes, index) => buffer.range(offsets[index], bytes)) as [

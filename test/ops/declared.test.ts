@@ -5,7 +5,7 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { dtypes, ops, type OpName } from "../../src/native/abi.gen.ts";
-import { Engine, type Buffer } from "../../src/native/runtime.ts";
+import { Engine, type NativeBuffer } from "../../src/native/runtime.ts";
 import { Plan, Range } from "../../src/plan/plan.ts";
 import { SluiceError } from "../../src/words/errors.ts";
 import { declaredCall, fieldsOf, indexesOf, opNames, type Arguments } from "../support/declared.ts";
@@ -20,8 +20,8 @@ const snake = (name: string): string => name.replace(/[A-Z]/g, (letter) => `_${l
 /** An engine with an arena that is zero but for the indexes of a call. */
 class Bench {
   readonly engine: Engine;
-  readonly arena: Buffer;
-  readonly file: Buffer;
+  readonly arena: NativeBuffer;
+  readonly file: NativeBuffer;
 
   constructor(device: "cpu" | "null") {
     this.engine = new Engine({ device, workers: 2 });
@@ -39,7 +39,7 @@ class Bench {
   /** The refusal or failure, or undefined. */
   async play(op: OpName, args: Arguments, indexes = indexesOf): Promise<string | undefined> {
     if (this.engine.device === "cpu") {
-      const bytes = this.arena.window();
+      const bytes = this.arena.view();
       new Uint8Array(bytes).fill(0);
       for (const name in args) {
         const values = indexes(op, name, args);

@@ -5,11 +5,11 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { join } from "node:path";
 import { CancelledError, NativeError, StepError } from "../../src/words/errors.ts";
-import { Engine, type Buffer } from "../../src/native/runtime.ts";
+import { Engine, type NativeBuffer } from "../../src/native/runtime.ts";
 import { Plan, Range, type Event, type RecordOptions } from "../../src/plan/plan.ts";
 
 let engine: Engine;
-let buffers: Buffer[];
+let buffers: NativeBuffer[];
 
 beforeEach(() => {
   engine = new Engine({ device: "null", workers: 2 });
@@ -18,7 +18,7 @@ beforeEach(() => {
 afterEach(() => engine.close());
 
 /** The one digest of a buffer. */
-const digest = (index: number): BigUint64Array => new BigUint64Array(engine.windowInto(buffers[index]!, 0, 8));
+const digest = (index: number): BigUint64Array => new BigUint64Array(engine.viewInto(buffers[index]!, 0, 8));
 const newPlan = (): Plan => new Plan({ step: 7, phase: "update", block: 3 });
 
 /** Copies one buffer to another on a stream. */
@@ -189,7 +189,7 @@ describe("failure", () => {
     using cpu = new Engine({ device: "cpu", workers: 1 });
     const losses = cpu.buffer("host", 64, "losses");
     const total = cpu.buffer("host", 64, "total");
-    new Float32Array(losses.window())[0] = NaN;
+    new Float32Array(losses.view())[0] = NaN;
     const plan = new Plan({ step: 2, phase: "loss", block: "head", microBatch: 0 });
     const sum = { total: total.range(0, 16), losses: losses.range(0, 4), count: 1, check: 1 };
     const first = plan.record("host", "lossSum", sum);

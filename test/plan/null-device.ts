@@ -28,7 +28,7 @@ export async function playCase(chosen: PlanCase, options: PlayOptions = {}): Pro
   const buffers = Buffers.make(memoryBill(shape), ({ tier, bytes, name }) => engine.buffer(tier, bytes, name));
   const digests = (name: string): BigUint64Array => {
     const buffer = buffers.get(name);
-    return new BigUint64Array(engine.windowInto(buffer, 0, Math.ceil(buffer.bytes / granuleBytes) * 8));
+    return new BigUint64Array(engine.viewInto(buffer, 0, Math.ceil(buffer.bytes / granuleBytes) * 8));
   };
   const state = shape.blocks.flatMap(({ name }) => ["hi", "lo", "m", "v"].map((part) => `${name}.${part}`));
   for (const name of [...state, "rope table"])

@@ -10,7 +10,7 @@
 import { afterAll, beforeAll, describe, test } from "bun:test";
 import { NativeError } from "../../src/words/errors.ts";
 import { ops, type DeviceKind, type Dtype, type OpName, type Ops } from "../../src/native/abi.gen.ts";
-import { Engine, type Buffer as NativeBuffer } from "../../src/native/runtime.ts";
+import { Engine, type NativeBuffer } from "../../src/native/runtime.ts";
 import { Plan, type Range } from "../../src/plan/plan.ts";
 import { Draw, Tensor } from "./tensors.ts";
 
@@ -175,7 +175,7 @@ class Bench {
   async play(op: OpName, layout: Layout): Promise<Uint8Array> {
     const { arena, staging } = this.#grown(layout.before.length);
     const bytes = layout.before.length;
-    const window = new Uint8Array(staging.window(0, bytes));
+    const window = new Uint8Array(staging.view(0, bytes));
     window.set(layout.before);
     const plan = new Plan({ step: 1, phase: this.#stream === "host" ? "update" : "forward" });
     const uploaded = plan.record("upload", "copy", { to: arena.range(0, bytes), from: staging.range(0, bytes) });

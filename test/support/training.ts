@@ -4,7 +4,7 @@
 import type { MicroBatch, StepBatch } from "../../src/data/batches.ts";
 import type { DecoderConfig } from "../../src/models/config.ts";
 import type { Model } from "../../src/engine/model.ts";
-import type { Buffer } from "../../src/native/runtime.ts";
+import type { NativeBuffer } from "../../src/native/runtime.ts";
 import { Plan } from "../../src/plan/plan.ts";
 import { partsOf, stateName } from "../../src/state/format.ts";
 import type { Trainer, TrainerConfig } from "../../src/engine/trainer.ts";
@@ -81,21 +81,21 @@ export async function stateDigests(trainer: Trainer): Promise<Record<string, str
 /** All weights of a model whose blocks are in host memory, as exact float32 masters. */
 export function masterWeights({ blocks, state }: Model): Float32Array {
   const bits = blocks.flatMap(({ name, length }) => {
-    const hi = new Uint16Array(state.get(`${name}.hi`)!.window());
-    const lo = new Int16Array(state.get(`${name}.lo`)!.window());
+    const hi = new Uint16Array(state.get(`${name}.hi`)!.view());
+    const lo = new Int16Array(state.get(`${name}.lo`)!.view());
     return Array.from({ length }, (_, i) => (hi[i]! << 16) + lo[i]!);
   });
   return new Float32Array(Uint32Array.from(bits).buffer);
 }
 
 /** A copy of a buffer, wherever it is. */
-async function bytesIn(buffer: Buffer): Promise<Uint8Array> {
-  if (buffer.tier !== "device") return new Uint8Array(buffer.window()).slice();
+async function bytesIn(buffer: NativeBuffer): Promise<Uint8Array> {
+  if (buffer.tier !== "device") return new Uint8Array(buffer.view()).slice();
   const copy = buffer.engine.buffer("pinned", buffer.bytes, `copy of ${buffer.name}`);
   const plan = new Plan({ step: 0, phase: "save" });
   plan.record("download", "copy", { to: copy.range(), from: buffer.range() });
   await buffer.engine.play(plan);
-  const bytes = new Uint8Array(copy.window()).slice();
+  const bytes = new Uint8Array(copy.view()).slice();
   copy.free();
   return bytes;
 }
