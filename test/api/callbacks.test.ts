@@ -1,12 +1,13 @@
 // Callbacks of `train`: what they are told, how "stop" and an exception end a run, and that the config stays without them.
 
 import { expect, setDefaultTimeout, test } from "bun:test";
+import { patiently } from "../support/time.ts";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { CallbackError, ConfigError, train, type Callbacks, type TrainConfig } from "../../src/index.ts";
 import { smallRun } from "../support/small-run.ts";
 
-setDefaultTimeout(30_000); // whole runs and processes, on a machine that may be busy
+setDefaultTimeout(patiently(30_000)); // whole runs and processes, on a machine that may be busy
 
 test("each step, evaluation and checkpoint is told once and in order, and awaited", async () => {
   using run = smallRun();

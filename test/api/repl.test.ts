@@ -2,13 +2,14 @@
 // one process without a leak, and `bun --hot`, whose reload keeps a model that stands on globalThis.
 
 import { expect, setDefaultTimeout, test } from "bun:test";
+import { patiently } from "../support/time.ts";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { Loader, Trainer, load, parseConfig, train } from "../../src/index.ts";
 import { fixtures, temporaryDirectory } from "../support/models.ts";
 import { conversations, smallRun } from "../support/small-run.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(patiently(60_000));
 
 const root = join(import.meta.dir, "../..");
 const model = join(fixtures, "qwen3-tiny");

@@ -1,6 +1,7 @@
 // `sluice chat`, `generate` and `evaluate`: streaming, memory of a conversation, pipes and JSON.
 
 import { expect, setDefaultTimeout, test } from "bun:test";
+import { patiently } from "../support/time.ts";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { Chat } from "../../src/cli/chat.ts";
@@ -9,7 +10,7 @@ import { sluice } from "../support/cli.ts";
 import { fixtures, temporaryDirectory } from "../support/models.ts";
 import { conversations } from "../support/small-run.ts";
 
-setDefaultTimeout(30_000); // whole runs and processes, on a machine that may be busy
+setDefaultTimeout(patiently(30_000)); // whole runs and processes, on a machine that may be busy
 
 const model = join(fixtures, "qwen3-tiny");
 const short = ["--maxTokens", "6"];

@@ -1,13 +1,14 @@
 // `sluice data` shows what training would see, from files or from a run's config; `sluice report` makes reports again.
 
 import { expect, setDefaultTimeout, test } from "bun:test";
+import { patiently } from "../support/time.ts";
 import { existsSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { sluice } from "../support/cli.ts";
 import { fixtures, temporaryDirectory } from "../support/models.ts";
 import { writeRun } from "../support/runs.ts";
 
-setDefaultTimeout(30_000); // processes, on a machine that may be busy
+setDefaultTimeout(patiently(30_000)); // processes, on a machine that may be busy
 
 const model = join(fixtures, "qwen3-tiny");
 

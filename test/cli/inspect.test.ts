@@ -1,6 +1,7 @@
 // `sluice inspect` on models and checkpoints, whole and broken; `sluice doctor` on made-up machines; `sluice plan`.
 
 import { expect, setDefaultTimeout, test } from "bun:test";
+import { patiently } from "../support/time.ts";
 import { cpSync, mkdirSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { examine } from "../../src/view/doctor.ts";
@@ -10,7 +11,7 @@ import { sluice } from "../support/cli.ts";
 import { fixtures, temporaryDirectory } from "../support/models.ts";
 import { smallRun } from "../support/small-run.ts";
 
-setDefaultTimeout(30_000); // whole runs and processes, on a machine that may be busy
+setDefaultTimeout(patiently(30_000)); // whole runs and processes, on a machine that may be busy
 
 for (const name of ["qwen3-tiny", "llama-tiny", "mistral-tiny", "qwen2-tiny"])
   test(`${name}: blocks add up, nothing is wrong`, async () => {

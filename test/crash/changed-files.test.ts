@@ -2,6 +2,7 @@
 // either of them before a run is resumed. Each is an error that names the file or what differs, and no checkpoint is lost.
 
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import { patiently } from "../support/time.ts";
 import { appendFileSync, cpSync, readFileSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { TrainConfig } from "../../src/run/config.ts";
@@ -20,7 +21,7 @@ import { interruptedRun, makeRecipe, namesIn, outcome, snapshot, tinyModel, trai
 import { readJson, temporaryDirectory } from "../support/models.ts";
 import { conversations } from "../support/small-run.ts";
 
-setDefaultTimeout(60_000); // processes are slow to start on a busy machine; nothing should come near
+setDefaultTimeout(patiently(60_000)); // processes are slow to start on a busy machine; nothing should come near
 
 const directory = temporaryDirectory();
 const model = join(directory.path, "model");

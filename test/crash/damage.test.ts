@@ -3,6 +3,7 @@
 // of another model; weights that end too early.
 
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { patiently } from "../support/time.ts";
 import { chmodSync, cpSync, mkdirSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { restoreCheckpoint, type Manifest } from "../../src/keep/checkpoint.ts";
@@ -19,7 +20,7 @@ import { filesIn, flipBit, interruptedRun, makeRecipe, stateFiles, tinyModel } f
 import { fixtures, temporaryDirectory } from "../support/models.ts";
 import { plainConfig, stateDigests } from "../support/training.ts";
 
-setDefaultTimeout(60_000); // processes are slow to start on a busy machine; nothing should come near
+setDefaultTimeout(patiently(60_000)); // processes are slow to start on a busy machine; nothing should come near
 
 const seed = 30;
 const directory = temporaryDirectory();

@@ -3,6 +3,7 @@
 // by its id: steps over the same batch are recorded alike, so the last plan says where in the next one it will stand.
 
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import { patiently } from "../support/time.ts";
 import { cpSync, existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { restoreCheckpoint, saveCheckpoint } from "../../src/keep/checkpoint.ts";
@@ -16,7 +17,7 @@ import { filesIn, makeRecipe, tinyModel, trainToEnd } from "../support/crash.ts"
 import { readRaw, temporaryDirectory } from "../support/models.ts";
 import { plainConfig } from "../support/training.ts";
 
-setDefaultTimeout(60_000); // processes are slow to start on a busy machine; nothing should come near
+setDefaultTimeout(patiently(60_000)); // processes are slow to start on a busy machine; nothing should come near
 
 const directory = temporaryDirectory();
 const recipe = makeRecipe(directory.path);

@@ -2,6 +2,7 @@
 // had happened; when nothing is left whole, it ends with a named error and has overwritten nothing.
 
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import { patiently } from "../support/time.ts";
 import { cpSync, rmSync, truncateSync } from "node:fs";
 import { basename, join } from "node:path";
 import type { TrainConfig } from "../../src/run/config.ts";
@@ -9,7 +10,7 @@ import { Random } from "../../src/words/random.ts";
 import { flipBit, interruptedRun, makeRecipe, namesIn, outcome, snapshot, trainToEnd } from "../support/crash.ts";
 import { temporaryDirectory } from "../support/models.ts";
 
-setDefaultTimeout(60_000); // processes are slow to start on a busy machine; nothing should come near
+setDefaultTimeout(patiently(60_000)); // processes are slow to start on a busy machine; nothing should come near
 
 const seed = 40;
 const directory = temporaryDirectory();

@@ -6,6 +6,7 @@
 // layer's state is larger than the export and that is larger than the metrics. A really full disk is a small tmpfs.
 
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import { patiently } from "../support/time.ts";
 import { cpSync, mkdirSync, statSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { listCheckpoints } from "../../src/keep/checkpoint.ts";
@@ -23,7 +24,7 @@ import {
 } from "../support/crash.ts";
 import { temporaryDirectory } from "../support/models.ts";
 
-setDefaultTimeout(60_000); // processes are slow to start on a busy machine; nothing should come near
+setDefaultTimeout(patiently(60_000)); // processes are slow to start on a busy machine; nothing should come near
 
 const directory = temporaryDirectory();
 const recipe = makeRecipe(directory.path);

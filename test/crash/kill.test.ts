@@ -6,6 +6,7 @@
 // published name, a line of the metrics, a file of the export. What a kill really hit is read off what it left behind.
 
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import { patiently } from "../support/time.ts";
 import { statSync } from "node:fs";
 import { basename, join } from "node:path";
 import { listCheckpoints, readManifest } from "../../src/keep/checkpoint.ts";
@@ -24,7 +25,7 @@ import {
 } from "../support/crash.ts";
 import { temporaryDirectory } from "../support/models.ts";
 
-setDefaultTimeout(300_000); // half a minute, and more on a busy machine
+setDefaultTimeout(patiently(300_000)); // half a minute, and more on a busy machine
 
 const seed = 20;
 const killsWanted = 20;

@@ -2,6 +2,7 @@
 // rounds fill what allocators and the runtime keep for themselves; after them nothing may grow.
 
 import { afterAll, expect, setDefaultTimeout, test } from "bun:test";
+import { patiently } from "../support/time.ts";
 import { readFileSync, readdirSync } from "node:fs";
 import { saveCheckpoint } from "../../src/keep/checkpoint.ts";
 import { Loader } from "../../src/data/loader.ts";
@@ -13,7 +14,7 @@ import { makeRecipe, tinyModel } from "../support/crash.ts";
 import { temporaryDirectory } from "../support/models.ts";
 import { plainConfig } from "../support/training.ts";
 
-setDefaultTimeout(60_000); // processes are slow to start on a busy machine; nothing should come near
+setDefaultTimeout(patiently(60_000)); // processes are slow to start on a busy machine; nothing should come near
 
 const directory = temporaryDirectory();
 const recipe = makeRecipe(directory.path);

@@ -2,6 +2,7 @@
 // the lock goes when the run ends, by itself, by Ctrl-C or by an error, and one that kill -9 left behind is taken over.
 
 import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { patiently } from "../support/time.ts";
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { hostname } from "node:os";
 import { join } from "node:path";
@@ -11,7 +12,7 @@ import { RunLock } from "../../src/run/lock.ts";
 import { ended, killWhen, lines, makeRecipe, namesIn, snapshot, startTraining, trainToEnd } from "../support/crash.ts";
 import { temporaryDirectory } from "../support/models.ts";
 
-setDefaultTimeout(60_000); // processes are slow to start on a busy machine; nothing should come near
+setDefaultTimeout(patiently(60_000)); // processes are slow to start on a busy machine; nothing should come near
 
 const directory = temporaryDirectory();
 const recipe = makeRecipe(directory.path);

@@ -4,6 +4,7 @@
 // tests are skipped and say why.
 
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import { patiently } from "../support/time.ts";
 import { chmodSync, cpSync, mkdirSync } from "node:fs";
 import { join } from "node:path";
 import type { TrainConfig } from "../../src/run/config.ts";
@@ -20,7 +21,7 @@ import {
 } from "../support/crash.ts";
 import { temporaryDirectory } from "../support/models.ts";
 
-setDefaultTimeout(60_000); // processes are slow to start on a busy machine; nothing should come near
+setDefaultTimeout(patiently(60_000)); // processes are slow to start on a busy machine; nothing should come near
 
 const directory = temporaryDirectory();
 const recipe = makeRecipe(directory.path);

@@ -3,6 +3,7 @@
 // older checkpoint) takes nothing of it for its own.
 
 import { afterEach, beforeEach, expect, setDefaultTimeout, test } from "bun:test";
+import { patiently } from "../support/time.ts";
 import { mkdirSync, readdirSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { checkpointsToDelete, listCheckpoints, pruneCheckpoints, setAside } from "../../src/keep/checkpoint.ts";
@@ -10,7 +11,7 @@ import { Random } from "../../src/words/random.ts";
 import { lines, makeRecipe, namesIn, outcome, trainToEnd } from "../support/crash.ts";
 import { temporaryDirectory } from "../support/models.ts";
 
-setDefaultTimeout(60_000); // processes are slow to start on a busy machine; nothing should come near
+setDefaultTimeout(patiently(60_000)); // processes are slow to start on a busy machine; nothing should come near
 
 const seed = 50;
 let directory: ReturnType<typeof temporaryDirectory>;

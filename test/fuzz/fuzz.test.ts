@@ -3,10 +3,11 @@
 // damage, and `bun scripts/fuzz.ts TARGET --seconds 60` more of it.
 
 import { expect, setDefaultTimeout, test } from "bun:test";
+import { patiently } from "../support/time.ts";
 import { fuzz, type Finding, type FuzzResult } from "./harness.ts";
 import { targets } from "./targets.ts";
 
-setDefaultTimeout(120_000); // processes are slow to start on a busy machine
+setDefaultTimeout(patiently(120_000)); // processes are slow to start on a busy machine
 
 const seed = Number(process.env["FUZZ_SEED"] ?? 1);
 const seconds = 2;

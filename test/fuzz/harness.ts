@@ -4,6 +4,7 @@
 // cannot be seen from inside; it keeps the number of its round in a file, so that a finding can be repeated.
 
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { patiently } from "../support/time.ts";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { SluiceError } from "../../src/words/errors.ts";
@@ -109,7 +110,7 @@ async function watch(
     round = now;
     const secondsMax = round < 0 ? 60 : roundSecondsMax; // before the first round, seeds are made
     const bytes = residentBytes(child.pid);
-    const isHanging = performance.now() - since > secondsMax * 1000;
+    const isHanging = performance.now() - since > patiently(secondsMax * 1000);
     if (!isHanging && bytes <= memoryMax) continue;
     child.kill("SIGKILL");
     await child.exited;

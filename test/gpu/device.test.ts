@@ -3,13 +3,14 @@
 // (stand-in.test.ts), whose streams run late and in any order that events allow.
 
 import { afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { patiently } from "../support/time.ts";
 import { CancelledError, MemoryError, NativeError, StepError } from "../../src/words/errors.ts";
 import { Engine, type NativeBuffer } from "../../src/native/runtime.ts";
 import { Plan, type Event, type Range } from "../../src/plan/plan.ts";
 import { onGpus } from "../support/ops.ts";
 import { Draw } from "../support/tensors.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(patiently(30_000));
 const seed = Number(process.env["SLUICE_TEST_SEED"] ?? 5);
 
 onGpus(onGpu);

@@ -4,6 +4,7 @@
 // code 1 before it takes anything. Runs on each GPU (`bun run test:gpu`), and everywhere on the stand-in (stand-in.test.ts).
 
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import { patiently } from "../support/time.ts";
 import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { listCheckpoints, readManifest } from "../../src/keep/checkpoint.ts";
@@ -14,7 +15,7 @@ import { ended, filesIn, lines, makeRecipe, namesIn, root, type Ended, type Run 
 import { temporaryDirectory } from "../support/models.ts";
 import { onGpus } from "../support/ops.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(patiently(60_000));
 const seed = Number(process.env["SLUICE_TEST_SEED"] ?? 11);
 
 onGpus(onGpu);

@@ -5,12 +5,13 @@
 // The environment of a process says what the stand-in does, so each case is a process of its own.
 
 import { beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { patiently } from "../support/time.ts";
 import { mkdirSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { buildStandIn, root } from "../../scripts/native.ts";
 import { fixtures, temporaryDirectory } from "../support/models.ts";
 
-setDefaultTimeout(120_000); // building takes about 20 s the first time
+setDefaultTimeout(patiently(120_000)); // building takes about 20 s the first time
 const files = temporaryDirectory();
 const kernels = join(files.path, "kernels");
 let library = "";

@@ -2,6 +2,7 @@
 // were made), whatever the batch, the device limit and the window; samples are drawn from the right tokens and reproducible.
 
 import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { patiently } from "../support/time.ts";
 import { cpSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { ConfigError, MemoryError, ModelError } from "../../src/words/errors.ts";
@@ -29,7 +30,7 @@ const smallest: Record<string, number> = {
 };
 const answersOf = (model: string): string[] => models[model]!.map(({ answer }) => answer);
 
-setDefaultTimeout(30_000); // other processes may want the cores too
+setDefaultTimeout(patiently(30_000)); // other processes may want the cores too
 const scope = new DisposableStack();
 afterAll(() => scope.dispose());
 

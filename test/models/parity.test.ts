@@ -4,13 +4,14 @@
 // there computes it in bfloat16, too.
 
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import { patiently } from "../support/time.ts";
 import { cpSync } from "node:fs";
 import { join } from "node:path";
 import { checkParity, type Check } from "../../scripts/parity.ts";
 import { fixtures, temporaryDirectory } from "../support/models.ts";
 import { whyMissing } from "../support/ops.ts";
 
-setDefaultTimeout(30_000); // other processes may want the cores too
+setDefaultTimeout(patiently(30_000)); // other processes may want the cores too
 const models = ["llama-tiny", "mistral-tiny", "qwen2-tiny", "qwen3-tiny"];
 const verbose = process.env["SLUICE_TEST_VERBOSE"] === "1";
 

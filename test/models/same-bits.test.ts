@@ -6,6 +6,7 @@
 // SLUICE_TEST_SEED draws other batches and other pauses; SLUICE_TEST_DEVICE=cuda trains on the GPU.
 
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import { patiently } from "../support/time.ts";
 import { join } from "node:path";
 import { restoreCheckpoint, saveCheckpoint } from "../../src/keep/checkpoint.ts";
 import type { StepShape } from "../../src/tiers/shape.ts";
@@ -16,7 +17,7 @@ import { fixtures, temporaryDirectory } from "../support/models.ts";
 import { Draw } from "../support/tensors.ts";
 import { masterWeights, plainConfig, randomStep, stateDigests } from "../support/training.ts";
 
-setDefaultTimeout(60_000); // other processes may want the cores too
+setDefaultTimeout(patiently(60_000)); // other processes may want the cores too
 const device = (process.env["SLUICE_TEST_DEVICE"] ?? "cpu") as DeviceKind;
 const dtypes: Dtype[] = device === "cpu" ? ["float32", "bfloat16"] : ["bfloat16"];
 const seed = Number(process.env["SLUICE_TEST_SEED"] ?? 5);

@@ -2,6 +2,7 @@
 // never run before they reach a smaller machine; so the families that lean on vector widths and register blocks run again.
 
 import { expect, test } from "bun:test";
+import { patiently } from "../support/time.ts";
 import { join } from "node:path";
 import { native } from "../../src/native/library.ts";
 
@@ -20,5 +21,5 @@ test.skipIf(reason !== undefined)(
     const failures = output.split("\n").filter((line) => /^(error|\(fail\))/.test(line));
     expect({ code, failures }).toEqual({ code: 0, failures: [] });
   },
-  300_000,
+  patiently(300_000),
 );

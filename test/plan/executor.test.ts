@@ -3,6 +3,7 @@
 // make the timing that a test is about.
 
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
+import { patiently } from "../support/time.ts";
 import { join } from "node:path";
 import { CancelledError, NativeError, StepError } from "../../src/words/errors.ts";
 import { Engine, type NativeBuffer } from "../../src/native/runtime.ts";
@@ -389,7 +390,7 @@ describe("the process", () => {
       env: process.env,
       stdout: "pipe",
       stderr: "pipe",
-      timeout: 10_000,
+      timeout: patiently(10_000),
     });
     const [output, errors, code] = await Promise.all([child.stdout.text(), child.stderr.text(), child.exited]);
     expect(errors).toBe("");

@@ -5,6 +5,7 @@ import { logitsRows, type Choice, evenTokens, type StepShape } from "../../src/t
 import { type Machine, machineNamed } from "../../src/predict/machines.ts";
 import { type Room as AnyRoom, fit, predictedSeconds } from "../../src/predict/fit.ts";
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import { patiently } from "../support/time.ts";
 import { memoryBill } from "../../src/step/bill.ts";
 import { bytesIn } from "../../src/tiers/bill.ts";
 import { deviceBytesOf } from "../../src/tiers/limits.ts";
@@ -14,7 +15,7 @@ import { Random } from "../../src/words/random.ts";
 import { describeModel, publishedModel, rehearse, rehearsedShape } from "../../src/predict/rehearsal.ts";
 import { describeCase, randomCase, recordAll, shapeOf } from "./cases.ts";
 
-setDefaultTimeout(120_000);
+setDefaultTimeout(patiently(120_000));
 
 type Room = AnyRoom & { machine: Machine };
 const machine = machineNamed("h200");

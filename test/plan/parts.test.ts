@@ -2,6 +2,7 @@
 // differ in kind and size.
 
 import { describe, expect, test } from "bun:test";
+import { patiently } from "../support/time.ts";
 import { forwardBlock, recomputeBlock, type BlockContext } from "../../src/models/block.ts";
 import { modelTypes } from "../../src/models/index.ts";
 import { parameterBlocks, type ParameterBlock } from "../../src/models/parameters.ts";
@@ -113,27 +114,31 @@ describe("layers that differ", () => {
   const blocks = mixedBlocks();
   const model = { ...configOf("qwen3"), layers: 6 };
 
-  test("slots and workspace are the largest's, and every plan keeps the rules", () => {
-    for (let seed = 1; seed <= 12; seed++) {
-      const chosen = randomCase(seed);
-      const { slots, boundary, residentBlocks, ring, dtype, clips, passes, microBatches, chunkParameters } = chosen;
-      const all = { slots, boundary, dtype, clips, passes, microBatches, chunkParameters, tokensMax: 64 };
-      const shape: StepShape = {
-        ...rehearsedShape(model, { ...all, residentBlocks: Math.min(residentBlocks, 6), logitsChunk: 16 }),
-        keep: ["attention", "all", "products", "recompute", "all"],
-        blocks,
-      };
-      if (clips !== "exact") shape.ring = ring;
-      const recorder = rehearse(shape);
-      const found = checkPlans(recordAll(chosen, recorder), { shape, recorder }).map(
-        ({ rule, message }) => `rule ${rule}: ${message}`,
-      );
-      expect([seed, found.slice(0, 3)]).toEqual([seed, []]);
-    }
-    const bill = memoryBill({ ...rehearsedShape(model, { tokensMax: 64 }), blocks });
-    const longest = Math.max(...blocks.slice(1, -1).map(({ length }) => length));
-    expect(bill.find(({ name }) => name === "slot 0")!.bytes).toBe(longest * 2);
-  }, 60_000);
+  test(
+    "slots and workspace are the largest's, and every plan keeps the rules",
+    () => {
+      for (let seed = 1; seed <= 12; seed++) {
+        const chosen = randomCase(seed);
+        const { slots, boundary, residentBlocks, ring, dtype, clips, passes, microBatches, chunkParameters } = chosen;
+        const all = { slots, boundary, dtype, clips, passes, microBatches, chunkParameters, tokensMax: 64 };
+        const shape: StepShape = {
+          ...rehearsedShape(model, { ...all, residentBlocks: Math.min(residentBlocks, 6), logitsChunk: 16 }),
+          keep: ["attention", "all", "products", "recompute", "all"],
+          blocks,
+        };
+        if (clips !== "exact") shape.ring = ring;
+        const recorder = rehearse(shape);
+        const found = checkPlans(recordAll(chosen, recorder), { shape, recorder }).map(
+          ({ rule, message }) => `rule ${rule}: ${message}`,
+        );
+        expect([seed, found.slice(0, 3)]).toEqual([seed, []]);
+      }
+      const bill = memoryBill({ ...rehearsedShape(model, { tokensMax: 64 }), blocks });
+      const longest = Math.max(...blocks.slice(1, -1).map(({ length }) => length));
+      expect(bill.find(({ name }) => name === "slot 0")!.bytes).toBe(longest * 2);
+    },
+    patiently(60_000),
+  );
 
   test("a layer's kept bytes are its own", () => {
     const shape = { ...rehearsedShape(model, { tokensMax: 64 }), blocks };

@@ -2,8 +2,11 @@
 // ones, and the stories of ordering mistakes that were made once. A failure prints the case; `SLUICE_SEED` plays one again.
 
 import { expect, test } from "bun:test";
+import { patiently } from "../support/time.ts";
 import { join } from "node:path";
 import { checkPlans } from "../../src/plan/check/check.ts";
+import { partName, partOf } from "../../src/plan/check/contents.ts";
+import type { Command } from "../../src/plan/plan.ts";
 import { rulesTable } from "../../src/plan/check/rules.ts";
 import { rehearse, rehearsedBatch, rehearsedMicroBatch, rehearsedSettings } from "../../src/predict/rehearsal.ts";
 import { recordEvaluation, recordStep } from "../../src/step/step.ts";
@@ -34,18 +37,26 @@ function expectClean(chosen: PlanCase): void {
 const first = Number(process.env["SLUICE_SEED"] ?? 1);
 const count = process.env["SLUICE_SEED"] === undefined ? 400 : 1;
 
-test(`${count} random cases from seed ${first} keep all rules`, () => {
-  for (let seed = first; seed < first + count; seed++) expectClean(randomCase(seed));
-}, 60_000);
+test(
+  `${count} random cases from seed ${first} keep all rules`,
+  () => {
+    for (let seed = first; seed < first + count; seed++) expectClean(randomCase(seed));
+  },
+  patiently(60_000),
+);
 
-test("every combination of options keeps them for up to three layers", () => {
-  let cases = 0;
-  for (const chosen of smallCases()) {
-    expectClean(chosen);
-    cases++;
-  }
-  expect(cases).toBeGreaterThan(500);
-}, 120_000);
+test(
+  "every combination of options keeps them for up to three layers",
+  () => {
+    let cases = 0;
+    for (const chosen of smallCases()) {
+      expectClean(chosen);
+      cases++;
+    }
+    expect(cases).toBeGreaterThan(500);
+  },
+  patiently(120_000),
+);
 
 // ---- stories --------------------------------------------------------------------------------------------------------
 
@@ -92,4 +103,16 @@ test("all losses of an evaluation are there when it is measured, also when its l
 test("docs/design.md has the table of rules", async () => {
   const page = await Bun.file(join(import.meta.dir, "../../docs/design.md")).text();
   expect(page.replace(/ +/g, " ")).toContain(rulesTable());
+});
+
+test("a micro-batch is told from every other of its step, however many there are", () => {
+  const label = (pass: number, microBatch: number) => ({ label: { pass, microBatch } }) as unknown as Command;
+  const many = [label(0, 1000), label(1, 0), label(1, 1500), label(2, 500)];
+  expect(new Set(many.map(partOf)).size).toBe(many.length);
+  expect(many.map((command) => partName(partOf(command)))).toEqual([
+    "pass 0 micro-batch 1000",
+    "pass 1 micro-batch 0",
+    "pass 1 micro-batch 1500",
+    "pass 2 micro-batch 500",
+  ]);
 });

@@ -2,6 +2,7 @@
 // are the bill's, and for the 8B shape on the measured machine it lands where the notes (notes/h200.md) expect a step.
 
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import { patiently } from "../support/time.ts";
 import { machines, type Machine, machineNamed } from "../../src/predict/machines.ts";
 import { memoryBill } from "../../src/step/bill.ts";
 import { bytesIn } from "../../src/tiers/bill.ts";
@@ -16,7 +17,7 @@ import { forecast, type Forecast } from "../../src/predict/forecast.ts";
 import { parseConfig } from "../../src/run/config.ts";
 import { describeCase, randomCase, recordAll, shapeOf } from "./cases.ts";
 
-setDefaultTimeout(60_000); // an 8B step is ten thousand commands, and the machine may be busy
+setDefaultTimeout(patiently(60_000)); // an 8B step is ten thousand commands, and the machine may be busy
 
 /** Round numbers, and no cost of starting a command. */
 const machine: Machine = {

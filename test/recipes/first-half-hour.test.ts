@@ -1,11 +1,12 @@
 // docs/first-half-hour.md says what a newcomer sees. Its CSV trains, and its three mistakes get the messages that stand there.
 
 import { afterAll, expect, setDefaultTimeout, test } from "bun:test";
+import { patiently } from "../support/time.ts";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { temporaryDirectory } from "../support/models.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(patiently(60_000));
 
 const root = join(import.meta.dir, "../..");
 const page = readFileSync(join(root, "docs/first-half-hour.md"), "utf8");

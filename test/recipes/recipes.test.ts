@@ -2,13 +2,14 @@
 // it does, on which hardware, how long it takes and which loss to expect.
 
 import { expect, setDefaultTimeout, test } from "bun:test";
+import { patiently } from "../support/time.ts";
 import { existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { inspect } from "../../src/keep/inspect.ts";
 import { fixtures, temporaryDirectory } from "../support/models.ts";
 import { conversations } from "../support/small-run.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(patiently(60_000));
 
 const recipes = join(import.meta.dir, "../../recipes");
 const model = join(fixtures, "qwen3-tiny");

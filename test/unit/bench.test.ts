@@ -1,12 +1,13 @@
 // `bun run bench` on a model that any machine can step: what it prints and writes, on the cpu device.
 
 import { expect, setDefaultTimeout, test } from "bun:test";
+import { patiently } from "../support/time.ts";
 import { join } from "node:path";
 import { traceEvents } from "../../scripts/bench/trace.ts";
 import { Plan, Range } from "../../src/plan/plan.ts";
 import { temporaryDirectory } from "../support/models.ts";
 
-setDefaultTimeout(120_000);
+setDefaultTimeout(patiently(120_000));
 
 /** Runs the script with a cache of its own: measuring the machine takes a moment and leaves a file. */
 async function bench(directory: string, ...args: string[]) {

@@ -2,6 +2,7 @@
 // lies in the run directory afterwards, and Ctrl-C.
 
 import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { patiently } from "../support/time.ts";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { listCheckpoints } from "../../src/keep/checkpoint.ts";
@@ -20,7 +21,7 @@ import {
 } from "../support/crash.ts";
 import { fixtures, temporaryDirectory } from "../support/models.ts";
 
-setDefaultTimeout(30_000); // other processes may want the cores too
+setDefaultTimeout(patiently(30_000)); // other processes may want the cores too
 const scope = new DisposableStack();
 afterAll(() => scope.dispose());
 const directory = scope.use(temporaryDirectory()).path;

@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { patiently } from "../support/time.ts";
 import { join } from "node:path";
 import { Browser, findChromium } from "../../scripts/browser.ts";
 import { trainConfig } from "../../src/cli/train.ts";
@@ -170,34 +171,40 @@ test("the timeline joins neighbours of one phase and block, and counts busy time
   expect(timelineOf(commands.slice(4), times.slice(4))).toBeUndefined();
 });
 
-test("a real run: every step arrives, with the streams of a step that is over; the run ends by itself", async () => {
-  using directory = temporaryDirectory();
-  const output = join(directory.path, "run");
-  const steps = 60;
-  const run = trainApart({ ...(await tinyRecipe(directory.path)), output, steps, dashboard: true });
-  const printed = new Printed(run.stdout);
-  const [, url] = await printed.until(/dashboard: (http:\S+)/);
-  const seen: Seen[] = [];
-  for await (const event of eventsOf(url!)) seen.push(event);
-  await printed.rest();
-  expect(await run.exited).toBe(0);
-  expect(seen.at(-1)!.event).toBe("end");
-  const first = (seen[0]!.data["table"] as { step: number[] }).step.filter((step) => step > 0);
-  const later = seen.filter(({ event }) => event === "step").map(({ data }) => (data["row"] as { step: number }).step);
-  expect([...first, ...later]).toEqual(Array.from({ length: steps }, (_, index) => index + 1));
-  expect(readRun(output).steps).toHaveLength(steps);
-  const timelines = seen.filter(({ event }) => event === "timeline").map(({ data }) => data as unknown as Timeline);
-  expect(timelines.length).toBeGreaterThan(0);
-  for (const { streams, milliseconds } of timelines) {
-    expect(streams.map(({ name }) => name)).toEqual(["compute", "upload", "download", "host"]);
-    const phases = new Set(streams.flatMap(({ spans }) => spans.map(({ phase }) => phase)));
-    expect([...phases]).toEqual(expect.arrayContaining(["backward", "forward", "loss", "update"]));
-    for (const { start, end } of streams.flatMap(({ spans }) => spans)) {
-      expect(start).toBeGreaterThanOrEqual(0);
-      expect(end).toBeLessThanOrEqual(milliseconds + 1e-6);
+test(
+  "a real run: every step arrives, with the streams of a step that is over; the run ends by itself",
+  async () => {
+    using directory = temporaryDirectory();
+    const output = join(directory.path, "run");
+    const steps = 60;
+    const run = trainApart({ ...(await tinyRecipe(directory.path)), output, steps, dashboard: true });
+    const printed = new Printed(run.stdout);
+    const [, url] = await printed.until(/dashboard: (http:\S+)/);
+    const seen: Seen[] = [];
+    for await (const event of eventsOf(url!)) seen.push(event);
+    await printed.rest();
+    expect(await run.exited).toBe(0);
+    expect(seen.at(-1)!.event).toBe("end");
+    const first = (seen[0]!.data["table"] as { step: number[] }).step.filter((step) => step > 0);
+    const later = seen
+      .filter(({ event }) => event === "step")
+      .map(({ data }) => (data["row"] as { step: number }).step);
+    expect([...first, ...later]).toEqual(Array.from({ length: steps }, (_, index) => index + 1));
+    expect(readRun(output).steps).toHaveLength(steps);
+    const timelines = seen.filter(({ event }) => event === "timeline").map(({ data }) => data as unknown as Timeline);
+    expect(timelines.length).toBeGreaterThan(0);
+    for (const { streams, milliseconds } of timelines) {
+      expect(streams.map(({ name }) => name)).toEqual(["compute", "upload", "download", "host"]);
+      const phases = new Set(streams.flatMap(({ spans }) => spans.map(({ phase }) => phase)));
+      expect([...phases]).toEqual(expect.arrayContaining(["backward", "forward", "loss", "update"]));
+      for (const { start, end } of streams.flatMap(({ spans }) => spans)) {
+        expect(start).toBeGreaterThanOrEqual(0);
+        expect(end).toBeLessThanOrEqual(milliseconds + 1e-6);
+      }
     }
-  }
-}, 60_000);
+  },
+  patiently(60_000),
+);
 
 /** What a process prints, read to its end so that it can always go on. */
 class Printed {
@@ -264,7 +271,7 @@ test.skipIf(!chromium)(
     expect(browser.requests.filter((address) => !own(address))).toEqual([]);
     expect(browser.problems).toEqual([]);
   },
-  60_000,
+  patiently(60_000),
 );
 
 test("--dashboard needs no value; the config takes true, false or a port", async () => {

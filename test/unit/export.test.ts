@@ -2,6 +2,7 @@
 // head and embedding tied or not, in the dialect of config.json that it came in.
 
 import { describe, expect, setDefaultTimeout, spyOn, test } from "bun:test";
+import { patiently } from "../support/time.ts";
 import { cpSync, existsSync, mkdirSync, readFileSync, readdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { SluiceError } from "../../src/words/errors.ts";
@@ -12,7 +13,7 @@ import { fixtures, readJson, temporaryDirectory } from "../support/models.ts";
 import { Draw } from "../support/tensors.ts";
 import { masterWeights, plainConfig, randomStep } from "../support/training.ts";
 
-setDefaultTimeout(30_000); // other processes may want the cores too
+setDefaultTimeout(patiently(30_000)); // other processes may want the cores too
 const models = ["qwen3-tiny", "llama-tiny"]; // the first ties its head
 const rows = { sequenceLength: 40, passes: 1, microBatches: 2 };
 

@@ -1,11 +1,12 @@
 // `bun run loss-curve` without PyTorch: what stands in for Python copies our curve, or bends it.
 
 import { expect, setDefaultTimeout, test } from "bun:test";
+import { patiently } from "../support/time.ts";
 import { chmodSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { temporaryDirectory } from "../support/models.ts";
 
-setDefaultTimeout(120_000);
+setDefaultTimeout(patiently(120_000));
 
 /** A program in Python's place: gets the script and the directory, and leaves each loss times `factor`. */
 function standIn(directory: string, factor: number): string {

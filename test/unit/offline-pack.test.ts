@@ -1,11 +1,12 @@
 // The folder that `bun run pack` makes, copied elsewhere and run with nothing of this machine on its path.
 
 import { expect, setDefaultTimeout, test } from "bun:test";
+import { patiently } from "../support/time.ts";
 import { cpSync, mkdirSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { temporaryDirectory } from "../support/models.ts";
 
-setDefaultTimeout(300_000); // xz takes half a minute of one core
+setDefaultTimeout(patiently(300_000)); // xz takes half a minute of one core
 
 test("a pack benches, answers and tests on its own", async () => {
   using files = temporaryDirectory();

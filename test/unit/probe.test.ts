@@ -1,6 +1,7 @@
 // The machine's rates, measured: plausible numbers on the cpu device, kept for the next time, and good enough to simulate.
 
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import { patiently } from "../support/time.ts";
 import { readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { predictedSeconds } from "../../src/predict/fit.ts";
@@ -9,7 +10,7 @@ import { measuredMachine, roomOf } from "../../src/predict/probe.ts";
 import { describeModel, rehearsedShape } from "../../src/predict/rehearsal.ts";
 import { temporaryDirectory } from "../support/models.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(patiently(60_000));
 
 const config = describeModel({
   modelType: "qwen3",

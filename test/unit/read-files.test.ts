@@ -2,6 +2,7 @@
 // that damage behind good records is never a shorter file.
 
 import { afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { patience, patiently } from "../support/time.ts";
 import { truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { gzipSync, zstdCompressSync } from "node:zlib";
@@ -14,7 +15,7 @@ import { toSample } from "../../src/data/read/shapes.ts";
 import { DataError } from "../../src/words/errors.ts";
 import { temporaryDirectory } from "../support/models.ts";
 
-setDefaultTimeout(60_000); // on a machine that others want too
+setDefaultTimeout(patiently(60_000)); // on a machine that others want too
 
 let directory: ReturnType<typeof temporaryDirectory>;
 beforeEach(() => void (directory = temporaryDirectory()));
@@ -240,10 +241,10 @@ describe("time and limits", () => {
     const wide = Array.from({ length: 30_000 }, (_, i) => `column ${i}`).join(",");
     const quoted = Array.from({ length: 30_000 }, (_, i) => `"${i}"`).join(",");
     const csv = `${wide}\n${quoted}\n"${'""'.repeat(1e6)}"${",".repeat(29_999)}\n`;
-    expect(await seconds(() => expect([...parseCsv(csv, ",")]).toHaveLength(3))).toBeLessThan(3);
-    expect(await seconds(() => read("a.csv", csv))).toBeLessThan(5);
+    expect(await seconds(() => expect([...parseCsv(csv, ",")]).toHaveLength(3))).toBeLessThan(3 * patience);
+    expect(await seconds(() => read("a.csv", csv))).toBeLessThan(5 * patience);
     const single = `text\n${"no separator at all\n".repeat(50_000)}`;
-    expect(await seconds(() => expect([...parseCsv(single, ",")]).toHaveLength(50_001))).toBeLessThan(3);
+    expect(await seconds(() => expect([...parseCsv(single, ",")]).toHaveLength(50_001))).toBeLessThan(3 * patience);
   });
 
   test("a row of more fields than a table has", async () => {
@@ -271,7 +272,7 @@ describe("time and limits", () => {
           bytes += readRange({ path, from, to: Math.min(size, from + 2 ** 18), size, mtimeMs }).lines.length;
         expect(bytes).toBe(size);
       }),
-    ).toBeLessThan(3);
+    ).toBeLessThan(3 * patience);
   });
 
   test("a pipe is refused: what is read twice must lie somewhere", async () => {

@@ -2,6 +2,7 @@
 // that is too small, and that a checkpoint's lines are there.
 
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import { patiently } from "../support/time.ts";
 import { cpSync, existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { bitDifferences, configDifferences } from "../../src/run/differences.ts";
@@ -12,7 +13,7 @@ import { StepError } from "../../src/words/errors.ts";
 import { fixtures } from "../support/models.ts";
 import { smallRun } from "../support/small-run.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(patiently(60_000));
 
 describe("output", () => {
   test("takes new and empty directories and its own runs, nothing that holds other files", async () => {

@@ -2,6 +2,7 @@
 // interruption changes, from a first batch on that does not wait for the rest; and what goes wrong behind the scenes is said.
 
 import { afterEach, beforeEach, describe, expect, setDefaultTimeout, spyOn, test } from "bun:test";
+import { patiently } from "../support/time.ts";
 import { appendFileSync, readdirSync, readFileSync, statSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { loadDataset } from "../../src/data/dataset.ts";
@@ -19,7 +20,7 @@ import { Random } from "../../src/words/random.ts";
 import { temporaryDirectory } from "../support/models.ts";
 import { conversations, smallRun } from "../support/small-run.ts";
 
-setDefaultTimeout(60_000); // workers start slowly while other processes want the cores
+setDefaultTimeout(patiently(60_000)); // workers start slowly while other processes want the cores
 
 const tokenizer = await loadTokenizer(join(import.meta.dir, "../fixtures/tokenizer-qwen"));
 const cacheBefore = process.env["XDG_CACHE_HOME"];

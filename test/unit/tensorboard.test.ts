@@ -1,6 +1,7 @@
 // Event files read back by a decoder that shares nothing with the writer: records checked by a bitwise CRC-32C, protocol
 // buffers by a generic parser, the numbers of fields written out again from TensorFlow's .proto files.
 import { expect, test } from "bun:test";
+import { patiently } from "../support/time.ts";
 import { readFileSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { parseConfig } from "../../src/run/config.ts";
@@ -137,16 +138,20 @@ test("a resumed run opens another file and says where it starts", () => {
   expect([start!.step, start!.session]).toEqual([11, 1]);
 });
 
-test("tensorboard: true makes a run write them; without it there are none", async () => {
-  expect((await parseConfig({ model: "m", data: "d", output: "o" })).tensorboard).toBe(false);
-  using directory = temporaryDirectory();
-  const output = join(directory.path, "run");
-  const run = trainApart({ ...(await tinyRecipe(directory.path)), output, steps: 2, tensorboard: true });
-  expect(await run.exited).toBe(0);
-  const [file, ...others] = readdirSync(join(output, "tensorboard"));
-  expect(others).toEqual([]);
-  const events = readEvents(join(output, "tensorboard", file!));
-  const losses = events.flatMap(({ values }) => ("loss/train" in values ? [values["loss/train"]] : []));
-  expect(losses).toEqual(readRun(output).steps.map(({ loss }) => Math.fround(loss)));
-  expect(events.filter(({ values }) => "perplexity" in values).map(({ step }) => step)).toEqual([0, 2]);
-}, 30_000);
+test(
+  "tensorboard: true makes a run write them; without it there are none",
+  async () => {
+    expect((await parseConfig({ model: "m", data: "d", output: "o" })).tensorboard).toBe(false);
+    using directory = temporaryDirectory();
+    const output = join(directory.path, "run");
+    const run = trainApart({ ...(await tinyRecipe(directory.path)), output, steps: 2, tensorboard: true });
+    expect(await run.exited).toBe(0);
+    const [file, ...others] = readdirSync(join(output, "tensorboard"));
+    expect(others).toEqual([]);
+    const events = readEvents(join(output, "tensorboard", file!));
+    const losses = events.flatMap(({ values }) => ("loss/train" in values ? [values["loss/train"]] : []));
+    expect(losses).toEqual(readRun(output).steps.map(({ loss }) => Math.fround(loss)));
+    expect(events.filter(({ values }) => "perplexity" in values).map(({ step }) => step)).toEqual([0, 2]);
+  },
+  patiently(30_000),
+);

@@ -2,6 +2,7 @@
 // second start finds it; and everything that tokens depend on makes another entry.
 
 import { afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { patiently } from "../support/time.ts";
 import { appendFileSync, readdirSync, rmSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { loadDataset, type DatasetOptions } from "../../src/data/dataset.ts";
@@ -12,7 +13,7 @@ import { loadTokenizer } from "../../src/data/text/tokenizer.ts";
 import { Random } from "../../src/words/random.ts";
 import { temporaryDirectory } from "../support/models.ts";
 
-setDefaultTimeout(60_000); // workers start slowly while other processes want the cores
+setDefaultTimeout(patiently(60_000)); // workers start slowly while other processes want the cores
 
 const tokenizer = await loadTokenizer(join(import.meta.dir, "../fixtures/tokenizer-qwen"));
 const cacheBefore = process.env["XDG_CACHE_HOME"];

@@ -2,6 +2,7 @@
 // longer finite. Each message word for word, and nothing is saved that could not be trusted.
 
 import { afterAll, beforeAll, describe, expect, mock, setDefaultTimeout, spyOn, test } from "bun:test";
+import { patiently } from "../support/time.ts";
 import { cpSync, existsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { TrainConfig } from "../../src/run/config.ts";
@@ -10,7 +11,7 @@ import { train } from "../../src/run/train.ts";
 import { ended, filesIn, lines, makeRecipe, startTraining, tinyModel } from "../support/crash.ts";
 import { fixtures, readJson, readRaw, temporaryDirectory } from "../support/models.ts";
 
-setDefaultTimeout(30_000); // other processes may want the cores too
+setDefaultTimeout(patiently(30_000)); // other processes may want the cores too
 const scope = new DisposableStack();
 const directory = scope.use(temporaryDirectory()).path;
 const recipe: TrainConfig = { ...makeRecipe(directory), steps: 4, checkpoint: {}, evaluation: {} };

@@ -59,10 +59,12 @@ export type Content =
   | Data
   | undefined;
 
+/** More micro-batches than a pass ever has: a part is a pass and a micro-batch as one number. */
+const partsOfPass = 2 ** 24;
 /** The number of a micro-batch within its step. */
-export const partOf = ({ label }: Command): number => label.pass! * 1000 + label.microBatch!;
-export const passOf = (part: number): number => Math.floor(part / 1000);
-export const partName = (part: number): string => `pass ${passOf(part)} micro-batch ${part % 1000}`;
+export const partOf = ({ label }: Command): number => label.pass! * partsOfPass + label.microBatch!;
+export const passOf = (part: number): number => Math.floor(part / partsOfPass);
+export const partName = (part: number): string => `pass ${passOf(part)} micro-batch ${part % partsOfPass}`;
 
 export class Contents {
   #maps = new Map<string, ByteMap<Content>>();
