@@ -50,8 +50,10 @@ export type Lines = BillLine | undefined | readonly Lines[] | { readonly [name: 
 /** The same with ranges. */
 export type Held<L> = L extends BillLine ? Range : L extends undefined ? L : { -readonly [K in keyof L]: Held<L[K]> };
 
-/** One line of a declaration. */
-export const line = (described: BillLine): BillLine => described;
+/** What buffers of one kind have in common. */
+export type Kind = Omit<BillLine, "name" | "bytes">;
+
+export const line = (kind: Kind, name: string, bytes: number): BillLine => ({ ...kind, name, bytes });
 
 const isLine = (lines: object): lines is BillLine => "purpose" in lines;
 

@@ -79,15 +79,11 @@ export class State {
   /** Per block, its parts. */
   static bill(shape: StateShape) {
     return shape.blocks.map((block) =>
-      byPart(partsOf(shape.state, shape), (part) =>
-        line({
-          role: "state",
-          purpose: part.purpose,
-          tier: isResident(shape, block.layer) ? "device" : part.tier,
-          name: stateName(block, part),
-          bytes: partBytes(part, block.length),
-        }),
-      ),
+      byPart(partsOf(shape.state, shape), (part) => {
+        const tier = isResident(shape, block.layer) ? "device" : part.tier;
+        const { purpose } = part;
+        return line({ role: "state", tier, purpose }, stateName(block, part), partBytes(part, block.length));
+      }),
     );
   }
 

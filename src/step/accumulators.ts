@@ -8,9 +8,8 @@
 import { paddingOf, vectorsOffset, type ParameterBlock } from "../models/parameters.ts";
 import type { HeadGradients } from "../models/parts/head.ts";
 import { BlockGradients } from "../models/weights.ts";
-import { bytesOf } from "../plan/layout.ts";
 import { tracked, type Plan, type Tracked } from "../plan/plan.ts";
-import { line, type BillLine, type Buffers } from "../plan/buffers.ts";
+import { line, type BillLine, type Buffers, type Kind } from "../plan/buffers.ts";
 import { Pool } from "../plan/pool.ts";
 import {
   decoderBlocks,
@@ -49,24 +48,12 @@ export class Accumulators {
     const [atOnce, headAtOnce] = [roundsAtOnce(shape), headRoundsAtOnce(shape)];
     const casts = gradientDtype(shape) === "bfloat16";
     const { tied } = shape.model;
-    const sums = (name: string, of: "block" | "vectors" | "embedding", elements: number): BillLine =>
-      line({
-        role: "gradient",
-        purpose: "gradient accumulators",
-        tier: "device",
-        name,
-        bytes: elements * bytesOf("float32"),
-        holds: { dtype: "float32", of },
-      });
-    const cast = (name: string, of: "block" | "embedding", elements: number): BillLine =>
-      line({
-        role: "gradient",
-        purpose: "gradients cast to bf16",
-        tier: "device",
-        name,
-        bytes: elements * bytesOf("bfloat16"),
-        holds: { dtype: "bfloat16", of },
-      });
+    const device: Kind = { role: "gradient", tier: "device", purpose: "gradient accumulators" };
+    type Of = NonNullable<Kind["holds"]>["of"];
+    const sums = (name: string, of: Of, elements: number): BillLine =>
+      line({ ...device, holds: { dtype: "float32", of } }, name, elements * 4);
+    const cast = (name: string, of: Of, elements: number): BillLine =>
+      line({ ...device, purpose: "gradients cast to bf16", holds: { dtype: "bfloat16", of } }, name, elements * 2);
     /** Layers whose gradient is cast there, and not into a buffer of its own. */
     const passing = layers.filter(({ layer }) => !(keepsGradient(shape, layer) && shape.passes === 1));
     const numbered = (count: number, make: (index: number) => BillLine): BillLine[] =>

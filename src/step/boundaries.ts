@@ -7,7 +7,7 @@
 
 import { alignBytes, bytesOf } from "../plan/layout.ts";
 import { pieces, Range, type Plan, type Resource, type Tracked } from "../plan/plan.ts";
-import { line, type Buffers } from "../plan/buffers.ts";
+import { line, type Buffers, type Kind } from "../plan/buffers.ts";
 import { Pool } from "../plan/pool.ts";
 import type { StepShape } from "../tiers/shape.ts";
 import { assert } from "../words/errors.ts";
@@ -29,24 +29,20 @@ export class Boundaries {
 
   static bill(shape: StepShape) {
     const { model, microBatches, training, boundary: tier } = shape;
-    const all = microBatches * hiddenBytes(shape);
-    const [role, device] = ["hidden", "device"] as const;
+    const one = hiddenBytes(shape);
+    const all = microBatches * one;
     const stored = !training ? 0 : tier === "device" ? model.layers + 1 : model.layers - 1;
-    const gradient = { role: "hidden gradient", bytes: all } as const;
+    const passes = !training || tier === "pinned";
+    const hidden: Kind = { role: "hidden", tier: "device", purpose: "hidden states" };
+    const gradient: Kind = { ...hidden, role: "hidden gradient", purpose: "gradient of hidden states" };
+    const rows: Kind = { role: "hidden", tier: "pinned", purpose: "embedding rows" };
+    const dRows: Kind = { role: "hidden gradient", tier: "pinned", purpose: "embedding gradient" };
     return {
-      rows: line({ role, purpose: "embedding rows", tier: "pinned", name: "embedding.rows", bytes: all }),
-      passing:
-        training && tier === "device"
-          ? undefined
-          : line({ role, purpose: "hidden states", tier: device, name: "hidden", bytes: all + 2 * hiddenBytes(shape) }),
-      stored:
-        stored > 0 ? line({ role, purpose: "boundaries", tier, name: "boundaries", bytes: stored * all }) : undefined,
-      dHidden: training
-        ? line({ ...gradient, purpose: "gradient of hidden states", tier: device, name: "dHidden" })
-        : undefined,
-      dRows: training
-        ? line({ ...gradient, purpose: "embedding gradient", tier: "pinned", name: "embedding.dRows" })
-        : undefined,
+      rows: line(rows, "embedding.rows", all),
+      passing: passes ? line(hidden, "hidden", all + 2 * one) : undefined,
+      stored: stored > 0 ? line({ ...hidden, tier, purpose: "boundaries" }, "boundaries", stored * all) : undefined,
+      dHidden: training ? line(gradient, "dHidden", all) : undefined,
+      dRows: training ? line(dRows, "embedding.dRows", all) : undefined,
     };
   }
 

@@ -14,7 +14,8 @@ import type { StepShape } from "../tiers/shape.ts";
 import { Accumulators } from "./accumulators.ts";
 import type { Side } from "./inputs.ts";
 import { Landing } from "./landing.ts";
-import { Norms, type StepResults } from "./norms.ts";
+import { Norms } from "./norms.ts";
+import type { StepResults } from "./results.ts";
 import { RowGradients } from "./row-gradients.ts";
 import { Updates } from "./updates.ts";
 

@@ -6,7 +6,7 @@ import type { MicroBatch } from "../data/batches.ts";
 import type { DeviceBatch } from "../models/parts/part.ts";
 import { alignBytes, carve, totalBytes } from "../plan/layout.ts";
 import { Resource, type Plan, type Range } from "../plan/plan.ts";
-import { line, type Buffers } from "../plan/buffers.ts";
+import { line, type Buffers, type Kind } from "../plan/buffers.ts";
 import { distinctMax, type StepShape } from "../tiers/shape.ts";
 
 /** Which of two sets of buffers a step uses; they take turns. */
@@ -55,13 +55,13 @@ export class Inputs {
   readonly #write: WriteInts;
 
   static bill(shape: StepShape) {
-    const common = { role: "input", purpose: "token ids, positions, targets" } as const;
+    const input: Kind = { role: "input", tier: "device", purpose: "token ids, positions, targets" };
     const bytes = shape.passes * shape.microBatches * totalBytes(batchSizes(shape));
     return {
-      device: line({ ...common, tier: "device", name: "batch", bytes }),
+      device: line(input, "batch", bytes),
       sides: sides.map((side) => ({
-        batch: line({ ...common, tier: "pinned", name: `batch.${side}`, side, bytes }),
-        embed: line({ ...common, tier: "host", name: `embed.${side}`, side, bytes: totalBytes(embedSizes(shape)) }),
+        batch: line({ ...input, tier: "pinned", side }, `batch.${side}`, bytes),
+        embed: line({ ...input, tier: "host", side }, `embed.${side}`, totalBytes(embedSizes(shape))),
       })),
     };
   }

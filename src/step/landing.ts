@@ -6,7 +6,7 @@ import type { Dtype } from "../native/abi.gen.ts";
 import { bytesOf } from "../plan/layout.ts";
 import { Resource, tracked, type Event, type Plan, type Range, type Tracked } from "../plan/plan.ts";
 import { isResident, type BlockParameters, type State } from "../state/parameters.ts";
-import { line, type Buffers } from "../plan/buffers.ts";
+import { line, type Buffers, type Kind } from "../plan/buffers.ts";
 import { Pool } from "../plan/pool.ts";
 import {
   decoderBlocks,
@@ -38,34 +38,23 @@ export class Landing {
     const dtype = gradientDtype(shape);
     const bytes = bytesOf(dtype);
     const streaming = streamingBlocks(shape);
-    const landed = { role: "gradient", purpose: "gradient ring", tier: "pinned" } as const;
+    const landed: Kind = { role: "gradient", tier: "pinned", purpose: "gradient ring" };
+    const keptDtype = passes > 1 ? "float32" : dtype;
+    const kept: Kind = {
+      role: "gradient",
+      tier: "device",
+      purpose: "resident gradients",
+      holds: { dtype: keptDtype, of: "block" },
+    };
+    const sums: Kind = { role: "gradient", tier: "host", purpose: "gradient sums over passes" };
     return {
-      kept: keptBlocks(shape).map(({ name, length }) =>
-        line({
-          role: "gradient",
-          purpose: "resident gradients",
-          tier: "device",
-          name: `${name}.gradient`,
-          bytes: length * (passes > 1 ? 4 : bytes),
-          holds: { dtype: passes > 1 ? "float32" : dtype, of: "block" },
-        }),
+      kept: keptBlocks(shape).map(({ name, length }) => line(kept, `${name}.gradient`, length * bytesOf(keptDtype))),
+      ring: Array.from({ length: Math.min(ring, streaming.length) }, (_, index) =>
+        line(landed, `ring ${index}`, longest(streaming) * bytes),
       ),
-      ring: Array.from({ length: Math.min(ring, streaming.length) }, (_, slot) =>
-        line({ ...landed, name: `ring ${slot}`, bytes: longest(streaming) * bytes }),
-      ),
-      head: line({ ...landed, name: "head.landing", bytes: headBlock(shape).length * bytes }),
-      matrix: model.tied
-        ? line({ ...landed, name: "head.matrixLanding", bytes: embeddingBlock(shape).length * bytes })
-        : undefined,
-      sums: (passes > 1 ? streaming : []).map(({ name, length }) =>
-        line({
-          role: "gradient",
-          purpose: "gradient sums over passes",
-          tier: "host",
-          name: `${name}.gradientSum`,
-          bytes: length * 4,
-        }),
-      ),
+      head: line(landed, "head.landing", headBlock(shape).length * bytes),
+      matrix: model.tied ? line(landed, "head.matrixLanding", embeddingBlock(shape).length * bytes) : undefined,
+      sums: (passes > 1 ? streaming : []).map(({ name, length }) => line(sums, `${name}.gradientSum`, length * 4)),
     };
   }
 

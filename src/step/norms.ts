@@ -4,17 +4,10 @@
 import type { Dtype, Ops } from "../native/abi.gen.ts";
 import { bytesOf } from "../plan/layout.ts";
 import { Resource, tracked, type Event, type Plan, type Range, type Tracked } from "../plan/plan.ts";
-import { line, type Buffers } from "../plan/buffers.ts";
+import { line, type Buffers, type Kind } from "../plan/buffers.ts";
 import { normParts, normStride, type StepShape } from "../tiers/shape.ts";
 import type { Side } from "./inputs.ts";
-
-/** Where a step's results go. */
-export interface StepResults {
-  /** A pair (sum of squares, non-finite count) per part: layers, head, touched rows, other rows of a tied embedding. */
-  norms: Range;
-  /** Clip factor and norm. */
-  factor: Range;
-}
+import type { StepResults } from "./results.ts";
 
 export class Norms {
   readonly shape: StepShape;
@@ -28,8 +21,8 @@ export class Norms {
   #events: Event[] = [];
 
   static bill(shape: StepShape) {
-    const bytes = normParts(shape) * normStride;
-    return { device: line({ role: "result", purpose: "losses and norms", tier: "device", name: "norms", bytes }) };
+    const kind: Kind = { role: "result", tier: "device", purpose: "losses and norms" };
+    return { device: line(kind, "norms", normParts(shape) * normStride) };
   }
 
   constructor(shape: StepShape, buffers: Buffers) {

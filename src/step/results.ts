@@ -3,7 +3,7 @@
 
 import { alignBytes, carve, totalBytes } from "../plan/layout.ts";
 import { Resource, type Event, type Plan, type Range } from "../plan/plan.ts";
-import { line, type Buffers } from "../plan/buffers.ts";
+import { line, type Buffers, type Kind } from "../plan/buffers.ts";
 import { normParts, normStride, type StepShape } from "../tiers/shape.ts";
 import { sides, type Side } from "./inputs.ts";
 
@@ -19,6 +19,17 @@ function sizesOf(shape: StepShape): Record<Part, number> {
   };
 }
 
+/** What a step leaves on the host. */
+export interface StepResults {
+  /** Of each micro-batch: a loss per row, and their sum. */
+  losses: Range;
+  totals: Range;
+  /** A pair (sum of squares, non-finite count) per part: layers, head, touched rows, other rows of a tied embedding. */
+  norms: Range;
+  /** Clip factor and norm. */
+  factor: Range;
+}
+
 export class Results {
   readonly #shape: StepShape;
   /** A loss per row, on the device. */
@@ -28,13 +39,11 @@ export class Results {
   readonly losses = new Resource();
 
   static bill(shape: StepShape) {
-    const common = { role: "result", purpose: "losses and norms" } as const;
+    const host: Kind = { role: "result", tier: "pinned", purpose: "losses and norms" };
     const sizes = sizesOf(shape);
     return {
-      losses: line({ ...common, tier: "device", name: "losses", bytes: sizes.losses }),
-      sides: sides.map((side) =>
-        line({ ...common, tier: "pinned", name: `results.${side}`, side, bytes: totalBytes(sizes) }),
-      ),
+      losses: line({ ...host, tier: "device" }, "losses", sizes.losses),
+      sides: sides.map((side) => line({ ...host, side }, `results.${side}`, totalBytes(sizes))),
     };
   }
 
@@ -45,8 +54,7 @@ export class Results {
     this.#sides = held.sides.map((range) => carve(range, sizesOf(shape)));
   }
 
-  /** Losses and totals per micro-batch; norms: a pair (sum of squares, non-finite count) per part; clip factor and norm. */
-  of(side: Side): { losses: Range; totals: Range; norms: Range; factor: Range } {
+  of(side: Side): StepResults {
     const part = this.#sides[side]!;
     return { losses: part("losses"), totals: part("totals"), norms: part("norms"), factor: part("factor", 16) };
   }

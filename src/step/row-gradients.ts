@@ -3,7 +3,7 @@
 
 import { tracked, type Plan, type Range, type Resource, type Tracked } from "../plan/plan.ts";
 import type { TouchedRows } from "../state/optimizers/adamw.ts";
-import { line, type Buffers } from "../plan/buffers.ts";
+import { line, type Buffers, type Kind } from "../plan/buffers.ts";
 import { distinctMax, gradientDtype, type StepShape } from "../tiers/shape.ts";
 import type { Norms } from "./norms.ts";
 
@@ -12,9 +12,8 @@ export class RowGradients {
   readonly #all: Tracked;
 
   static bill(shape: StepShape) {
-    const bytes = distinctMax(shape) * shape.model.hidden * 4;
-    const purpose = "embedding gradient";
-    return { all: line({ role: "gradient", purpose, tier: "host", name: "embedding.gradient", bytes }) };
+    const kind: Kind = { role: "gradient", tier: "host", purpose: "embedding gradient" };
+    return { all: line(kind, "embedding.gradient", distinctMax(shape) * shape.model.hidden * 4) };
   }
 
   constructor(shape: StepShape, buffers: Buffers) {

@@ -10,7 +10,7 @@ import type { Dtype } from "../native/abi.gen.ts";
 import { pieces, Resource, tracked, type Event, type Plan, type Range, type Tracked } from "../plan/plan.ts";
 import { Adamw, type AdamwStep, type TouchedRows } from "../state/optimizers/adamw.ts";
 import { isResident, type BlockParameters, type State } from "../state/parameters.ts";
-import { line, type Buffers } from "../plan/buffers.ts";
+import { line, type Buffers, type Kind } from "../plan/buffers.ts";
 import { gradientDtype, type StepShape } from "../tiers/shape.ts";
 import { assert } from "../words/errors.ts";
 import type { Side } from "./inputs.ts";
@@ -57,18 +57,13 @@ export class Updates {
   lossChecks: Event[] = [];
 
   static bill(shape: StepShape) {
-    const factor = { role: "factor", purpose: "losses and norms" } as const;
+    const { clips, residentBlocks, model } = shape;
+    const host: Kind = { role: "factor", tier: "host", purpose: "losses and norms" };
     return {
-      device: shape.residentBlocks > 0 ? line({ ...factor, tier: "device", name: "factor", bytes: 64 }) : undefined,
+      device: residentBlocks > 0 ? line({ ...host, tier: "device" }, "factor", 64) : undefined,
       // Rows of an untied embedding that no token touches have no gradient: no factor changes their update.
-      unit:
-        !shape.clips || !shape.model.tied
-          ? line({ ...factor, tier: "host", name: "unit factor", bytes: 64 })
-          : undefined,
-      previous:
-        shape.clips === "previous"
-          ? line({ ...factor, tier: "host", name: "previous factors", bytes: 2 * 64 })
-          : undefined,
+      unit: !clips || !model.tied ? line(host, "unit factor", 64) : undefined,
+      previous: clips === "previous" ? line(host, "previous factors", 2 * 64) : undefined,
     };
   }
 

@@ -12,7 +12,7 @@ import { Weights } from "../models/weights.ts";
 import { bytesOf } from "../plan/layout.ts";
 import { tracked, type Label, type Plan, type Range, type Tracked } from "../plan/plan.ts";
 import type { BlockParameters, State } from "../state/parameters.ts";
-import { line, type Buffers } from "../plan/buffers.ts";
+import { line, type Buffers, type Kind } from "../plan/buffers.ts";
 import { Pool } from "../plan/pool.ts";
 import { decoderBlocks, embeddingBlock, headBlock, longest, usesSlot, type StepShape } from "../tiers/shape.ts";
 import { assert } from "../words/errors.ts";
@@ -37,25 +37,14 @@ export class Window {
   static bill(shape: StepShape) {
     const bytes = bytesOf(shape.dtype);
     const sliding = decoderBlocks(shape).filter(({ layer }) => usesSlot(shape, layer));
-    const weights = { role: "weights", tier: "device" } as const;
+    const slot: Kind = { role: "weights", tier: "device", purpose: "window slots" };
+    const head: Kind = { ...slot, purpose: "head weights" };
     return {
-      slots: Array.from({ length: Math.min(shape.slots, sliding.length) }, (_, slot) =>
-        line({ ...weights, purpose: "window slots", name: `slot ${slot}`, bytes: longest(sliding) * bytes }),
+      slots: Array.from({ length: Math.min(shape.slots, sliding.length) }, (_, index) =>
+        line(slot, `slot ${index}`, longest(sliding) * bytes),
       ),
-      head: line({
-        ...weights,
-        purpose: "head weights",
-        name: "head.weights",
-        bytes: headBlock(shape).length * bytes,
-      }),
-      matrix: shape.model.tied
-        ? line({
-            ...weights,
-            purpose: "head weights",
-            name: "head.matrix",
-            bytes: embeddingBlock(shape).length * bytes,
-          })
-        : undefined,
+      head: line(head, "head.weights", headBlock(shape).length * bytes),
+      matrix: shape.model.tied ? line(head, "head.matrix", embeddingBlock(shape).length * bytes) : undefined,
     };
   }
 

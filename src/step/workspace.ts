@@ -7,7 +7,7 @@ import { headSizes } from "../models/parts/head.ts";
 import type { Weights } from "../models/weights.ts";
 import { alignBytes, totalBytes } from "../plan/layout.ts";
 import type { Plan, Range } from "../plan/plan.ts";
-import { line, type Buffers } from "../plan/buffers.ts";
+import { line, type Buffers, type Kind } from "../plan/buffers.ts";
 import { decoderBlocks, keepOf, keptBytes, type StepShape } from "../tiers/shape.ts";
 
 export class Workspace {
@@ -24,18 +24,13 @@ export class Workspace {
     const head = totalBytes(headSizes(model, tokensMax, logitsChunk, dtype));
     const tables = rotaryTables(shape.blocks, shape.positions).map(({ bytes }) => alignBytes(bytes));
     const kept = training ? keptBefore(shape, model.layers) : 0;
-    const tier = "device";
+    const scratch: Kind = { role: "scratch", tier: "device", purpose: "workspace" };
+    const table: Kind = { ...scratch, role: "table", purpose: "rope table" };
+    const saved: Kind = { ...scratch, role: "saved", purpose: "kept activations" };
     return {
-      scratch: line({
-        role: "scratch",
-        purpose: "workspace",
-        tier,
-        name: "workspace",
-        bytes: Math.max(...blocks.map(totalBytes), head),
-      }),
-      tables: line({ role: "table", purpose: "rope table", tier, name: "rope table", bytes: sum(tables) }),
-      kept:
-        kept > 0 ? line({ role: "saved", purpose: "kept activations", tier, name: "kept", bytes: kept }) : undefined,
+      scratch: line(scratch, "workspace", Math.max(...blocks.map(totalBytes), head)),
+      tables: line(table, "rope table", sum(tables)),
+      kept: kept > 0 ? line(saved, "kept", kept) : undefined,
     };
   }
 
