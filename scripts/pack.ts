@@ -136,10 +136,10 @@ export SLUICE_COMMIT="${version}"
 command=\${1:-help}
 [ $# -eq 0 ] || shift
 case "$command" in
-  bench | parity | loss-curve) exec "$bun" "$here/scripts/$command.ts" "$@" ;;
+  bench | parity | loss-curve) exec "$bun" --no-env-file --config=/dev/null "$here/scripts/$command.ts" "$@" ;;
   test) cd "$here" && exec "$bun" test "$@" ;;
   *.ts) exec "$bun" "$command" "$@" ;;
-  *) exec "$bun" "$here/src/cli.ts" "$command" "$@" ;;
+  *) exec "$bun" --no-env-file --config=/dev/null "$here/src/cli.ts" "$command" "$@" ;;
 esac
 `;
 

@@ -1,7 +1,8 @@
-#!/usr/bin/env bun
+#!/usr/bin/env -S bun --no-env-file --config=/dev/null
 // The command line. Which commands there are is a table, `cli/table.ts`; each is a small file in `cli/` that is imported
 // when it is asked for, so that `--help` answers at once.
 
+import "./words/real-environment.ts";
 import { commands } from "./cli/table.ts";
 import { ConfigError } from "./words/errors.ts";
 import { run } from "./cli/main.ts";

@@ -1,5 +1,7 @@
 // The public API. `train` for most; `load`, `Trainer` and the pieces below for a loop of one's own.
 
+import "./words/real-environment.ts";
+
 export type { Callbacks, CheckpointSaved, Verdict } from "./run/callbacks.ts";
 export { trainConfig } from "./cli/train.ts";
 export { parseConfig, type Config, type TrainConfig } from "./run/config.ts";

@@ -8,6 +8,7 @@ import { existsSync, readFileSync, readdirSync, statfsSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { SluiceError } from "../words/errors.ts";
+import { bunFlags } from "../words/real-environment.ts";
 import { formatBytes } from "../words/format.ts";
 import { hostMemory } from "../native/host-memory.ts";
 import type { DeviceKind } from "../native/abi.gen.ts";
@@ -154,7 +155,8 @@ function tryDevice({ device }: Vendor): Finding {
   const body = `import { Engine } from ${runtime};
     try { using engine = new Engine({ device: "${device}", workers: 1 }); console.log(JSON.stringify({ info: engine.deviceInfo() })); }
     catch (error) { console.log(JSON.stringify({ problem: error.message })); }`;
-  const child = Bun.spawnSync([process.execPath, "-e", body], {
+  const child = Bun.spawnSync([process.execPath, ...bunFlags, "-e", body], {
+    env: process.env,
     stdin: "ignore",
     stderr: "pipe",
     timeout: openingMs,

@@ -3,6 +3,7 @@
 
 import { fileURLToPath } from "node:url";
 import { DataError } from "../../words/errors.ts";
+import { bunFlags } from "../../words/real-environment.ts";
 import { keepText, parseExact } from "../../io/exact-json.ts";
 import type { FileRecord } from "./record.ts";
 
@@ -125,12 +126,15 @@ class Reader implements Disposable {
 /** parquet-reader.ts, which keeps nobody waiting at the end: it has no say in when this process ends. */
 class ReaderProcess {
   #answered: ((reply: ParquetReply | "ended" | "late") => void) | undefined;
-  readonly #child = Bun.spawn([process.execPath, fileURLToPath(new URL("./parquet-reader.ts", import.meta.url))], {
-    ipc: (reply: ParquetReply) => this.#answered?.(reply),
-    serialization: "advanced",
-    stdio: ["ignore", "ignore", "inherit"],
-    onExit: () => this.#answered?.("ended"),
-  });
+  readonly #child = Bun.spawn(
+    [process.execPath, ...bunFlags, fileURLToPath(new URL("./parquet-reader.ts", import.meta.url))],
+    {
+      ipc: (reply: ParquetReply) => this.#answered?.(reply),
+      serialization: "advanced",
+      stdio: ["ignore", "ignore", "inherit"],
+      onExit: () => this.#answered?.("ended"),
+    },
+  );
 
   get isAlive(): boolean {
     return this.#child.exitCode === null && this.#child.signalCode === null;
