@@ -56,6 +56,10 @@ export async function readToken(): Promise<string | undefined> {
   return token || undefined;
 }
 
+/** Pages of one list of files, and bytes of one answer, at most: far beyond what any repository has. */
+const pagesMost = 1000;
+const answerBytesMost = 64 << 20;
+
 /** Requests that belong together; disposing ends those that still run. */
 export class Connection implements Disposable {
   /** What every call of the library gets. */
@@ -101,15 +105,52 @@ export class Connection implements Disposable {
 
   async #request(input: Parameters<typeof fetch>[0], init?: RequestInit): Promise<Response> {
     this.heard();
+    const url = new URL(input instanceof Request ? input.url : String(input));
+    const isOwn = url.origin === new URL(this.#model.endpoint).origin;
+    const headers = new Headers(init?.headers);
+    if (!isOwn) headers.delete("Authorization"); // the next page that an answer names may be on somebody else's machine
+    if (isOwn && url.searchParams.has("cursor")) this.#turnPage(url.href);
     let response: Response;
     try {
-      response = await fetch(input, { ...init, signal: this.#controller.signal });
+      response = await fetch(input, { ...init, headers, signal: this.#controller.signal });
     } catch (cause) {
       throw (this.failure = this.lost(cause));
     }
     this.heard();
-    if (response.ok) return response;
-    throw (this.failure = refusal(this.#model, response));
+    if (!response.ok) throw (this.failure = refusal(this.#model, response));
+    const unpacks = response.headers.has("content-encoding");
+    return unpacks || url.pathname.startsWith("/api/") ? this.#limited(response) : response;
+  }
+
+  /** Lists of files come in pages; they end, and none comes twice. */
+  #turnPage(page: string): void {
+    const { id, endpoint } = this.#model;
+    if (this.#pages.has(page) || this.#pages.size === pagesMost)
+      throw (this.failure = new HubError(
+        `${id}: the list of files that ${endpoint} gives has no end; do not use it if it stays so`,
+      ));
+    this.#pages.add(page);
+  }
+  #pages = new Set<string>();
+
+  /** An answer that is read whole, or unpacked on the way, may not become larger than any honest one. */
+  #limited(response: Response): Response {
+    let bytes = 0;
+    const { id, endpoint } = this.#model;
+    const counted = response.body?.pipeThrough(
+      new TransformStream<Uint8Array, Uint8Array>({
+        transform: (chunk, controller) => {
+          bytes += chunk.length;
+          if (bytes <= answerBytesMost) return controller.enqueue(chunk);
+          this.failure = new HubError(
+            `${id}: an answer of ${endpoint} is larger than ${answerBytesMost >> 20} MiB; do not use it if it stays so`,
+          );
+          controller.error(this.failure);
+        },
+      }),
+    );
+    const limited = new Response(counted, response);
+    return Object.defineProperty(limited, "url", { value: response.url });
   }
 }
 

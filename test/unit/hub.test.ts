@@ -173,6 +173,36 @@ describe("download", () => {
     expect(hub.stored).toEqual(["model.safetensors whole no token"]);
   });
 
+  test("a next page on another machine gets no token", async () => {
+    process.env["HF_TOKEN"] = "hf_secret";
+    const heard: (string | null)[] = [];
+    using other = Bun.serve({
+      port: 0,
+      hostname: "127.0.0.1",
+      fetch: (request) => (heard.push(request.headers.get("authorization")), Response.json([])),
+    });
+    hub.answer = (path) =>
+      path.includes("/tree/")
+        ? Response.json([], { headers: { Link: `<http://127.0.0.1:${other.port}/next?cursor=1>; rel="next"` } })
+        : undefined;
+    await message();
+    expect(heard).toEqual([null]);
+  });
+  test("a list of files without end, and an answer that unpacks without end", async () => {
+    hub.answer = (path) =>
+      path.includes("/tree/")
+        ? Response.json([], { headers: { Link: `<${hub.url}${path}?cursor=1>; rel="next"` } })
+        : undefined;
+    expect(await message()).toBe(
+      "acme/tiny: the list of files that HUB gives has no end; do not use it if it stays so",
+    );
+    const bomb = Bun.gzipSync(new Uint8Array(200 << 20));
+    hub.answer = (path) =>
+      path.includes("/tree/") || path.includes("/revision/")
+        ? new Response(bomb, { headers: { "Content-Encoding": "gzip", "Content-Type": "application/json" } })
+        : undefined;
+    expect(await message()).toBe("acme/tiny: an answer of HUB is larger than 64 MiB; do not use it if it stays so");
+  });
   test("a token in the usual file is used; one that is none is refused", async () => {
     writeFileSync(join(home.path, "token"), "hf_fromfile\n");
     await resolve();
