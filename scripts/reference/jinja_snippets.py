@@ -770,6 +770,33 @@ s is string and n is number
 s is not string or n is number
 not s is string
 n is odd is true
+# found by random templates
+n[1:]
+f[::-1]
+nil[:2]
+d[:2]
+missing[1:]
+(l | map('string'))[:2]
+('<b>' | e)[0]
+('<b>' | e) | list
+('<b>' | e) < 'a'
+missing is callable
+words | rejectattr('age', 'callable') | list
+d.items() | unique | list
+[(1, 'a'), (1.0, 'a'), ('1', 'a')] | unique | list
+s % range(4)
+s % missing
+s % l
+s % 1
+l | truncate
+missing | truncate
+l | sort(none)
+l | sort(1)
+s.splitlines(none)
+l | indent
+l | batch(2, 'x') | list
+l | slice(2, 'x') | list
+l
 # calls and globals
 range(5) | list
 range(5, 1, -2) | list
@@ -980,6 +1007,7 @@ BLOCKS = [
     "a\n  {# c #}  \nb",
     "{# a",
     "{#-#}x",
+    "a{#",
     "{% generation %}a{{ n }}{% endgeneration %}b",
     "{% for m in messages %}{% generation %}{{ loop.index }}{% set z = 1 %}{{ z }}{% endgeneration %}{{ z }}{% endfor %}",
     "{% generation %}{% for x in l %}{{ x }}{% if x == 1 %}{% break %}{% endif %}{% endfor %}{% endgeneration %}",

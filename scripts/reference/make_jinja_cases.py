@@ -10,6 +10,7 @@ json.dumps without escaping, and `raise_exception`.
     test/fixtures/jinja/rendered.json            (made) template -> conversation -> text, what a generation prompt adds, marks
 """
 
+import copy
 import json
 import pathlib
 
@@ -85,7 +86,7 @@ def write(name, value):
 
 def main():
     context = {**VARIABLES, "bos_token": "<s>", "eos_token": "</s>", "tools": None}
-    results = [[source, attempt(source, **context)] for source in dict.fromkeys(SNIPPETS)]
+    results = [[source, attempt(source, **copy.deepcopy(context))] for source in dict.fromkeys(SNIPPETS)]
     # What Python prints with an address in it is different each time, so there is no right text; it must be refused.
     results = [[source, None if text is not None and " at 0x" in text else text] for source, text in results]
     write("snippets.json", [context, *results])

@@ -24,6 +24,7 @@ const valuesOf = (json: unknown) => Object.fromEntries(toValue(json) as Map<stri
 const refused = new Map([
   ["{{ '%c' % 'a' }}", "uses the format %c, which"],
   ["{{ 3 is sameas 4 }}", "uses sameas of texts and numbers, which"],
+  ["{{ ('<b>' | e)[0] }}", "uses a letter of text that was marked as safe, which"],
   ["{{ joiner }}", 'prints a "function" object'],
   ["{% block a %}x{% endblock %}", "uses {% block %} (line 1), which"],
   ["{% autoescape true %}{{ '<' }}{% endautoescape %}", "uses {% autoescape %} (line 1), which"],

@@ -745,8 +745,7 @@ class Parser {
     if (more.length > 0) throw unsupported("several keys in brackets");
     if (typeof key === "function") return (scope) => getItem(object(scope), key(scope));
     const [start, stop, step] = key!.bounds;
-    return (scope) =>
-      sliceOf(object(scope), start!(scope), stop!(scope), step!(scope)) ?? new Undefined("the object cannot be sliced");
+    return (scope) => sliceOf(object(scope), start!(scope), stop!(scope), step!(scope));
   }
 
   /** A call, remembered in case it is a call block's, which adds its caller. */

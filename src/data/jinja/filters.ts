@@ -38,6 +38,7 @@ import {
   numeric,
   operate,
   Range,
+  repr,
   sorted,
   spaces,
   spend,
@@ -102,7 +103,14 @@ function sort(value: Value, reverse: Value = false, caseSensitive?: Value, attri
   const names: (Value | undefined)[] = typeof attribute === "string" ? attribute.split(",") : [attribute];
   const getters = names.map((name) => caseGetter(name, caseSensitive));
   const key = getters.length === 1 ? getters[0]! : (item: Value) => getters.map((get) => get(item));
-  return sorted(listOf(value), key, isTrue(reverse));
+  return sorted(listOf(value), key, intArg(reverse, "sort") !== 0);
+}
+
+/** Something that is the same for keys that are equal; throws for what can be no key. */
+function markOf(key: Value): unknown {
+  if (isTuple(key)) return `tuple ${repr(Array.from(key, (item) => String(markOf(item))))}`;
+  if (typeof key === "string") return `text ${key}`;
+  return key instanceof Undefined ? "undefined" : (keyOf(key) ?? key);
 }
 
 function* unique(value: Value, caseSensitive?: Value, attribute?: Value): Generator<Value> {
@@ -110,15 +118,7 @@ function* unique(value: Value, caseSensitive?: Value, attribute?: Value): Genera
   const seen = new Set<unknown>();
   for (const item of iterate(value)) {
     const key = get(item);
-    const known = isTuple(key) ? toText(key) : (keyOf(key) ?? key);
-    if (isTuple(key)) spend(toText(key).length);
-    const mark = isTuple(key)
-      ? `t${known as string}`
-      : typeof known === "string"
-        ? `s${known}`
-        : known instanceof Undefined
-          ? "undefined"
-          : known;
+    const mark = markOf(key);
     if (seen.has(mark)) continue;
     seen.add(mark);
     yield item;
@@ -155,7 +155,7 @@ function dictSort(value: Value, caseSensitive: Value = false, by: Value = "key",
   if (by !== "key" && by !== "value") throw new TemplateError('dictsort sorts by "key" or "value"');
   const key = (pair: Value) => (pair as Value[])[by === "key" ? 0 : 1]!;
   const compared = isTrue(caseSensitive) ? key : (pair: Value) => ignoreCase(key(pair));
-  return sorted(new View("items", value).items, compared, isTrue(reverse));
+  return sorted(new View("items", value).items, compared, intArg(reverse, "dictsort") !== 0);
 }
 
 function sum(value: Value, attribute?: Value, start: Value = 0): Value {
@@ -237,12 +237,13 @@ function truncate(
   end: Value = "...",
   leeway: Value = 5,
 ): Value {
-  const points = Array.from(textOf(value, "truncate"));
   const mark = textOf(end, "truncate");
   const keep = intArg(length, "truncate") - lengthOf(mark)!;
   if (keep < 0 || intArg(leeway, "truncate") < 0)
     throw new TemplateError("truncate: the length is shorter than its end");
-  if (points.length <= Number(length) + Number(leeway)) return value;
+  const found = lengthOf(value);
+  if (found !== undefined && found <= Number(length) + Number(leeway)) return value;
+  const points = Array.from(textOf(value, "truncate"));
   const cut = points.slice(0, keep).join("");
   const space = isTrue(killWords) ? -1 : cut.lastIndexOf(" ");
   return (space === -1 ? cut : cut.slice(0, space)) + mark;
@@ -503,7 +504,7 @@ export function findFilter(given: string): Filter {
 
 // ---- tests ----------------------------------------------------------------------------------------------------------------------
 
-const isCallable = (value: Value) => value instanceof Callable;
+const isCallable = (value: Value) => value instanceof Callable || value instanceof Undefined; // Undefined has a call, which raises
 const isIterable = (value: Value) =>
   typeof value === "string" ||
   Array.isArray(value) ||

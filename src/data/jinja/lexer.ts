@@ -78,7 +78,8 @@ export function tokenize(given: string): Token[] {
     addData(text, sign, kind === "{");
     if (kind === "#") {
       const end = source.indexOf("#}", at);
-      if (end === -1) fail("a comment has no end");
+      if (end === -1 && at < source.length) fail("a comment has no end");
+      if (end === -1) break;
       const closeSign = end > at && /[-+]/.test(source[end - 1]!) ? source[end - 1]! : "";
       at = end + 2;
       leave(closeSign, true);

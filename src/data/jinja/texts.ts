@@ -11,6 +11,7 @@ import {
   lengthOf,
   made,
   numeric,
+  Range,
   repr,
   sliceOf,
   spaces,
@@ -21,6 +22,7 @@ import {
   toText,
   Tuple,
   typeName,
+  Undefined,
   unsupported,
   type Keywords,
   type Value,
@@ -362,7 +364,7 @@ export const textMethods: ReadonlyMap<string, Method> = new Map(
     rsplit: method("sep? maxsplit?", (text, mark, max) => split(text, mark, max, true)),
     rstrip: method("chars?", (text, chars) => strip(text, chars, { left: false })),
     split: method("sep? maxsplit?", (text, mark, max) => split(text, mark, max)),
-    splitlines: method("keepends?", (text, keep = false) => splitLines(text, keep !== false && keep !== 0)),
+    splitlines: method("keepends?", (text, keep = false) => splitLines(text, intOf(keep, "splitlines") !== 0)),
     startswith: method("prefix start? end?", (text, mark, start, end) => begins(text, mark!, start, end, false)),
     strip: method("chars?", (text, chars) => strip(text, chars)),
     title: method("", title),
@@ -429,7 +431,9 @@ export function formatPercent(text: string, value: Value): string {
       return formatSpec(given, `${fill ? "" : align}${sign}${fill}${width}.${precision ?? 6}${kind}`);
     },
   );
-  if (!isNamed && used < args.length && names === undefined && !(Array.isArray(value) && !isTuple(value)))
+  // What could have names need not be used.
+  const hasItems = [Map, Array, Range, Undefined].some((kind) => value instanceof kind) && !isTuple(value);
+  if (!isNamed && used < args.length && !hasItems)
     throw new TemplateError("not all arguments converted during string formatting");
   return made(result);
 }

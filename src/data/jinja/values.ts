@@ -511,6 +511,7 @@ export function iterate(value: Value): Iterable<Value> {
   if (typeof value === "string") return value;
   if (value instanceof Map) return value.keys();
   if (value instanceof Undefined) return [];
+  if (value instanceof Markup) return value.text;
   if (value instanceof Range || value instanceof View) return value.items;
   if (value instanceof Lazy) return value.rest();
   throw new TemplateError(`"${typeName(value)}" object is not iterable`);
@@ -535,8 +536,7 @@ export function equal(a: Value, b: Value): boolean {
   }
   spend(1);
   if (a instanceof Markup || b instanceof Markup) {
-    const [s, t] = [a, b].map((value) => (value instanceof Markup ? value.text : value));
-    return typeof s === "string" && s === t;
+    return typeof plain(a) === "string" && plain(a) === plain(b);
   }
   if (a === b) return true;
   if (a instanceof Undefined) return b instanceof Undefined;
@@ -565,6 +565,7 @@ const orderOf = (x: Number_, y: Number_): number => (x < y ? -1 : x > y ? 1 : x 
 
 /** Less than zero, zero, or more; NaN if neither is. Throws for what has no order. */
 export function compare(a: Value, b: Value): number {
+  if (a instanceof Markup || b instanceof Markup) return compare(plain(a), plain(b));
   if (typeof a === "string" && typeof b === "string") return compareTexts(a, b);
   const x = numeric(a);
   const y = numeric(b);
@@ -578,6 +579,8 @@ export function compare(a: Value, b: Value): number {
   }
   throw new TemplateError(`"${typeName(a)}" and "${typeName(b)}" cannot be compared`);
 }
+
+const plain = (value: Value): Value => (value instanceof Markup ? value.text : value);
 
 /** By code points, not by halves of them. */
 function compareTexts(a: string, b: string): number {
@@ -649,6 +652,7 @@ export function itemOf(value: Value, key: Value): Value | undefined {
   }
   if (value instanceof Undefined) value.fail();
   if (!isInt(key)) return undefined;
+  if (value instanceof Markup) throw unsupported("a letter of text that was marked as safe");
   const index = Number(key);
   if (typeof value === "string") {
     if (!isWide(value)) return value[index < 0 ? index + value.length : index];
@@ -659,10 +663,11 @@ export function itemOf(value: Value, key: Value): Value | undefined {
 }
 
 /** `value[start:stop:step]`. */
-export function sliceOf(value: Value, start: Value, stop: Value, step: Value): Value | undefined {
+export function sliceOf(value: Value, start: Value, stop: Value, step: Value): Value {
   if (value instanceof Undefined) value.fail();
   if (value instanceof Range || value instanceof Markup) throw unsupported(`a slice of ${typeName(value)}`);
-  if (typeof value !== "string" && !Array.isArray(value)) return undefined;
+  if (typeof value !== "string" && !Array.isArray(value))
+    throw new TemplateError(`"${typeName(value)}" object cannot be sliced`);
   const bound = (limit: Value): number | undefined => {
     if (limit === null) return undefined;
     if (isInt(limit)) return Number(limit);
