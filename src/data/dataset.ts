@@ -91,7 +91,7 @@ export async function loadDataset(
     const { about, ...arrays } = stored;
     return { ...arrays, ...about, files };
   }
-  using pool = new TokenizePool(Math.min(workers, availableParallelism()), tokenizer.directory, {
+  using pool = new TokenizePool(Math.min(workers, availableParallelism()), tokenizer, {
     sequenceLength,
     loss,
   });

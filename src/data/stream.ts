@@ -109,7 +109,7 @@ export class TokenStream implements AsyncDisposable {
     );
     const store = PartStore.open(key);
     const startPool = () =>
-      new TokenizePool(Math.min(workers, availableParallelism()), tokenizer.directory, { sequenceLength, loss });
+      new TokenizePool(Math.min(workers, availableParallelism()), tokenizer, { sequenceLength, loss });
     const stream = new TokenStream(found, { stamps, store, startPool, digest, options, found: await store.found() });
     if (stream.#about === undefined) {
       const pool = startPool();

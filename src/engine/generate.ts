@@ -7,12 +7,9 @@
 
 import { judge, memoryBill } from "../step/bill.ts";
 import { decoderBlocks, inferenceShape, type StepShape } from "../tiers/shape.ts";
-import { existsSync, readFileSync } from "node:fs";
-import { join } from "node:path";
 import { ChatTemplate, encodePrompt, type Message } from "../data/text/chat.ts";
 import type { MicroBatch } from "../data/batches.ts";
 import { ConfigError, MemoryError, ModelError } from "../words/errors.ts";
-import { parseJson } from "../io/json.ts";
 import { formatBytes } from "../words/format.ts";
 import { bytesIn } from "../tiers/bill.ts";
 import type { ModelWeights } from "./weights.ts";
@@ -24,6 +21,7 @@ import { Random } from "../words/random.ts";
 import { Session } from "./session.ts";
 import { forward } from "../step/step.ts";
 import { toFloat32 } from "./logits.ts";
+import { stopsOf } from "./stops.ts";
 
 /** Text to continue, or a conversation to answer. */
 export type Prompt = string | readonly Message[];
@@ -67,7 +65,7 @@ export async function generate(
   const { maxTokens = 256, batchSize = 32, seed = 1 } = options;
   checkOptions(options);
   const tokenizer = await model.tokenizer();
-  const stops = stopIds(model, tokenizer.eosId);
+  const { named, learned } = stopsOf(model, tokenizer);
   let template: ChatTemplate | undefined;
   const sequences = prompts.map((prompt, index): Sequence => {
     const pending =
@@ -95,7 +93,7 @@ export async function generate(
         throw new ModelError(
           `prompt ${sequence.index}: the logits are not finite (${logits[token]}); the model's weights are damaged`,
         );
-      const ended = stops.has(token);
+      const ended = named.has(token) || (token === learned && typeof prompts[sequence.index] !== "string");
       if (!ended) sequence.answer.push(token);
       sequence.done = ended || sequence.answer.length === maxTokens || sequence.cached + 1 >= model.config.maxPositions;
       if (!sequence.done) sequence.pending = [token];
@@ -122,17 +120,6 @@ function checkOptions({ maxTokens = 1, batchSize = 1, temperature = 0, topP = 1,
   must(topP > 0 && topP <= 1, "topP", "a number > 0 and <= 1", topP);
   if (temperature === 0 && topP < 1)
     throw new ConfigError(`topP (${topP}) has no effect at temperature 0, which is greedy; set a temperature`);
-}
-
-/** Ids that end an answer: config.json's, generation_config.json's, the tokenizer's. */
-function stopIds(model: ModelWeights, eosId: number | undefined): Set<number> {
-  const ids = new Set(model.config.eosIds);
-  if (eosId !== undefined) ids.add(eosId);
-  const path = join(model.directory, "generation_config.json");
-  if (!existsSync(path)) return ids;
-  const { eos_token_id: more } = parseJson(readFileSync(path, "utf8")) as { eos_token_id?: number | number[] };
-  for (const id of [more ?? []].flat()) ids.add(id);
-  return ids;
 }
 
 /** As many sequences, and then as many slots, as fit on the device beside each other. */

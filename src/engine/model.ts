@@ -22,6 +22,7 @@ import { judge } from "../step/bill.ts";
 import { inferenceShape, type DescribedModel } from "../tiers/shape.ts";
 import { ConfigError, DataError } from "../words/errors.ts";
 import { formatCount, parseSize } from "../words/format.ts";
+import { remark } from "../words/remark.ts";
 import { generate, type GenerateOptions, type Prompt } from "./generate.ts";
 import type { ModelTensors } from "../io/safetensors.ts";
 import { Session } from "./session.ts";
@@ -54,7 +55,7 @@ export async function load(directory: string, options: LoadOptions = {}): Promis
   const wrongDtype = dtypeProblem(device, dtype);
   if (wrongDtype !== undefined) throw new ConfigError(wrongDtype);
   const opened = openModel(directory, options.configPath);
-  for (const note of opened.notes) process.stderr.write(`${note}\n`);
+  for (const note of opened.notes) remark(note);
   const engine = new Engine({
     device,
     workers: options.workers ?? availableParallelism(),

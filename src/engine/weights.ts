@@ -11,7 +11,6 @@ import type { NativeBuffer, Engine } from "../native/runtime.ts";
 import { Plan, type Range } from "../plan/plan.ts";
 import { byPart, formatDefault, partBytes, partsOf, stateName, type PartName } from "../state/format.ts";
 import type { Chunk } from "../state/parameters.ts";
-import { ModelError } from "../words/errors.ts";
 import { formatCount } from "../words/format.ts";
 
 /** What every format has of them. */
@@ -70,11 +69,7 @@ export class ModelWeights implements Disposable {
   async tokenizer(): Promise<Tokenizer> {
     if (!this.#tokenizer) {
       const tokenizer = await loadTokenizer(this.directory);
-      const { vocabulary } = this.config;
-      if (tokenizer.vocabularySize > vocabulary)
-        throw new ModelError(
-          `${this.directory}: the tokenizer has ${tokenizer.vocabularySize} tokens, the embedding ${vocabulary} rows; they belong to different models`,
-        );
+      tokenizer.limitTo(this.config.vocabulary);
       this.#tokenizer = tokenizer;
     }
     return this.#tokenizer;

@@ -1,18 +1,19 @@
 // The finished model as a Hugging Face directory: safetensors shards with index, config, tokenizer files, generation config.
 // Written beside its final name and renamed when complete, so that a reader sees the old directory, the new one or none.
 
-import { existsSync, mkdirSync, readdirSync, renameSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { copyCompanions } from "../models/companions.ts";
 import { CancelledError, ModelError, SluiceError } from "../words/errors.ts";
 import { fileError, replaceDirectory, temporaryPath } from "../io/atomic.ts";
 import { checkClaim, markDirectory } from "../io/claim.ts";
-import { changedExact, stringifyExact } from "../io/exact-json.ts";
+import { changedExact, parseExact, stringifyExact } from "../io/exact-json.ts";
 import { layoutSafetensors } from "../io/safetensors.ts";
 import { Staging } from "../io/staging.ts";
 import { writeTensors } from "../io/tensors.ts";
 import type { ModelWeights } from "../engine/weights.ts";
+import { stopsOf, type Stops } from "../engine/stops.ts";
 import { Plan } from "../plan/plan.ts";
 
 /** How `exportModel` writes. */
@@ -57,6 +58,10 @@ export async function exportModel(model: ModelWeights, directory: string, option
     copyCompanions(model.companions, model.directory, temporary);
     const generation = join(temporary, "generation_config.json");
     if (!existsSync(generation)) writeJson(generation, generationConfig(model));
+    const { named, learned } = await endsOf(model);
+    // Answers would go on for ever: whoever was taught by the chat template ends them with a token that nothing names.
+    if (learned !== undefined)
+      writeJson(generation, changedExact(readObject(generation), { eos_token_id: [...named, learned] }));
     markDirectory(temporary, "model", readdirSync(temporary));
     if (foreign) moveAside(directory);
     await replaceDirectory(temporary, directory);
@@ -160,6 +165,19 @@ function generationConfig({ config }: ModelWeights): Record<string, unknown> {
     ...(padId === null || padId < 0 ? {} : { pad_token_id: padId }),
   };
 }
+
+/** How answers end; of a model without a tokenizer that can be read nothing is known. */
+async function endsOf(model: ModelWeights): Promise<Pick<Stops, "named" | "learned">> {
+  const none = { named: new Set<number>(), learned: undefined };
+  if (!model.companions.has("tokenizer.json")) return none;
+  const tokenizer = await model.tokenizer().catch((error: unknown) => {
+    if (error instanceof ModelError) return undefined;
+    throw error;
+  });
+  return tokenizer ? stopsOf(model, tokenizer) : none;
+}
+
+const readObject = (path: string): object => parseExact(readFileSync(path, "utf8")) as object;
 
 function writeJson(path: string, value: unknown): void {
   writeFileSync(path, `${stringifyExact(value, "  ")}\n`);

@@ -7,6 +7,7 @@ import { readManifest } from "./checkpoint.ts";
 import { ModelError, SluiceError } from "../words/errors.ts";
 import { openModelTensors, requireDirectory } from "../io/safetensors.ts";
 import { readDecoderConfig, type DecoderConfig } from "../models/config.ts";
+import { stopsOf } from "../engine/stops.ts";
 import { withOwnHead } from "../models/open.ts";
 import { checkTensors, parameterBlocks, parameterCount } from "../models/parameters.ts";
 
@@ -101,12 +102,20 @@ async function inspectTokenizer(
   const tokenizer = await loadTokenizer(directory).catch((error) => void problems.push(messageOf(error)));
   if (!tokenizer) return undefined;
   const { vocabularySize: tokens, specialTokens: special, chatTemplate } = tokenizer;
-  if (config && tokens > config.vocabulary)
-    problems.push(
-      `${directory}: the tokenizer has ${tokens} tokens, the embedding ${config.vocabulary} rows; they belong to different models`,
-    );
+  if (config) {
+    attempt(problems, () => tokenizer.limitTo(config.vocabulary));
+    const { note } = stopsOf({ directory, config }, tokenizer);
+    if (note !== undefined) problems.push(note);
+  }
+  if (tokenizer.eosId === undefined)
+    problems.push(`${directory}: the tokenizer names no eos_token, so nothing marks the end of texts and completions`);
   if (chatTemplate === undefined)
-    problems.push(`${directory}: has no chat template, so conversations ("messages") cannot be used`);
+    problems.push(
+      `${directory}: has no chat template, so conversations ("messages") cannot be used` +
+        (existsSync(join(directory, "chat_template.json"))
+          ? `; chat_template.json is a processor's, which tokenizers do not read: save its text as chat_template.jinja`
+          : ""),
+    );
   return { tokens, special, chatTemplate: chatTemplate !== undefined };
 }
 

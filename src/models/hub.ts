@@ -2,7 +2,7 @@
 //
 // Files are kept where all Hugging Face tools keep them (`models--OWNER--NAME/{blobs,refs,snapshots}` under HF_HUB_CACHE
 // or HF_HOME), so what Python has downloaded is not downloaded again, nor the other way round. Only what Sluice reads is
-// fetched: configs, tokenizer and safetensors of the root folder; nothing that could run when it is loaded.
+// fetched: configs, tokenizer, license and safetensors of the root folder, and named chat templates; nothing that could run when it is loaded.
 //
 // The branch's ref is written last: without a network it leads to the newest snapshot that was complete. How a single
 // file arrives whole or not at all is in hub-download.ts, what is said when the hub refuses in hub-connection.ts.
@@ -28,7 +28,11 @@ import { isObject, parseJson } from "../io/json.ts";
 import { openModelTensors } from "../io/safetensors.ts";
 
 const idPattern = /^(\w(?:[\w.-]*\w)?\/\w(?:[\w.-]*\w)?)(?:@(\w[\w./-]*))?$/;
-const smallNames = /^((config|generation_config|special_tokens_map|tokenizer[\w.-]*)\.json|chat_template\.jinja)$/;
+const smallNames =
+  /^((config|generation_config|special_tokens_map|added_tokens|vocab|tokenizer[\w.-]*)\.json|chat_template\.jinja|merges\.txt|tokenizer\.model|LICENSE[\w.-]*)$/;
+/** Named chat templates, such as tool_use.jinja. */
+const templates = "additional_chat_templates";
+const templateName = /^additional_chat_templates\/\w[\w-]*\.jinja$/;
 const singleName = "model.safetensors";
 const indexName = "model.safetensors.index.json";
 
@@ -111,7 +115,7 @@ async function completeSnapshot({ folder, revision }: Repository): Promise<strin
 interface Listing {
   /** The commit that the revision stands for. */
   commit: string;
-  /** The files of the root folder, by name. */
+  /** The files of the root folder, by name, and the chat templates of the folder that is for them. */
   files: Map<string, RemoteFile>;
 }
 
@@ -124,9 +128,14 @@ async function list(repository: Repository): Promise<Listing> {
   try {
     const { sha: commit } = await modelInfo({ ...ask, name: id, revision, additionalFields: ["sha"] });
     if (!commitPattern.test(commit)) throw new Error(`as commit ${JSON.stringify(commit)}`);
-    for await (const entry of listFiles({ ...ask, repo: { type: "model", name: id }, revision: commit })) {
+    const folder = { ...ask, repo: { type: "model", name: id } as const, revision: commit };
+    for await (const entry of listFiles(folder)) {
       const { type, path: name, size: bytes, oid } = entry;
       const etag = entry.lfs?.oid ?? oid ?? "";
+      if (type === "directory" && name === templates)
+        for await (const { path, size, oid: tag } of listFiles({ ...folder, path: templates }))
+          if (templateName.test(path) && isSize(size) && etagPattern.test(tag ?? ""))
+            files.set(path, { name: path, bytes: size, etag: tag! });
       if (type !== "file") continue;
       // The name becomes a path in the cache: in a root folder it has no business to contain another folder's.
       if (!/^[^/\\\0]+$/.test(name) || /^\.\.?$/.test(name) || !etagPattern.test(etag) || !isSize(bytes))
@@ -156,7 +165,10 @@ async function downloadFiles(repository: Repository, files: Listing["files"], sn
     );
   await mkdir(snapshot, { recursive: true });
   const filesOf = (wanted: string[]) => wanted.flatMap((name) => files.get(name) ?? []);
-  const small = names.filter((name) => smallNames.test(name) || (isSharded && name === indexName));
+  const small = names.filter(
+    (name) => smallNames.test(name) || templateName.test(name) || (isSharded && name === indexName),
+  );
+  if (small.some((name) => templateName.test(name))) await mkdir(join(snapshot, templates), { recursive: true });
   await downloadMissing(repository, filesOf(small), snapshot);
   readDecoderConfig(join(snapshot, "config.json")); // an unsupported model is refused before its gigabytes arrive
   const weights = isSharded ? await shardNames(join(snapshot, indexName)) : [singleName];

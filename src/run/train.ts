@@ -9,6 +9,8 @@ import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import type { Batches } from "../data/batches.ts";
 import { findRunData } from "../data/read/run-data.ts";
+import { readItems, type FoundSource, type FoundSources } from "../data/read/source.ts";
+import type { Sample } from "../data/read/shapes.ts";
 import { shareOf } from "../data/read/splits.ts";
 import { load, type Model } from "../engine/model.ts";
 import { Trainer } from "../engine/trainer.ts";
@@ -18,6 +20,7 @@ import { listCheckpoints } from "../keep/checkpoint.ts";
 import { exportModel } from "../keep/export.ts";
 import { factsOf, readMetrics } from "../keep/run-folder.ts";
 import { resolveModel } from "../models/hub.ts";
+import { stopsOf } from "../engine/stops.ts";
 import { chooseDevice } from "../native/choose.ts";
 import { isGpu } from "../native/devices.ts";
 import { predictedTokensPerSecond, resolveLeast } from "../predict/fit.ts";
@@ -90,6 +93,7 @@ async function trainAlone(config: Config, callbacks: Callbacks): Promise<TrainSu
   if (heldOut && share)
     remark(`${heldOut.report.samples} samples, ${config.evaluationData} of the data, are kept for evaluation`);
   await using batches = await model.batches(found.training, { ...lossOn, streamAbove: config.streamAbove }, config);
+  await remarkOnEnds(model, found.training);
   const steps = await stepCount(config, batches);
   const trainer = await Trainer.open(model, config);
   announce(model, trainer, batches, config, steps);
@@ -168,6 +172,22 @@ function openOutput(output: string): RunLock {
     lock?.[Symbol.dispose]();
     throw fileError(cause, "write", output);
   }
+}
+
+/** Says before the run if conversations teach an end of answers that nothing names, or none. */
+async function remarkOnEnds(model: Model, { sources }: FoundSources): Promise<void> {
+  for (const source of sources) {
+    if ((await firstKind(source)) !== "conversation") continue;
+    const { note } = stopsOf(model, await model.tokenizer());
+    if (note !== undefined) remark(note);
+    return;
+  }
+}
+
+/** What the first sample of a source is; a bad one was told or left out before. */
+async function firstKind(source: FoundSource): Promise<Sample["kind"] | undefined> {
+  for await (const item of readItems(source, source.files)) if ("kind" in item) return item.kind;
+  return undefined;
 }
 
 /** How many steps the config means, with the rules that need the number. */

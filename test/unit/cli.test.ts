@@ -159,8 +159,9 @@ describe("sluice train", () => {
     }
     expect(listCheckpoints(join(output, "checkpoints")).map((path) => path.slice(-2))).toEqual(["06", "04"]);
     expect(filesIn(join(output, "model"))).toEqual([
-      ..."chat_template.jinja config.json generation_config.json model.safetensors".split(" "),
-      ..."tokenizer.json tokenizer_config.json".split(" "),
+      ".sluice",
+      ..."chat_template.jinja config.json config.legacy.json generation_config.json model.safetensors".split(" "),
+      ..."reference.json tokenizer.json tokenizer_config.json".split(" "),
     ]);
     using trained = await load(join(output, "model"));
     using untrained = await load(tinyModel);

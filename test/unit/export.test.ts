@@ -113,8 +113,8 @@ test("config.json keeps its dialect and every other key; other files come along"
         .sort(),
     ).toEqual([
       "LICENSE",
-      ..."chat_template.jinja config.json generation_config.json model.safetensors".split(" "),
-      ..."tokenizer.json tokenizer_config.json".split(" "),
+      ..."chat_template.jinja config.json config.legacy.json generation_config.json model.safetensors".split(" "),
+      ..."notes.txt reference.json tokenizer.json tokenizer_config.json".split(" "),
     ]);
     const generation = { _from_model_config: true, bos_token_id: 1, eos_token_id: 2, pad_token_id: 2 };
     expect(readJson(join(target, "generation_config.json"))).toEqual(generation);

@@ -123,6 +123,31 @@ describe("download", () => {
     expect(lines).toHaveLength(needed.length);
   });
 
+  test("named chat templates and the other files of a tokenizer come along, from the one folder that is for them", async () => {
+    const files = {
+      "additional_chat_templates/tool_use.jinja": text("tools"),
+      "additional_chat_templates/deep/x.jinja": text("no"),
+      "added_tokens.json": text("{}"),
+      "merges.txt": text("m"),
+      "modeling.py": text("no"),
+    };
+    for (const [name, content] of Object.entries(files)) hub.files.set(name, content);
+    const folder = "additional_chat_templates";
+    const entries = [...hub.files].map(([name, content]) => listed(name, content));
+    hub.listing = [
+      { type: "directory", path: folder, size: 0, oid: "0".repeat(40) },
+      ...entries.filter(({ path }) => !path.includes("/")),
+    ];
+    hub.answer = (path) =>
+      path.endsWith(`/tree/${hub.commit}/${folder}`)
+        ? Response.json(entries.filter((entry) => entry.path.startsWith(folder)))
+        : undefined;
+    const directory = await resolve();
+    expect(readdirSync(directory).sort()).toEqual([...needed, "added_tokens.json", folder, "merges.txt"].sort());
+    expect(readdirSync(join(directory, folder))).toEqual(["tool_use.jinja"]);
+    expect((await loadTokenizer(directory)).toolTemplate).toBe("tools");
+  });
+
   test("the second call fetches no file, and a new commit only what changed", async () => {
     await resolve();
     expect(hub.takeFileNames()).toEqual(needed);

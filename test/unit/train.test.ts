@@ -69,8 +69,10 @@ describe("limits of the model", () => {
     const added = tokenizer["added_tokens"] as object[];
     tokenizer["added_tokens"] = [...added, { ...added[0], id: 512, content: "<|new|>" }];
     writeFileSync(join(model, "tokenizer.json"), JSON.stringify(tokenizer));
+    const config = join(model, "tokenizer_config.json");
+    writeFileSync(config, JSON.stringify({ ...readJson(config), eos_token: "<|new|>" }));
     expect(await failure({ model })).toBe(
-      `${model}: the tokenizer has 513 tokens, the embedding 512 rows; they belong to different models`,
+      `${model}: the tokenizer has 513 tokens, the embedding 512 rows and none for "<|new|>" (512); they belong to different models`,
     );
   });
 });

@@ -64,7 +64,7 @@ interface Prepared {
 }
 
 export class ChatTemplate {
-  readonly #usual: Template;
+  readonly #usual: Template | undefined;
   readonly #withTools: Template | undefined;
   readonly #specialTokens: Record<string, string>;
   readonly directory: string;
@@ -72,13 +72,13 @@ export class ChatTemplate {
   constructor({ directory, specialTokens, chatTemplate, toolTemplate }: Tokenizer) {
     this.directory = directory;
     this.#specialTokens = specialTokens;
-    if (chatTemplate === undefined) {
+    if ((chatTemplate ?? toolTemplate) === undefined) {
       throw new ModelError(
         `${join(this.directory, "chat_template.jinja")} is missing, and tokenizer_config.json has no chat_template, so "messages" cannot be ` +
           `rendered; add the file or use "prompt" and "completion"`,
       );
     }
-    this.#usual = this.#parse(chatTemplate);
+    this.#usual = chatTemplate === undefined ? undefined : this.#parse(chatTemplate);
     this.#withTools = toolTemplate === undefined ? undefined : this.#parse(toolTemplate);
   }
 
@@ -97,7 +97,11 @@ export class ChatTemplate {
 
   /** The template of a conversation: one for tools where there are some. */
   templateFor({ tools }: Conversation): Template {
-    return (tools !== undefined && tools.length > 0 ? this.#withTools : undefined) ?? this.#usual;
+    const template = (tools === undefined ? undefined : this.#withTools) ?? this.#usual;
+    if (template !== undefined) return template;
+    throw new DataError(
+      `the only chat template of ${this.directory} is "tool_use", for conversations with tools; add one named "default", or tools`,
+    );
   }
 
   prepare(conversation: Conversation): Prepared {

@@ -5,14 +5,7 @@
 // piece still predicts the first of the next. A document in which nothing counts is dropped, and counted too.
 
 import { DataError } from "../../words/errors.ts";
-import {
-  answers,
-  ChatTemplate,
-  commonPrefix,
-  encodeConversation,
-  type ChatLoss,
-  type EncodedDocument,
-} from "./chat.ts";
+import { answers, ChatTemplate, encodeConversation, type ChatLoss, type EncodedDocument } from "./chat.ts";
 import type { Sample } from "../read/shapes.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
@@ -89,46 +82,53 @@ export class Encoder {
   }
 
   #tokenize(sample: Sample): EncodedDocument[] {
+    try {
+      return this.#documents(sample);
+    } catch (error) {
+      throw error instanceof DataError ? new DataError(`${sample.where}: ${error.message}`) : error;
+    }
+  }
+
+  #documents(sample: Sample): EncodedDocument[] {
     const { loss } = this.#options;
     if (sample.kind === "text") return [encodeText(this.#tokenizer, sample.text)];
     if (sample.kind === "prompt") return [encodeCompletion(this.#tokenizer, sample, loss)];
     if (loss !== "all" && answers(sample.messages, loss).length === 0) {
       const where = loss === "completion" ? ' after the last "user" turn' : "";
       throw new DataError(
-        `${sample.where}: messages has no "assistant" turn${where}, so nothing can be learned; ` +
-          `add one or set chat.loss to "all"`,
+        `messages has no "assistant" turn${where}, so nothing can be learned; add one or set chat.loss to "all"`,
       );
     }
-    try {
-      this.#template ??= new ChatTemplate(this.#tokenizer);
-      return encodeConversation(this.#template, this.#tokenizer, sample, loss, (kind, line) => {
-        // A place that nobody has counted yet is left out.
-        if (!this.#remarks.has(kind)) this.#remarks.set(kind, `${sample.where.replace(/:\ufffe.*$/, "")}: ${line}`);
-      });
-    } catch (error) {
-      throw error instanceof DataError ? new DataError(`${sample.where}: ${error.message}`) : error;
-    }
+    this.#template ??= new ChatTemplate(this.#tokenizer);
+    return encodeConversation(this.#template, this.#tokenizer, sample, loss, (kind, line) => {
+      // A place that nobody has counted yet is left out.
+      if (!this.#remarks.has(kind)) this.#remarks.set(kind, `${sample.where.replace(/:\ufffe.*$/, "")}: ${line}`);
+    });
   }
 }
 
 /** A text with the special tokens that the model expects around it, and its end marked. */
 function encodeText(tokenizer: Tokenizer, text: string): EncodedDocument {
-  const ids = withEnd(tokenizer, tokenizer.encode(text, { special: true }));
+  const ids = withEnd(tokenizer, text, tokenizer.encode(text, { special: true }));
   return { ids, counted: ids.map(() => true) };
 }
 
-/** Prompt and completion as one text; what is not already there in the tokens of the prompt alone is completion. */
+/** Prompt and completion as one text; a token that holds something of the completion is completion. */
 function encodeCompletion(
   tokenizer: Tokenizer,
   { prompt, completion }: { prompt: string; completion: string },
   loss: ChatLoss,
 ): EncodedDocument {
-  const ids = withEnd(tokenizer, tokenizer.encode(prompt + completion, { special: true }));
-  const start = loss === "all" ? 0 : commonPrefix(ids, tokenizer.encode(prompt, { special: true }));
+  const text = prompt + completion;
+  const { ids: encoded, before } = tokenizer.encodeWithPlaces(text, [prompt.length], { special: true });
+  const ids = withEnd(tokenizer, text, encoded);
+  const start = loss === "all" ? 0 : before[0]!;
   return { ids, counted: ids.map((_, i) => i >= start) };
 }
 
-/** The model learns to stop only if it sees the end; some tokenizers write it themselves. */
-function withEnd({ eosId }: Tokenizer, ids: number[]): number[] {
-  return eosId === undefined || ids.at(-1) === eosId ? ids : [...ids, eosId];
+/** The model learns to stop only if it sees the end; some tokenizers write it themselves, and some texts, with a line's end. */
+function withEnd({ eosId, specialTokens }: Tokenizer, text: string, ids: number[]): number[] {
+  if (eosId === undefined || ids.at(-1) === eosId) return ids;
+  const hasEnd = text.trimEnd().endsWith(specialTokens["eos_token"]!) && ids.includes(eosId);
+  return hasEnd ? ids : [...ids, eosId];
 }

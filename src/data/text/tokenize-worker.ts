@@ -9,12 +9,15 @@ declare const self: Worker;
 
 let encoder: Promise<Encoder> | undefined;
 
-type Message = "stop" | { directory: string; options: EncodeOptions } | Task;
+type Message = "stop" | { directory: string; rows: number | undefined; options: EncodeOptions } | Task;
 
 self.addEventListener("message", async ({ data }: MessageEvent<Message>) => {
   if (data === "stop") return process.exit();
   if ("directory" in data) {
-    encoder = loadTokenizer(data.directory).then((tokenizer) => new Encoder(tokenizer, data.options));
+    encoder = loadTokenizer(data.directory).then((tokenizer) => {
+      if (data.rows !== undefined) tokenizer.limitTo(data.rows);
+      return new Encoder(tokenizer, data.options);
+    });
     encoder.catch(() => {}); // the first task reports it
     return;
   }

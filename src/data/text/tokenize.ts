@@ -23,7 +23,7 @@ export class TokenizePool implements Disposable {
   readonly #threads: { worker: Worker; pending: Pending[] }[];
 
   /** Starts the workers; each reads the tokenizer from its directory. */
-  constructor(workers: number, directory: string, options: EncodeOptions) {
+  constructor(workers: number, { directory, rows }: Tokenizer, options: EncodeOptions) {
     this.#threads = Array.from({ length: workers }, () => {
       const worker = new Worker(new URL("./tokenize-worker.ts", import.meta.url).href);
       const pending: Pending[] = [];
@@ -35,7 +35,7 @@ export class TokenizePool implements Disposable {
       worker.addEventListener("error", ({ message }) => {
         for (const { reject } of pending.splice(0)) reject(new Error(`a tokenizing worker failed: ${message}`));
       });
-      worker.postMessage({ directory, options }, []);
+      worker.postMessage({ directory, rows, options }, []);
       return { worker, pending };
     });
   }

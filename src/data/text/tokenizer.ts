@@ -3,7 +3,7 @@
 // token-facts.ts reads the files, encoder.ts and decoder.ts do the work.
 
 import { join } from "node:path";
-import { ModelError } from "../../words/errors.ts";
+import { DataError, ModelError, SluiceError } from "../../words/errors.ts";
 import { formatValue } from "../../words/format.ts";
 import { decoderOf, type Decode } from "./decoder.ts";
 import { TextEncoder } from "./encoder.ts";
@@ -27,6 +27,8 @@ export class Tokenizer {
   /** Texts of ids. */
   readonly #texts = new Map<number, string>();
   readonly #special = new Set<number>();
+  /** Set if not all ids have a row in the embedding. */
+  #rows: number | undefined;
 
   /** Use `loadTokenizer`. */
   constructor(directory: string, files: TokenFiles) {
@@ -55,6 +57,27 @@ export class Tokenizer {
     let largest = -1;
     for (const id of this.#texts.keys()) largest = Math.max(largest, id);
     this.vocabularySize = largest + 1;
+  }
+
+  /** How many rows the embedding has, if it lacks some for special tokens. */
+  get rows(): number | undefined {
+    return this.#rows;
+  }
+
+  /**
+   * From now on gives ids below `rows` only, which an embedding has. Beyond may lie special tokens that nothing needs, such as
+   * a [PAD] that was added behind the vocabulary; a text that holds one is a DataError. ModelError for any other token.
+   */
+  limitTo(rows: number): void {
+    if (this.vocabularySize <= rows) return;
+    const { added, around } = this.#encoder;
+    const needed = [this.bosId, this.eosId, ...around.before, ...around.after];
+    for (const [id, text] of this.#texts)
+      if (id >= rows && (!added.tokens.has(id) || needed.includes(id)))
+        throw new ModelError(
+          `${this.directory}: the tokenizer has ${this.vocabularySize} tokens, the embedding ${rows} rows and none for ${JSON.stringify(text)} (${id}); they belong to different models`,
+        );
+    this.#rows = rows;
   }
 
   /** Makes the added tokens findable, with the ids that the files say they have. */
@@ -98,17 +121,33 @@ export class Tokenizer {
   encode(text: string, { special }: { special: boolean }): number[] {
     return this.#guarded(text, () => {
       const ids = this.#encoder.encode(text, { special: false });
-      if (!special) return ids;
-      const { before, after } = this.#encoder.around;
-      const begins = before.every((id, i) => ids[i] === id);
-      const ends = after.every((id, i) => ids[ids.length - after.length + i] === id);
-      return [...(begins ? [] : before), ...ids, ...(ends ? [] : after)];
+      return special ? this.#surrounded(ids) : { ids };
+    }).ids;
+  }
+
+  /**
+   * The same, and for each of some places in the text (ascending, in UTF-16 units) how many tokens end at or before it: one
+   * that reaches over a place is not counted.
+   */
+  encodeWithPlaces(
+    text: string,
+    places: readonly number[],
+    { special = false }: { special?: boolean } = {},
+  ): { ids: number[]; before: number[] } {
+    return this.#guarded(text, () => {
+      const encoded = this.#encoder.encodeWithPlaces(text, places);
+      if (!special) return encoded;
+      const { ids, lead } = this.#surrounded(encoded.ids);
+      return { ids, before: encoded.before.map((count) => count + lead) };
     });
   }
 
-  /** Ids of a text without special tokens, and how many of them end at or before each of some places in it, in order. */
-  encodeWithPlaces(text: string, places: readonly number[]): { ids: number[]; before: number[] } {
-    return this.#guarded(text, () => this.#encoder.encodeWithPlaces(text, places));
+  /** With what the model expects around a text, where it is not there yet; `lead` tokens are new in front. */
+  #surrounded(ids: number[]): { ids: number[]; lead: number } {
+    const { before, after } = this.#encoder.around;
+    const begins = before.every((id, i) => ids[i] === id);
+    const ends = after.every((id, i) => ids[ids.length - after.length + i] === id);
+    return { ids: [...(begins ? [] : before), ...ids, ...(ends ? [] : after)], lead: begins ? 0 : before.length };
   }
 
   /** Whether an id is an added token's, such as `<|im_end|>`. */
@@ -136,11 +175,17 @@ export class Tokenizer {
     return `Tokenizer(${this.vocabularySize} tokens${special ? `, ${special}` : ""})`;
   }
 
-  /** What `work` makes of a text, within limits. */
-  #guarded<T>(text: string, work: () => T): T {
+  /** The ids that `work` makes of a text: within limits, and of ids that the embedding has rows for. */
+  #guarded<T extends { ids: number[] }>(text: string, work: () => T): T {
     const started = performance.now();
     try {
       const made = work();
+      const rows = this.#rows;
+      const beyond = rows === undefined ? undefined : made.ids.find((id) => id >= rows);
+      if (beyond !== undefined)
+        throw new DataError(
+          `the text holds ${JSON.stringify(this.#texts.get(beyond))}, whose id ${beyond} has no row in the model's embedding of ${rows}; leave it out`,
+        );
       // A pattern that goes back and forth is cut off by the engine, unmatched; ten seconds are no sane pattern's.
       const seconds = (performance.now() - started) / 1000;
       if (seconds > 10 + text.length / 1e5)
@@ -159,7 +204,7 @@ export class Tokenizer {
       return new ModelError(
         `${path}: has ${error.message}; Sluice does not do that as Hugging Face's library does, and gives no other ids`,
       );
-    return error instanceof ModelError ? error : this.#unusable(`cannot be used (${(error as Error).message})`);
+    return error instanceof SluiceError ? error : this.#unusable(`cannot be used (${(error as Error).message})`);
   }
 
   #unusable(problem: string): ModelError {
