@@ -23,8 +23,16 @@ function expectWithin(what: string, checks: readonly Check[], names: readonly st
   expect(checks.filter(({ error, limit }) => !(error <= limit))).toEqual([]);
 }
 
-const inFloat32 = ["loss", "logits", "gradient norm", "gradients", "weights after 3 steps", "training losses"];
-const inBfloat16 = ["loss", "gradient cosine (1 − c)", "gradient norm ratio − 1", "training losses"];
+const inFloat32 = [
+  "loss",
+  "logits",
+  "gradient norm",
+  "gradients",
+  "weights after 3 steps",
+  "training losses",
+  "training norms",
+];
+const inBfloat16 = ["loss", "gradient cosine (1 − c)", "gradient norm ratio − 1", "training losses", "training norms"];
 
 describe.each(models)("%s", (model) => {
   const directory = join(fixtures, model);
@@ -73,6 +81,22 @@ describe("command line", () => {
       expect.stringMatching(/^FAIL gradients +1\.0e-3 of 2\.0e-5  model\.layers\.2\.mlp\.up_proj\.weight$/),
     ]);
     expect(code).toBe(1);
+  });
+
+  test("a key bias and a norm of a training step that are off fail, in bfloat16 too", async () => {
+    using copy = temporaryDirectory();
+    cpSync(join(fixtures, "qwen2-tiny"), copy.path, { recursive: true });
+    const bias = "model.layers.2.self_attn.k_proj.bias";
+    await scaleTensor(join(copy.path, "reference.safetensors"), `grad.packed.${bias}`, 1.1);
+    const path = join(copy.path, "reference.json");
+    const reference = await Bun.file(path).json();
+    reference.training.grad_norms[6] *= 1.1;
+    await Bun.write(path, JSON.stringify(reference));
+    const { output } = await parity(copy.path, "--dtype", "bfloat16");
+    expect(output.match(/^FAIL.*/gm)).toEqual([
+      expect.stringMatching(new RegExp(`^FAIL gradient norm ratio − 1 .* ${bias}$`)),
+      expect.stringMatching(/^FAIL training norms .* step 7$/),
+    ]);
   });
 
   test("a folder without references, and a wrong flag", async () => {
