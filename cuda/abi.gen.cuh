@@ -209,6 +209,7 @@ struct AttentionForward {
 struct AttentionBackward {
   Range d_qkv;
   Range delta;
+  Range sums;
   Range d_out;
   Range out;
   Range lse;

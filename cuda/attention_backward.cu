@@ -2,7 +2,7 @@
 // `__delta` computes rowsum(d_out ∘ out); `__dkv` gives a block a tile of keys, which gathers dk and dv over all rows and all
 // query heads that see it; `_dq` gives a block a tile of rows, which gathers dq over all keys it sees. Scores are computed twice; in
 // exchange every value has one writer and one order of summation, so results are the same bits each time, and neither
-// atomics nor buffers for sums are needed.
+// atomics nor buffers for sums are needed. Where the caller has room for sums, `_joint` computes them once: `attention_joint.cuh`.
 //
 // Grids: (heads or key heads, tile numbers[, column halves]). Scores and their gradients never leave the registers: in `__dkv` a
 // warp's rows are 16 keys and its columns are query rows, in `_dq` the other way round, so that both sums find P and dS as left
@@ -323,6 +323,10 @@ template <int D, int blocks, int warps, int keys, bool vectors> INLINE void quer
 
 } // namespace sluice
 
+#if SLUICE_WIDE
+#include <attention_joint.cuh>
+#endif
+
 using namespace sluice;
 
 /** delta (H, T): 16 lanes per row of D; a block has 64 tokens of one head. Grid: (heads, token tiles). */
@@ -380,4 +384,7 @@ KERNEL((many ? 4 : 2) * warp_size, 1) attention_backward_dq_any(const AttentionB
 KERNEL(4 * warp_size, 1) attention_backward_dq_d128_wide(const AttentionBackward a, void*) {
   query_gradients<128, 2, 4, wide_walked, true>(a);
 }
+KERNEL(8 * warp_size, 1) attention_backward_joint_d64(const AttentionBackward a, void* words) { joint_gradients<64, 2, 64>(a, static_cast<u32*>(words)); }
+KERNEL(8 * warp_size, 1) attention_backward_joint_d128(const AttentionBackward a, void* words) { joint_gradients<128, 1, 32>(a, static_cast<u32*>(words)); }
+KERNEL(8 * warp_size, 1) attention_backward_joint_d128_wide(const AttentionBackward a, void* words) { joint_gradients<128, 2, 64>(a, static_cast<u32*>(words)); }
 #endif

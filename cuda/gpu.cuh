@@ -49,8 +49,60 @@ INLINE u32 shared_address(const void* pointer) { return (u32)__cvta_generic_to_s
 INLINE void copy_async(void* to, const void* from) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(to)), "l"(from) : "memory");
 }
+/** A word to shared memory in the same way, or zero, and then `from` is not read. */
+INLINE void copy_word_async(void* to, const void* from, bool present) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(shared_address(to)), "l"(from), "r"(present ? 4 : 0) : "memory");
+}
+/** Writes a word at an address that `shared_address` gave. */
+INLINE void store_word(u32 at, u32 word) { asm volatile("st.shared.u32 [%0], %1;" ::"r"(at), "r"(word) : "memory"); }
 /** The thread's own copies are there; others see them after a barrier. */
 INLINE void copies_landed() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+
+// ---- words that blocks share ------------------------------------------------------------------------------------------
+
+/** Adds one to a word; what it was before. */
+INLINE u32 take_ticket(u32* word) { return atomicAdd(word, 1u); }
+/** A word that another block may be writing, and writing such a word. */
+INLINE u32 peek(const u32* word) {
+  u32 result;
+  asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(result) : "l"(word) : "memory");
+  return result;
+}
+INLINE void poke(u32* word, u32 value) { asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(word), "r"(value) : "memory"); }
+/** Who sees what the thread pokes after this also sees what it, and whoever it met at a barrier, wrote before; and what these read
+ * after this is not older than what the thread peeked at before. */
+INLINE void grid_fence() { asm volatile("fence.acq_rel.gpu;" ::: "memory"); }
+
+/** Whether one instruction adds four neighbours; else a lane's four sums lie `step` apart, and one instruction adds one of each lane. */
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+constexpr bool adds_four = true;
+#else
+constexpr bool adds_four = false;
+#endif
+/** Four sums that other blocks add to at other times. */
+INLINE void load_sums(f32 (&x)[4], const f32* from, u32 step) {
+  if constexpr (adds_four) asm volatile("ld.global.cg.v4.f32 {%0, %1, %2, %3}, [%4];" : "=f"(x[0]), "=f"(x[1]), "=f"(x[2]), "=f"(x[3]) : "l"(from) : "memory");
+  else
+#pragma unroll
+    for (int i = 0; i < 4; i++) asm volatile("ld.global.cg.f32 %0, [%1];" : "=f"(x[i]) : "l"(from + i * step) : "memory");
+}
+/** Where `present`; so does `add_sums`. */
+INLINE void store_sums(f32* to, const f32 (&x)[4], u32 step, bool present) {
+  if constexpr (adds_four)
+    asm volatile("{ .reg .pred p; setp.ne.u32 p, %5, 0; @p st.global.cg.v4.f32 [%0], {%1, %2, %3, %4}; }" ::"l"(to), "f"(x[0]), "f"(x[1]), "f"(x[2]), "f"(x[3]), "r"((u32)present) : "memory");
+  else
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+      asm volatile("{ .reg .pred p; setp.ne.u32 p, %2, 0; @p st.global.cg.f32 [%0], %1; }" ::"l"(to + i * step), "f"(x[i]), "r"((u32)present) : "memory");
+}
+INLINE void add_sums(f32* to, const f32 (&x)[4], u32 step, bool present) {
+  if constexpr (adds_four)
+    asm volatile("{ .reg .pred p; setp.ne.u32 p, %5, 0; @p red.relaxed.gpu.global.add.v4.f32 [%0], {%1, %2, %3, %4}; }" ::"l"(to), "f"(x[0]), "f"(x[1]), "f"(x[2]), "f"(x[3]), "r"((u32)present) : "memory");
+  else
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+      asm volatile("{ .reg .pred p; setp.ne.u32 p, %2, 0; @p red.relaxed.gpu.global.add.f32 [%0], %1; }" ::"l"(to + i * step), "f"(x[i]), "r"((u32)present) : "memory");
+}
 
 // ---- shuffles ---------------------------------------------------------------------------------------------------------
 

@@ -90,6 +90,27 @@ INLINE void copy_async(u16* to, const u16* from, bool present) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from), "r"(present ? 16 : 0) : "memory");
 }
 
+
+// ---- sums in memory -----------------------------------------------------------------------------------------------------
+
+/** Float32 sums of rows that blocks add to in turn. A lane has four of 16 columns of a row: the two of each half that an accumulator
+ * gives it. What a warp adds at once lies together. */
+struct Sums {
+  f32* at;
+  u32 step;
+  /** Columns from `column` on, of `width` in all, of a row of `rows`; of eight rows from a multiple of eight on, 16 columns lie together. */
+  INLINE Sums(f32* sums, u32 rows, u32 width, u32 row, u32 column, int lane) {
+    const u32 unit = row / 8 * 8, height = rows - unit < 8 ? rows - unit : 8;
+    at = sums + ((u64)unit * width + column * height + (adds_four ? (row - unit) * 16 + lane % 4 * 4 : (row - unit) * 4 + lane % 4));
+    step = height * 4;
+  }
+  /** The 16 columns that are `column` further. */
+  INLINE f32* of(int column) const { return at + column * step / 4; }
+  INLINE void load(int column, f32 (&x)[4]) const { load_sums(x, of(column), step); }
+  INLINE void store(int column, const f32 (&x)[4], bool present) const { store_sums(of(column), x, step, present); }
+  INLINE void add(int column, const f32 (&x)[4], bool present) const { add_sums(of(column), x, step, present); }
+};
+
 // ---- products -------------------------------------------------------------------------------------------------------
 
 INLINE void multiply(Accumulator& acc, const Left& left, const Right& right) {
@@ -114,15 +135,17 @@ INLINE u16* shared_tiles() {
 template <int D> constexpr int tile_stride = D;
 /** Where a value lies in a shared tile with rows of D: 16-byte chunks of a row are permuted by the row's last three bits, so that
  * eight rows' chunks lie in different banks. */
-template <int D> INLINE int tile_offset(int row, int column) { return row * D + (((column / 8) ^ (row % 8)) * 8 | column % 8); }
+template <int D> INLINE int tile_offset(int row, int column) {
+  if constexpr (D < 64) return row * D + (((column / 8) ^ (row / 2 % 4)) * 8 | column % 8); // two rows of 32 fill the banks
+  else return row * D + (((column / 8) ^ (row % 8)) * 8 | column % 8);
+}
 
 /** Reads left operands from a tile (rows, k), `row`… on. Only one address is kept: a fragment's k is an exclusive or away, because
  * tiles start at multiples of a row's bytes. `renew` makes the compiler compute the others again in each round of a loop,
  * instead of holding all of them in registers that sums need. */
 template <int D> struct LeftTile {
   u32 at;
-  INLINE LeftTile(const u16* tile, int row) {
-    const int lane = lane_index();
+  INLINE LeftTile(const u16* tile, int row, int lane = lane_index()) {
     at = shared_address(tile + tile_offset<D>(row + lane % 16, lane / 16 * 8));
   }
   INLINE void renew() { asm volatile("" : "+r"(at)); }
@@ -136,8 +159,7 @@ template <int D> struct LeftTile {
 /** The same for right operands, from a tile (columns, k). */
 template <int D> struct RightTile {
   u32 at;
-  INLINE RightTile(const u16* tile) {
-    const int lane = lane_index();
+  INLINE RightTile(const u16* tile, int lane = lane_index()) {
     at = shared_address(tile + tile_offset<D>(lane / 16 * 8 + lane % 8, lane / 8 % 2 * 8));
   }
   INLINE void renew() { asm volatile("" : "+r"(at)); }
@@ -150,8 +172,7 @@ template <int D> struct RightTile {
 /** The same for right operands, from a tile (k, columns). */
 template <int D> struct TransposedTile {
   u32 at;
-  INLINE TransposedTile(const u16* tile, int column) {
-    const int lane = lane_index();
+  INLINE TransposedTile(const u16* tile, int column, int lane = lane_index()) {
     at = shared_address(tile + tile_offset<D>(lane % 16, column + lane / 16 * 8));
   }
   INLINE void renew() { asm volatile("" : "+r"(at)); }
@@ -159,6 +180,30 @@ template <int D> struct TransposedTile {
     Right right;
     load_matrices_transposed(right.x, (at ^ column * 2) + k * D * 2);
     return right;
+  }
+};
+
+/** The same for left operands, from a tile (k, rows). */
+template <int D> struct LeftTransposedTile {
+  u32 at;
+  INLINE LeftTransposedTile(const u16* tile, int row, int lane = lane_index()) {
+    at = shared_address(tile + tile_offset<D>(lane / 16 * 8 + lane % 8, row + lane / 8 % 2 * 8));
+  }
+  INLINE Left load(int row, int k) const {
+    Left left;
+    load_matrices_transposed(left.x, (at ^ row * 2) + k * D * 2);
+    return left;
+  }
+};
+/** Writes left operands to a tile (rows, k), from `row` and `k` on. */
+template <int D> struct LeftStore {
+  u32 at;
+  INLINE LeftStore(const u16* tile, int row, int k, int lane = lane_index()) {
+    at = shared_address(tile + tile_offset<D>(row + lane / 4, k + lane % 4 * 2));
+  }
+  INLINE void store(int row, int k, const Left& left) const {
+#pragma unroll
+    for (int i = 0; i < 4; i++) store_word((at ^ (k + i / 2 * 8) * 2) + (row + i % 2 * 8) * D * 2, left.x[i]);
   }
 };
 
@@ -178,13 +223,15 @@ INLINE void load_columns(f32 (&values)[columns_per_lane], const f32* row) {
 
 /** Copies a tile of `rows` × D to shared memory in two steps: `fetch` starts reading rows that lie `stride` values apart, `land` makes
  * sure that this thread's part is there; a barrier must follow. Rows from `count` on and columns from `width` on become zero.
- * `vectors` says that rows start at multiples of 16 bytes and `width` is a multiple of 8. */
-template <int rows, int D, int threads, bool vectors> struct TileCopy {
+ * `vectors` says that rows start at multiples of 16 bytes and `width` is a multiple of 8; `anew`, that places are computed in each fetch and do
+ * not wait in registers for the next. */
+template <int rows, int D, int threads, bool vectors, bool anew = false> struct TileCopy {
   static constexpr int chunks = D / 8, rows_at_once = threads / chunks;
   static_assert(threads % chunks == 0 && rows % rows_at_once == 0, "every thread copies as much");
 
   INLINE void fetch(u16* tile, int count, int width, const u16* from, u32 stride) {
-    const int row = thread_index() / chunks, column = thread_index() % chunks * 8;
+    const auto thread = this_thread();
+    const int row = thread / chunks, column = thread % chunks * 8;
     const u16* at = from + ((u64)row * stride + column);
 #pragma unroll
     for (int i = 0; i < rows; i += rows_at_once) copy(tile + tile_offset<D>(row + i, column), at + (u64)i * stride, row + i < count, width - column);
@@ -201,6 +248,13 @@ template <int rows, int D, int threads, bool vectors> struct TileCopy {
   }
 
 private:
+  static INLINE auto this_thread() {
+    if constexpr (anew) {
+      u32 thread = thread_index();
+      forget(thread);
+      return thread;
+    } else return thread_index();
+  }
   static INLINE void copy(u16* to, const u16* from, bool present, int width_left) {
     if constexpr (vectors) copy_async(to, from, present && width_left > 0);
     else store8(to, present && width_left > 0 ? load8(from, width_left, false) : zero8(), 8, true);

@@ -101,6 +101,9 @@ fn MaybeIn(comptime count: []const u8, comptime element: Name) type {
 fn Out(comptime count: []const u8, comptime element: Name) type {
     return Range(.{ .access = .write, .optional = false, .count = count, .element = @tagName(element) });
 }
+fn MaybeOut(comptime count: []const u8, comptime element: Name) type {
+    return Range(.{ .access = .write, .optional = true, .count = count, .element = @tagName(element) });
+}
 fn InOut(comptime count: []const u8, comptime element: Name) type {
     return Range(.{ .access = .readwrite, .optional = false, .count = count, .element = @tagName(element) });
 }
@@ -390,10 +393,12 @@ pub const ops = struct {
     };
 
     /// d_qkv (T, (H+2K)·D) = gradients of q, k (as attention saw them, after rope) and v.
-    /// delta (H, T float32) is scratch: rowsum(d_out ∘ out).
+    /// delta (H, T float32) is scratch: rowsum(d_out ∘ out). So are sums (T·H·D float32), where a GPU may gather dq: that takes five
+    /// products instead of seven.
     pub const attention_backward = extern struct {
         d_qkv: Out("tokens * (heads + 2 * kv_heads) * head_dim", .dtype),
         delta: Out("heads * tokens", .f32),
+        sums: MaybeOut("tokens * heads * head_dim", .f32),
         d_out: In("tokens * heads * head_dim", .dtype),
         out: In("tokens * heads * head_dim", .dtype),
         lse: In("heads * tokens", .f32),

@@ -145,6 +145,7 @@ async function* attention(bench: Bench): AsyncGenerator<Rate> {
       const dQkv = await values(tokens * qkvWidth, "zero");
       const lse = await bench.buffer("device", heads * tokens, "float32", "zero");
       const delta = await bench.buffer("device", heads * tokens, "float32", "zero");
+      const sums = await bench.buffer("device", tokens * heads * headDim, "float32", "zero");
       const starts = await bench.holding(
         Int32Array.from({ length: documents + 1 }, (_, i) => Math.floor((i * tokens) / documents)),
       );
@@ -157,7 +158,7 @@ async function* attention(bench: Bench): AsyncGenerator<Rate> {
         ({ group: "attention", name: `${name} ${what} ${dtype}`, unit: "GFLOP/s" }) as const;
       const forward = await bench.time("compute", "attentionForward", () => ({ out, lse, ...common }));
       yield rateOf(named("forward"), 2 * product, forward);
-      const gradients = { dQkv, delta, dOut, out, lse, ...common };
+      const gradients = { dQkv, delta, sums, dOut, out, lse, ...common };
       yield rateOf(named("backward"), 5 * product, await bench.time("compute", "attentionBackward", () => gradients));
       bench.free();
     }

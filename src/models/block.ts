@@ -65,6 +65,7 @@ export function backwardBlock(
   accumulate: boolean,
 ): void {
   const places = placesOf(context, { x, batch });
+  const spent: Range[] = [];
   for (const link of context.weights.block.chain.links.toReversed()) {
     const { part, key, out } = link;
     const at = places(link);
@@ -73,11 +74,14 @@ export function backwardBlock(
       dy: out === "saved" && part.stream !== "out" ? at.value("out") : dHidden,
       dx: key("x") === key("stream") ? dHidden : at.x,
       dStream: dHidden,
+      spent: (bytes) => spent.find((range) => range.bytes >= bytes)?.slice(0, bytes) ?? null,
       gradient: (group) => gradients.group(group),
       optionalGradient: (group) => gradients.optional(group),
       gradientDtype: gradients.matrixDtype,
       accumulate: accumulate ? 1 : 0,
     });
+    const saved = part.values.filter(({ name }) => name !== "out" || out === "saved");
+    spent.push(...saved.map(({ name }) => at.value(name)));
   }
 }
 

@@ -1,7 +1,7 @@
 // Generated from zig/abi.zig and zig/root.zig by `bun run build`. Do not edit.
 
 /** The library must carry the same hash, else it was built from other declarations. */
-export const abiHash = 0xe0a777ba509caee2n;
+export const abiHash = 0x99d3026395cdffcdn;
 
 export const dtypes = { float32: 0, bfloat16: 1, float16: 2 } as const;
 export type Dtype = keyof typeof dtypes;
@@ -207,6 +207,7 @@ export type AttentionForward<R = Range> = {
 export type AttentionBackward<R = Range> = {
   dQkv: R;
   delta: R;
+  sums: R | null;
   dOut: R;
   out: R;
   lse: R;
@@ -881,6 +882,7 @@ export const ops: {
     ranges: {
       dQkv: "write",
       delta: "write",
+      sums: "write",
       dOut: "read",
       out: "read",
       lse: "read",
@@ -895,6 +897,11 @@ export const ops: {
         says: "tokens * (heads + 2 * kvHeads) * headDim of dtype",
       },
       delta: { bytes: (a) => a.heads * a.tokens * 4, says: "heads * tokens of f32" },
+      sums: {
+        bytes: (a) => a.tokens * a.heads * a.headDim * 4,
+        says: "tokens * heads * headDim of f32",
+        optional: true,
+      },
       dOut: {
         bytes: (a) => a.tokens * a.heads * a.headDim * dtypeBytes[a.dtype],
         says: "tokens * heads * headDim of dtype",
@@ -918,6 +925,7 @@ export const ops: {
     encode(w, a) {
       w.range(a.dQkv);
       w.range(a.delta);
+      w.range(a.sums);
       w.range(a.dOut);
       w.range(a.out);
       w.range(a.lse);

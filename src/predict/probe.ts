@@ -262,13 +262,14 @@ class Probe implements Disposable {
       const qk = await this.#random(tokens * (heads + kvHeads) * headDim);
       const dOut = await this.#random(tokens * heads * headDim);
       const [lse, delta] = [this.#buffer("device", heads * tokens * 4), this.#buffer("device", heads * tokens * 4)];
+      const sums = this.#buffer("device", tokens * heads * headDim * 4);
       const starts = await this.#starts(documents, length);
       const shape = { tokens, heads, kvHeads, headDim, documents, window: 0, scale: headDim ** -0.5, dtype };
       const work = (documents * causalPairs(length, 0) * heads * headDim) / 1e12;
       const common = { out, lse, qk, qkv, starts, ...shape };
       const forward = await this.#sustained((plan) => void plan.record("compute", "attentionForward", common));
       const backward = await this.#sustained(
-        (plan) => void plan.record("compute", "attentionBackward", { dQkv, delta, dOut, ...common }),
+        (plan) => void plan.record("compute", "attentionBackward", { dQkv, delta, sums, dOut, ...common }),
       );
       found.forward.push([length, (4 * work) / forward]);
       found.backward.push([length, (10 * work) / backward]);

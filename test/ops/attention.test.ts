@@ -151,6 +151,9 @@ const cases: Case[] = [
   { documents: 150, heads: 3, kvHeads: 1, headDim: 80, window: 0 },
   { documents: 131, heads: 4, kvHeads: 2, headDim: 128, window: 0 },
   { documents: 222, heads: 4, kvHeads: 1, headDim: 32, window: 19 },
+  { documents: [1, 301, 137], heads: 2, kvHeads: 1, headDim: 128, window: 0 },
+  { documents: [390], heads: 3, kvHeads: 3, headDim: 128, window: 130 },
+  { documents: [5, 270], heads: 4, kvHeads: 2, headDim: 64, window: 0 },
 ];
 
 onDevices((machine) => {
@@ -193,7 +196,6 @@ onDevices((machine) => {
 
           const dOut = draw.normal(dtype, out.count);
           const gradients = { dQkv: output(dtype, qkv.count), delta: output("float32", lse.count) };
-          const found = await machine.run("attentionBackward", { ...gradients, dOut, out, lse, ...common });
           const doubles = {
             dOut: dOut.values(),
             out: out.values(),
@@ -202,18 +204,30 @@ onDevices((machine) => {
             qkv: qkv.values(),
           };
           const expectedGradients = attentionGradients(doubles, scale, sizes);
-          expectClose("attentionBackward delta", found.delta, expectedGradients.delta, headDim, 1);
           // dO·V and delta, both of size 1.3 after scaling, cancel; for a document's first token, whose q has no gradient, all of it.
-          const { dQkv } = expectedGradients;
+          const { dQkv, delta } = expectedGradients;
           const terms = length * (heads / kvHeads);
-          expectClose("attentionBackward dQkv", found.dQkv, dQkv, terms, 2, machine.productRoundings);
+          const sums = output("float32", tokens * heads * headDim);
+          for (const room of machine.matrixUnit ? [null, sums] : [null]) {
+            const found = await machine.run("attentionBackward", {
+              ...gradients,
+              sums: room,
+              dOut,
+              out,
+              lse,
+              ...common,
+            });
+            expectClose("attentionBackward delta", found.delta, delta, headDim, 1);
+            const what = `attentionBackward dQkv ${room ? "with" : "without"} sums`;
+            expectClose(what, found.dQkv, dQkv, terms, 2, machine.productRoundings);
+          }
         },
       );
     }
 
   for (const dtype of machine.dtypes)
     trial(`a document's bits do not depend on its neighbours, ${dtype}`, async (draw) => {
-      const [heads, kvHeads, headDim, lengths, middle] = [4, 2, 32, [37, 75, 20], 1] as const;
+      const [heads, kvHeads, headDim, lengths, middle] = [4, 2, 64, [37, 175, 20], 1] as const;
       const starts = cumulative(lengths);
       const run = async (rows: { qk: Tensor; qkv: Tensor; dOut: Tensor }, documents: readonly number[]) => {
         const tokens = cumulative(documents).at(-1)!;
@@ -222,7 +236,8 @@ onDevices((machine) => {
         const common = { ...inputs, starts: tensor("int32", cumulative(documents)), ...sizes };
         const outputs = { out: output(dtype, dOut.count), lse: output("float32", heads * tokens) };
         const { out, lse } = await machine.run("attentionForward", { ...outputs, ...common });
-        const gradients = { dQkv: output(dtype, rows.qkv.count), delta: output("float32", lse.count) };
+        const sums = output("float32", tokens * heads * headDim);
+        const gradients = { dQkv: output(dtype, rows.qkv.count), delta: output("float32", lse.count), sums };
         return {
           out,
           dQkv: (await machine.run("attentionBackward", { ...gradients, dOut, out, lse, ...common })).dQkv,

@@ -102,6 +102,7 @@ const guardBytes = 128;
 export class Machine {
   readonly dtypes: readonly Dtype[];
   readonly refuses: boolean;
+  readonly matrixUnit: boolean;
   /** How often a result of the matrix unit is rounded: more than once where operands are. */
   readonly productRoundings: number;
   readonly #device: DeviceKind;
@@ -116,6 +117,7 @@ export class Machine {
     this.#device = device;
     this.dtypes = dtypes;
     this.refuses = refuses;
+    this.matrixUnit = matrixUnit;
     this.productRoundings = matrixUnit ? 2 : 1;
     this.#alignment = alignment;
     this.#stream = stream;

@@ -284,7 +284,7 @@ fn checkAttention(comptime dtype: abi.Dtype, shape: Shape) !void {
         try h.run(.attention_forward, .{ .out = h.range(out), .lse = h.range(lse), .qk = h.range(qk), .qkv = h.range(qkv), .starts = h.range(shape.starts), .tokens = tokens, .heads = shape.heads, .kv_heads = shape.kv_heads, .head_dim = shape.head_dim, .documents = documents, .window = shape.window, .scale = scale, .dtype = dtype });
         try harness.expectClose(E, expected.out, out, harness.tolerance(E));
         try harness.expectClose(f32, expected.lse, lse, 1e-6);
-        try h.run(.attention_backward, .{ .d_qkv = h.range(d_qkv), .delta = h.range(delta), .d_out = h.range(d_out), .out = h.range(out), .lse = h.range(lse), .qk = h.range(qk), .qkv = h.range(qkv), .starts = h.range(shape.starts), .tokens = tokens, .heads = shape.heads, .kv_heads = shape.kv_heads, .head_dim = shape.head_dim, .documents = documents, .window = shape.window, .scale = scale, .dtype = dtype });
+        try h.run(.attention_backward, .{ .d_qkv = h.range(d_qkv), .delta = h.range(delta), .sums = h.range(@as([]f32, &.{})), .d_out = h.range(d_out), .out = h.range(out), .lse = h.range(lse), .qk = h.range(qk), .qkv = h.range(qkv), .starts = h.range(shape.starts), .tokens = tokens, .heads = shape.heads, .kv_heads = shape.kv_heads, .head_dim = shape.head_dim, .documents = documents, .window = shape.window, .scale = scale, .dtype = dtype });
         try harness.expectClose(E, expected.d_qkv, d_qkv, 2 * harness.tolerance(E));
         if (workers == 1) first = try testing.allocator.dupe(E, d_qkv) else {
             defer testing.allocator.free(first);

@@ -110,6 +110,7 @@ export function attention(config: DecoderConfig, options: AttentionOptions): Par
         ...attended(at),
         dQkv,
         delta: at.scratch("delta", heads),
+        sums: at.dtype === "bfloat16" ? at.spent(at.tokens * queries * 4) : null, // a GPU's
         dOut: dHeads,
         lse: at.value("lse"),
         documents: at.batch.documents,

@@ -124,6 +124,8 @@ export interface BackwardAt extends At {
   dy: Range;
   /** Where the gradient of `x` goes: in the place of x, or added to the stream's when x is the stream. */
   dx: Range;
+  /** Room where values of later parts were, which nobody reads any more; null when none is as large. */
+  spent(bytes: number): Range | null;
   /** Gradient of the stream: of the block's output, plus what later branches have added. */
   dStream: Range;
   gradient(group: string): Range;

@@ -78,7 +78,9 @@ pub fn attentionBackward(launcher: *Launcher, a: *const abi.ops.attention_backwa
     if (hopper.takes(launcher, a, .{ a.d_qkv, a.d_out, a.out, a.qk, a.qkv })) return hopper.attentionBackward(launcher, a);
     try launcher.run("attention_backward__delta", .{ a.heads, @intCast(shape_module.divideUp(a.tokens, 64)), 1 }, 128, 0, a, .{});
 
-    const width = Width.of(a.head_dim, shape_module.wholeRows(a.head_dim, .{ a.d_qkv, a.d_out, a.qk, a.qkv }));
+    const vectors = shape_module.wholeRows(a.head_dim, .{ a.d_qkv, a.sums, a.d_out, a.qk, a.qkv });
+    if (vectors and try attentionBackwardJoint(launcher, a)) return;
+    const width = Width.of(a.head_dim, vectors);
     const many = stages(launcher);
     const keys = keyShape(width, many);
     var key_grid = try gridOf(launcher, a.kv_heads, a.tokens, a.documents, keys.held, 1);
@@ -96,6 +98,43 @@ pub fn attentionBackward(launcher: *Launcher, a: *const abi.ops.attention_backwa
     return switch (width) {
         inline else => |w| launch(launcher, "attention_backward_dq_" ++ @tagName(w), row_grid, rows, row_shared, a),
     };
+}
+
+/// Five products in one walk, where there are sums for dq and shared memory for it: `cuda/attention_joint.cuh`. Says whether it was launched.
+fn attentionBackwardJoint(launcher: *Launcher, a: *const abi.ops.attention_backward) Error!bool {
+    if (!a.sums.present() or isAmd(launcher)) return false;
+    inline for (.{
+        .{ "attention_backward_joint_d64", 64, Joint.of(64, 2, 64) },
+        .{ "attention_backward_joint_d128_wide", 128, Joint.of(128, 2, 64) },
+        .{ "attention_backward_joint_d128", 128, Joint.of(128, 1, 32) },
+    }) |entry| {
+        const kernel, const head_dim, const joint = entry;
+        if (a.head_dim == head_dim and joint.shared <= launcher.properties.shared_bytes_max) {
+            try launchJoint(launcher, kernel, joint, a);
+            return true;
+        }
+    }
+    return false;
+}
+
+/// A tile of 128 keys; `walked` rows at a time.
+const Joint = struct {
+    walked: u32,
+    shared: u32,
+
+    /// Keys and values, two stages of q, one of d_out for each half, scores' gradients and, with two halves, P; lse and delta of two
+    /// stages; thread 0's two words.
+    fn of(head_dim: u32, halves: u32, walked: u32) Joint {
+        return .{ .walked = walked, .shared = 2 * ((2 * 128 + (2 + halves) * walked) * head_dim + halves * 128 * walked) + 16 * walked + 8 };
+    }
+};
+
+fn launchJoint(launcher: *Launcher, comptime kernel: [:0]const u8, joint: Joint, a: *const abi.ops.attention_backward) Error!void {
+    const words = 1 + a.heads * (@as(u64, a.tokens) / joint.walked + a.documents); // a ticket, and a turn for each tile of rows
+    if (4 * words > launcher.workspace_bytes) return launcher.fail("attention: {} tokens in {} documents of {} heads take {} words for turns, more than fit; use a smaller micro-batch", .{ a.tokens, a.documents, a.heads, words });
+    try launcher.zero(launcher.workspace, 4 * words);
+    const blocks = try shape_module.blocks(launcher, (@as(u64, a.tokens) / 128 + a.documents) * a.kv_heads, 1);
+    return launcher.run(kernel, .{ blocks, 1, 1 }, 8 * launcher.properties.warp, joint.shared, a, .{});
 }
 
 // `many` is the number of stages: AMD's kernels have one, and half the warps.
@@ -172,4 +211,6 @@ test "tiles of backward fit into shared memory: 99 KB on small NVIDIA cards, 64 
         try testing.expect(keyShared(width, many) <= limit);
         try testing.expect(rowShared(width, many, many == 2) <= limit);
     };
+    for ([_]Joint{ .of(64, 2, 64), .of(128, 1, 32) }) |joint| try testing.expect(joint.shared <= 99 * 1024);
+    try testing.expect(Joint.of(128, 2, 64).shared <= 163 * 1024); // sm_80
 }

@@ -240,6 +240,7 @@ const Sample = struct {
         try attention.attentionBackward(launcher, &.{
             .d_qkv = .of(sample.range(.d_qkv)),
             .delta = .of(sample.range(.delta)),
+            .sums = .of(abi.Bytes.none),
             .d_out = .of(sample.range(.d_out)),
             .out = .of(sample.range(.out)),
             .lse = .of(sample.range(.lse)),
