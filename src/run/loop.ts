@@ -9,6 +9,7 @@ import { evaluationBatches } from "../data/loader.ts";
 import type { Model } from "../engine/model.ts";
 import type { StepResult, Trainer } from "../engine/trainer.ts";
 import { writeFileAtomic } from "../io/atomic.ts";
+import { markDirectory } from "../io/claim.ts";
 import { fileChanges } from "../io/file-stamps.ts";
 import {
   listCheckpoints,
@@ -164,6 +165,7 @@ export class Run {
     if (aside) this.#status.print(`checkpoints past step ${steps} are of another course and were moved to ${aside}`);
     if (existsSync(this.checkpoints)) pruneCheckpoints(this.checkpoints, this.config.checkpoint.keep);
     const { output, tensorboard, dashboard } = this.config;
+    markDirectory(output, "run");
     await writeFileAtomic(join(output, "config.json"), `${JSON.stringify(configJson(this.config), null, 2)}\n`);
     this.#log = new MetricsLog(output, steps);
     if (this.#log.missing > 0)

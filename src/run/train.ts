@@ -15,7 +15,7 @@ import { shareOf } from "../data/read/splits.ts";
 import { load, type Model } from "../engine/model.ts";
 import { Trainer } from "../engine/trainer.ts";
 import { fileError, removeLeftovers } from "../io/atomic.ts";
-import { checkClaim, markDirectory } from "../io/claim.ts";
+import { checkClaim } from "../io/claim.ts";
 import { listCheckpoints } from "../keep/checkpoint.ts";
 import { exportModel } from "../keep/export.ts";
 import { factsOf, readMetrics } from "../keep/run-folder.ts";
@@ -157,7 +157,6 @@ function checkRestart({ output, overwrite, checkpoint: { resume } }: Config): vo
       `output (${JSON.stringify(output)}) has a run of ${done} steps; continue it with checkpoint.resume: true (--resume), ` +
         `choose another output, or start anew with overwrite: true (--overwrite)`,
     );
-  markDirectory(output, "run");
 }
 
 /** The run directory for this process alone, without what a killed run left half written. */
