@@ -4,7 +4,7 @@ import { copyFileSync, existsSync, mkdirSync, readFileSync, realpathSync, symlin
 import { dirname, join } from "node:path";
 import { ChatTemplate, encodeConversation } from "../../src/data/text/chat.ts";
 import { loadTokenizer, type Tokenizer } from "../../src/data/text/tokenizer.ts";
-import { DataError, ModelError } from "../../src/words/errors.ts";
+import { ModelError } from "../../src/words/errors.ts";
 import { isObject, parseJson } from "../../src/io/json.ts";
 import { layoutSafetensors, openModelTensors, readSafetensors } from "../../src/io/safetensors.ts";
 import { readDecoderConfig } from "../../src/models/config.ts";
@@ -326,17 +326,12 @@ export const chatTemplate: Target = {
       }
     };
   },
-  // Without limits.
+  // What a template may not do is thrown as it is, as if it were our mistake.
   planted: async () => {
-    const { compile } = await import("../../src/data/jinja/compile.ts");
-    const { toValue } = await import("../../src/data/text/jinja.ts");
+    const { parseTemplate, renderTemplate, toValue } = await import("../../src/data/text/jinja.ts");
     return (input) => {
-      try {
-        for (const messages of conversations)
-          compile(textOf(input)).run({ messages: toValue(messages), add_generation_prompt: true });
-      } catch (cause) {
-        throw new DataError(`cannot be rendered: ${(cause as Error).message}`);
-      }
+      for (const messages of conversations)
+        renderTemplate(parseTemplate(textOf(input)), { messages: toValue(messages), add_generation_prompt: true });
     };
   },
 };
