@@ -10,6 +10,8 @@ import {
   textMethods,
   type Signature,
 } from "./texts.ts";
+import { spend, TemplateError, unsupported } from "./limits.ts";
+import { repr } from "./show.ts";
 import {
   Callable,
   equal,
@@ -24,13 +26,9 @@ import {
   Markup,
   newKey,
   Range,
-  repr,
-  spend,
-  TemplateError,
   Thing,
   typeName,
   Undefined,
-  unsupported,
   View,
   type Dict,
   type Keywords,

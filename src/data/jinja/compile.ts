@@ -2,75 +2,38 @@
 // expression becomes a function of the scope, every statement one that adds to the output, and both are called again and again.
 //
 // A scope has the names of a loop's round, a macro or a block, and the scope around it, so names are found as Jinja finds them:
-// `set` in a loop, a macro or a block stays inside, `if` has no scope of its own. What makes work is counted (values.ts), so a template ends.
+// `set` in a loop, a macro or a block stays inside, `if` has no scope of its own. What makes work is counted (limits.ts), so a template ends.
 
 import { call, callMethod, functions, getAttribute, getItem } from "./attributes.ts";
 import { findFilter, findTest, isFilter, isTest } from "./filters.ts";
 import { tokenize, type Token } from "./lexer.ts";
+import { loopOf, Output, Scope, type LoopState } from "./runtime.ts";
 import { formatPercent } from "./texts.ts";
+import { called, made, spend, TemplateError, TemplateLimitError, unsupported } from "./limits.ts";
+import { negate, operate, type Operator } from "./numbers.ts";
+import { toText } from "./show.ts";
 import {
   Callable,
-  called,
   compare,
   contains,
   equal,
-  grown,
   isTrue,
   listOf,
-  made,
-  negate,
   newKey,
-  operate,
   sliceOf,
-  spend,
-  TemplateError,
-  TemplateLimitError,
   Thing,
-  toText,
   Tuple,
   Undefined,
-  unsupported,
   type Dict,
   type Keywords,
-  type Operator,
   type Value,
 } from "./values.ts";
-
-/** Names of a template, a round of a loop, or a macro, and what is around it. */
-class Scope {
-  readonly #around: Scope | undefined;
-  readonly #values: Map<string, Value>;
-
-  constructor(around: Scope | undefined, values = new Map<string, Value>()) {
-    this.#around = around;
-    this.#values = values;
-  }
-
-  get(name: string): Value | undefined {
-    const value = this.#values.get(name);
-    return value === undefined ? this.#around?.get(name) : value;
-  }
-
-  set(name: string, value: Value): void {
-    this.#values.set(name, value);
-  }
-}
 
 type Eval = (scope: Scope) => Value;
 /** What ends a loop's round early. */
 type Signal = "break" | "continue" | undefined;
 type Exec = (scope: Scope, out: Output) => Signal;
 type Assign = (scope: Scope, value: Value) => void;
-
-/** The text so far, and where `{% generation %}` blocks stand in it. */
-export class Output {
-  text = "";
-  readonly generated: { from: number; to: number }[] = [];
-
-  add(text: string): void {
-    this.text = grown(this.text, text);
-  }
-}
 
 export interface Program {
   run: (variables: Record<string, Value>) => Output;
@@ -320,7 +283,7 @@ class Parser {
           assign(round, item);
           return isTrue(test(round));
         });
-      const state = { list, at: 0, depth, before: undefined };
+      const state: LoopState = { list, at: 0, depth, before: undefined };
       const loop = loopOf(state, (again) => {
         if (!isRecursive) throw new TemplateError("the loop must be marked as recursive to be called");
         const nested = new Output();
@@ -885,60 +848,4 @@ function sequence(list: Exec[]): Exec {
     }
     return undefined;
   };
-}
-
-/** How far a loop is. */
-interface LoopState {
-  list: Value[];
-  at: number;
-  depth: number;
-  /** What `changed` was last asked about. */
-  before: Value[] | undefined;
-}
-
-/** What `loop` is inside a loop; called, it goes through something else in the same way. */
-function loopOf(state: LoopState, again: (items: Value) => Value): Callable {
-  const cycle = (args: Value[]): Value => {
-    if (args.length === 0) throw new TemplateError("loop.cycle needs items");
-    return args[state.at % args.length]!;
-  };
-  const changed = (args: Value[]): Value => {
-    if (state.before !== undefined && equal(state.before, args)) return false;
-    state.before = args;
-    return true;
-  };
-  const attribute = (name: string): Value | undefined => {
-    const { list, at, depth } = state;
-    switch (name) {
-      case "index":
-        return at + 1;
-      case "index0":
-        return at;
-      case "first":
-        return at === 0;
-      case "last":
-        return at === list.length - 1;
-      case "length":
-        return list.length;
-      case "revindex":
-        return list.length - at;
-      case "revindex0":
-        return list.length - at - 1;
-      case "previtem":
-        return at > 0 ? list[at - 1] : new Undefined("there is no previous item");
-      case "nextitem":
-        return at < list.length - 1 ? list[at + 1] : new Undefined("there is no next item");
-      case "depth":
-        return depth + 1;
-      case "depth0":
-        return depth;
-      case "cycle":
-        return new Callable(cycle);
-      case "changed":
-        return new Callable(changed);
-      default:
-        return undefined;
-    }
-  };
-  return new Callable(([items = new Undefined("loop(...) needs a list")]) => again(items), attribute);
 }

@@ -2,7 +2,8 @@
 // newline behind it with it, and the spaces before it where nothing else stands on its line; `-` takes all space, `+` none.
 
 import { strip } from "./texts.ts";
-import { Float, int, spaces, TemplateError, unsupported, type Value } from "./values.ts";
+import { TemplateError, unsupported } from "./limits.ts";
+import { Float, int, spaces, type Value } from "./values.ts";
 
 export type TokenKind = "data" | "print" | "block" | "end" | "name" | "text" | "number" | "operator" | "eof";
 

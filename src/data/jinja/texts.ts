@@ -1,29 +1,22 @@
 // The methods of Python's str, its `%` and `format`, and what they count as a space: \x1c to \x1f and \x85 are, U+FEFF is none.
 
+import { checkLength, grown, made, spend, TemplateError, unsupported } from "./limits.ts";
+import { toFixed, toInt } from "./numbers.ts";
+import { repr, toText } from "./show.ts";
 import {
-  checkLength,
   Float,
-  grown,
   isInt,
   isTuple,
   isWide,
   iterate,
   lengthOf,
-  made,
   numeric,
   Range,
-  repr,
   sliceOf,
   spaces,
-  spend,
-  TemplateError,
-  toFixed,
-  toInt,
-  toText,
   Tuple,
   typeName,
   Undefined,
-  unsupported,
   type Keywords,
   type Value,
 } from "./values.ts";

@@ -1,25 +1,18 @@
 // Jinja templates, rendered as Python's jinja2 renders them in the sandbox that transformers sets up, within limits. A chat
 // template is a program that comes with a model: it may loop for ever or make a text that fills the memory, by mistake or on
-// purpose. It has no way to files, network or JavaScript, and what it makes is counted while it is made (../jinja/values.ts).
+// purpose. It has no way to files, network or JavaScript, and what it makes is counted while it is made (../jinja/limits.ts).
 //
 // That it is Python's is shown by test/unit/jinja-reference.test.ts: snippets and whole templates that Python rendered once.
 
 import { keysOf, numberText } from "../../io/exact-json.ts";
-import { compile, type Output, type Program } from "../jinja/compile.ts";
-import {
-  Callable,
-  Float,
-  int,
-  TemplateError,
-  TemplateLimitError,
-  toText,
-  unsupported,
-  within,
-  type RenderLimits,
-  type Value,
-} from "../jinja/values.ts";
+import { compile, type Program } from "../jinja/compile.ts";
+import type { Output } from "../jinja/runtime.ts";
+import { TemplateError, TemplateLimitError, unsupported, within, type RenderLimits } from "../jinja/limits.ts";
+import { toText } from "../jinja/show.ts";
+import { Callable, Float, int, type Value } from "../jinja/values.ts";
 
-export { TemplateError, TemplateLimitError, type RenderLimits, type Value } from "../jinja/values.ts";
+export { TemplateError, TemplateLimitError, type RenderLimits } from "../jinja/limits.ts";
+export { type Value } from "../jinja/values.ts";
 export type Template = Program;
 
 const limitsDefault: RenderLimits = { milliseconds: 10_000, textMax: 2 ** 24, madeMax: 2 ** 28 };
