@@ -16,7 +16,7 @@ import sys
 import unicodedata
 
 import tokenizers
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers, decoders, normalizers
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers, decoders, normalizers
 
 CORPUS = """the quick brown fox jumps over the lazy dog. The theatre there, then them; hello world hello there!
 def main(argument): return argument + 1  # tabs\tand    spaces
@@ -199,6 +199,23 @@ def make_tokenizers():
     return t
 
 
+# What Oniguruma reads otherwise than JavaScript does: classes, anchors, what gives nothing back, case, empty matches.
+PATTERNS = [
+    r"\s+", r"\S+", r"\w+", r"\W", r"\d+", r"\D+", r"\h+", r"[[:alpha:]]+", r"[[:alnum:]]+", r"[[:digit:]]", r"[[:lower:]]+",
+    r"[[:upper:]]+", r"[[:space:]]", r"[[:blank:]]", r"[[:punct:]]", r"[[:cntrl:]]", r"[[:word:]]+", r"[[:xdigit:]]+",
+    r"[^[:space:]]+", r"\p{Han}+|\p{Hiragana}+|\p{Katakana}+", r"\p{^L}+", r"\P{L}+", r"\p{Punct}", r"\p{Alpha}+", r"\p{Lu}\p{Ll}*",
+    r"^.", r".$", r"^", r"$", r"\A.", r".\z", r".\Z", r"\b", r"\B", r"(?i:the)", r"(?i)the|world", r"a(?i)b|c", r"(?i:'s|'t|'ll)",
+    r"(?i:[a-c]+)", r"(?i:k)", r"(?>a+)b", r"a++b?", r"\s*+$", r"x?+x", r"[a-z&&[^aeiou]]+", r"[^a-z&&[^0-9]]+", r"[\w&&[^\d]]+",
+    r"[a\-z]", r"[-az]", r"[az-]", r"[\]\[]", r"[\s\p{P}]+", r"(?=a)", r"(?<=a)b", r"(?<!a)b", r"(?!\s).", r"a{2}", r"a{1,2}",
+    r"a{,2}b", r"\p{N}{1,3}+", r"(a|b)+", r"(?:a|bc)*?c", r".*?\s", r"\x41|\x{1F600}|\u00e9", r"\t|\n|\r|\f|\v", r"[\t\n\r]",
+    r"\/|\-|\#|\ ", r"[\W]+", r"[^\w\s]+", r"[\S]+", r"[^\S\n]+", r"[a-c[x-z]]+", r"[[:^alpha:]]+", r"{a}", r"a{", r"]", r"\p{M}+",
+    r"[\p{L}\p{M}]+", r" ?[^\s\p{L}\p{N}\r\n]+", r"(?:\r\n|\n)+", r"(?<=\p{L})(?=\p{N})", r"\p{Greek}+", r"\p{Cyrillic}",
+    r"\p{Arabic}+", r"\p{Letter}+", r"\p{Emoji}", r"\p{Any}", r"[é-í]+", r"\w{2,}?",
+]
+PATTERN_TEXTS = ["The 12 cafés,\r\nin İstanbul: x²=½ and ٣4;", "a\u0085b\u2028 c\u200dd\ufeffe\x1cf\n\n", "aab ab aaab {a} a{ [x] b-a/#$&^ az-", "中文とカタカナー한국어 Ωμέγα я مرحبا",
+                 "it'S 'ſ 'LL Kk THE the tHe", "😀👩\u200d👧…“q” e\u0301ª·‿_\t ", "fooBar42Baz\n\tSnake_case __x__  1234567"]
+
+
 # A place inside of what these normalizers write anew has no one answer.
 NO_ENDS = {"normalizer replace", "letters none", "normalizer nfkc"}
 
@@ -242,6 +259,10 @@ def main(path):
             if skipped != entry["decoded"][-1]:
                 entry["skipped"][i] = skipped
         out["tokenizers"][name] = entry
+    out["patternTexts"] = PATTERN_TEXTS
+    # Lengths of the pieces, in code points.
+    cut = lambda pattern, text: [len(piece) for piece, _ in pre_tokenizers.Split(Regex(pattern), "isolated").pre_tokenize_str(text)]
+    out["patterns"] = {pattern: [cut(pattern, text) for text in PATTERN_TEXTS] for pattern in PATTERNS}
     text = json.dumps(out, ensure_ascii=False, separators=(",", ":")).replace('"added_tokens"', '\n"added_tokens"').replace('"texts"', '\n"texts"').replace('"models"', '\n"models"').replace('"ids"', '\n"ids"')
     with open(path, "w", encoding="utf-8") as file:
         file.write(text + "\n")

@@ -4,6 +4,7 @@
 import { describe, expect, test } from "bun:test";
 import { patiently } from "../support/time.ts";
 import { join } from "node:path";
+import { cuttingOf } from "../../src/data/text/cut.ts";
 import { TextEncoder } from "../../src/data/text/encoder.ts";
 import { Tokenizer } from "../../src/data/text/tokenizer.ts";
 
@@ -22,13 +23,16 @@ interface Made {
   skipped: Record<string, string>;
 }
 
-const { texts, shown, models, tokenizers } = (await Bun.file(
+const { texts, shown, models, tokenizers, patterns, patternTexts } = (await Bun.file(
   join(import.meta.dir, "../fixtures/tokenizer-ids.json"),
 ).json()) as {
   texts: string[];
   shown: number[];
   models: Record<string, Record<string, unknown>>;
   tokenizers: Record<string, Made>;
+  /** By pattern, for each of its texts: the code points of what Split makes of it. */
+  patterns: Record<string, number[][]>;
+  patternTexts: string[];
 };
 
 const make = ({ model, changes, added_tokens: added, ...parts }: Made) =>
@@ -81,6 +85,14 @@ for (const [name, made] of Object.entries(tokenizers))
     ]);
   });
 
+test("patterns cut where Oniguruma does", () => {
+  for (const [Regex, right] of Object.entries(patterns)) {
+    const { words } = cuttingOf({ type: "Split", pattern: { Regex }, behavior: "Isolated", invert: false });
+    const found = patternTexts.map((text) => words(text).map((word) => Array.from(word).length));
+    expect({ Regex, found }).toEqual({ Regex, found: right });
+  }
+});
+
 describe("what is not done is refused by name", () => {
   const base = tokenizers["qwen"]!;
   const split = (Regex: string) => ({ pre_tokenizer: { type: "Split", pattern: { Regex }, behavior: "Isolated" } });
@@ -122,6 +134,11 @@ describe("what is not done is refused by name", () => {
       { post_processor: { type: "TemplateProcessing", single: [], special_tokens: {} } },
       "has a template that does not hold the text once",
     ],
+    [
+      "a replacement of several letters",
+      { pre_tokenizer: { type: "Metaspace", replacement: "xx" } },
+      'has a Metaspace whose replacement is "xx", no letter',
+    ],
     ["a decoder", { decoder: { type: "Morse" } }, "has the decoder Morse"],
   ];
   test.each(table)("%s", (_, parts, message) => {
@@ -140,6 +157,26 @@ test("a normalizer that doubles is stopped, with one sentence", () => {
     "DIR/tokenizer.json: its normalizer makes more than 65568 letters of one text; use the tokenizer of a model you trust",
   );
   expect(performance.now() - start).toBeLessThan(patiently(2000));
+});
+
+test("a decoder that doubles is stopped, too", () => {
+  const doubling = Array.from({ length: 40 }, () => ({ type: "Replace", pattern: { String: "a" }, content: "aa" }));
+  const { decoder: _, ...rest } = tokenizers["qwen"]! as Made & { decoder?: unknown };
+  const tokenizer = make({ ...rest, decoder: { type: "Sequence", decoders: doubling } } as Made);
+  expect(() => tokenizer.decode(tokenizer.encode("a", { special: false }), { skipSpecial: false })).toThrow(
+    "DIR/tokenizer.json: its decoder makes more than 65568 letters of some tokens; use the tokenizer of a model you trust",
+  );
+});
+
+test("spaces to be stripped, and places to be found, take linear time", () => {
+  const strip = { type: "Strip", strip_left: true, strip_right: true };
+  const tokenizer = make({ ...tokenizers["qwen"]!, normalizer: strip } as unknown as Made);
+  const start = performance.now();
+  expect(tokenizer.encode(`a${" ".repeat(1_000_000)}`, { special: false })).toHaveLength(1);
+  const turn = "<A>b";
+  const places = Array.from({ length: 40_000 }, (_, i) => i * 2);
+  expect(tokenizer.encodeWithPlaces(turn.repeat(20_000), places).before).toHaveLength(40_000);
+  expect(performance.now() - start).toBeLessThan(5000);
 });
 
 test("more words than are remembered: their ids stay", () => {

@@ -2,7 +2,7 @@
 // that say where they are found, and come from several files. What is here is Hugging Face's added vocabulary, with the order
 // of its lists: which token wins where two say different things follows from it.
 
-import type { Normalize } from "./normalize.ts";
+import { isSpace, type Normalize } from "./normalize.ts";
 import { UnsupportedError } from "./pattern.ts";
 
 /** A token as tokenizer.json writes it. */
@@ -28,7 +28,6 @@ export interface Section {
 
 const wordBefore = /[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\p{Join_Control}]$/v;
 const wordBehind = /^[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\p{Join_Control}]/v;
-const isSpace = /\p{White_Space}/v;
 
 export class AddedVocabulary {
   /** By id, the flags that count. */

@@ -182,6 +182,8 @@ function pieceStepOf(step: Step): PieceStep {
 
 function metaspace({ replacement = "▁", add_prefix_space: prefixes, prepend_scheme, split = true }: Step): PieceStep {
   const letter = String(replacement);
+  if (Array.from(letter).length !== 1)
+    throw new UnsupportedError(`a Metaspace whose replacement is ${JSON.stringify(letter.slice(0, 20))}, no letter`);
   const scheme = prepend_scheme ?? (prefixes === false ? "never" : "always");
   const cut: Cut = { pattern: patternOf({ String: letter }), behavior: "MergedWithNext", invert: false };
   return (pieces, atStart) =>

@@ -1,7 +1,7 @@
 // Token ids to text: the "decoder" of tokenizer.json, a chain of steps over a list of texts that are joined in the end. As
 // Hugging Face's library has them; a step that is not here is refused by name.
 
-import { byteLetters, type Step } from "./normalize.ts";
+import { byteLetters, lettersMaxOf, LimitError, type Step } from "./normalize.ts";
 import { patternOf, rangesOf, UnsupportedError } from "./pattern.ts";
 
 /** Tokens to the texts that they stand for. */
@@ -13,7 +13,15 @@ export function decoderOf(step: Step | null | undefined): Decode {
   switch (step.type) {
     case "Sequence": {
       const steps = ((step["decoders"] ?? []) as Step[]).map(decoderOf);
-      return (tokens) => steps.reduce((texts, decode) => decode(texts), tokens);
+      return (tokens) => {
+        const lettersMax = lettersMaxOf(lettersOf(tokens));
+        return steps.reduce((texts, decode) => {
+          const made = decode(texts);
+          if (lettersOf(made) > lettersMax)
+            throw new LimitError(`its decoder makes more than ${lettersMax} letters of some tokens`);
+          return made;
+        }, tokens);
+      };
     }
     case "ByteLevel":
       return byteLevel;
@@ -39,6 +47,8 @@ export function decoderOf(step: Step | null | undefined): Decode {
       throw new UnsupportedError(`the decoder ${String(step.type)}`);
   }
 }
+
+const lettersOf = (texts: readonly string[]): number => texts.reduce((sum, text) => sum + text.length, 0);
 
 const lossy = new TextDecoder("utf-8", { ignoreBOM: true });
 const strict = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
@@ -89,6 +99,7 @@ function replacing(step: Step): Decode {
       let end = 0;
       for (const [from, to] of rangesOf(token, pattern)) {
         made += token.slice(end, from) + content;
+        if (made.length > 2 ** 24) throw new LimitError(`its decoder makes more than ${2 ** 24} letters of a token`);
         end = to;
       }
       return made + token.slice(end);

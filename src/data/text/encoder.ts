@@ -80,18 +80,14 @@ export class TextEncoder {
     const ids: number[] = [];
     const before: number[] = [];
     for (const section of this.added.sections(text)) {
+      const { start, end, id } = section;
       const count = ids.length;
-      const inside = places.slice(before.length).filter((place) => place < section.end);
-      if (section.id !== undefined) {
-        before.push(...inside.map(() => count));
-        ids.push(section.id);
-        continue;
-      }
-      const part = text.slice(section.start, section.end);
-      this.#section(part, section.start === 0, ids);
-      for (const place of inside)
+      const part = text.slice(start, end);
+      if (id !== undefined) ids.push(id);
+      else this.#section(part, start === 0, ids);
+      for (let place = places[before.length]; place !== undefined && place < end; place = places[before.length])
         before.push(
-          count + (place === section.start ? 0 : this.#tokensBefore(part, place - section.start, section.start === 0)),
+          count + (id !== undefined || place <= start ? 0 : this.#tokensBefore(part, place - start, start === 0)),
         );
     }
     while (before.length < places.length) before.push(ids.length);

@@ -10,12 +10,14 @@ export type Step = Record<string, unknown> & { type?: unknown };
 export type Normalize = (text: string) => string;
 
 /** One letter may become eighteen (NFKD); more than this for each, beyond some, comes from a damaged or hostile file. */
-const growthMax = 32;
-const freeLetters = 2 ** 16;
+export const lettersMaxOf = (letters: number): number => letters * 32 + 2 ** 16;
 const stepsMax = 64;
 
 /** A text that grew, or took time, beyond all bounds. */
 export class LimitError extends Error {}
+
+/** Of a UTF-16 unit. */
+export const isSpace = /\p{White_Space}/v;
 
 /** The function of a "normalizer"; undefined where there is none. */
 export function normalizerOf(step: Step | null | undefined): Normalize | undefined {
@@ -24,7 +26,7 @@ export function normalizerOf(step: Step | null | undefined): Normalize | undefin
   if (steps.length > stepsMax) throw new UnsupportedError(`${steps.length} normalizers (the limit is ${stepsMax})`);
   const functions = steps.map(functionOf);
   return (text) => {
-    const lettersMax = text.length * growthMax + freeLetters;
+    const lettersMax = lettersMaxOf(text.length);
     return functions.reduce((made, normalize) => within(lettersMax, normalize(made, lettersMax)), text);
   };
 }
@@ -49,15 +51,8 @@ function functionOf(step: Step): (text: string, lettersMax: number) => string {
     }
     case "Lowercase":
       return lowercase;
-    case "Strip": {
-      const left = step["strip_left"] ? /^\p{White_Space}+/v : undefined;
-      const right = step["strip_right"] ? /\p{White_Space}$/v : undefined;
-      return (text) => {
-        let stripped = left ? text.replace(left, "") : text;
-        while (right?.test(stripped)) stripped = stripped.slice(0, -1);
-        return stripped;
-      };
-    }
+    case "Strip":
+      return (text) => stripped(text, step);
     case "StripAccents":
       return (text) => text.replace(/\p{M}/gv, "");
     case "Prepend": {
@@ -80,6 +75,13 @@ function functionOf(step: Step): (text: string, lettersMax: number) => string {
 // oxlint-disable-next-line no-control-regex -- they are what is dropped
 const nmtDropped = /[\u0001-\u0008\u000b\u000e-\u001f\u007f\u008f\u009f]/gv;
 const nmtSpaces = /[\t\n\f\r\u1680\u200b-\u200f\u2028\u2029\u2581\ufeff\ufffd]/gv;
+
+function stripped(text: string, { strip_left: left, strip_right: right }: Step): string {
+  let [start, end] = [0, text.length];
+  if (left) while (start < end && isSpace.test(text[start]!)) start++;
+  if (right) while (end > start && isSpace.test(text[end - 1]!)) end--;
+  return text.slice(start, end);
+}
 
 /** Each letter by itself: JavaScript writes a sigma at the end of a word otherwise. */
 const lowercase = (text: string): string =>

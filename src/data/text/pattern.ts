@@ -46,7 +46,7 @@ const posix: Record<string, string> = {
   upper: "\\p{Uppercase}",
   space: "\\p{White_Space}",
   blank: "\\t\\p{Zs}",
-  punct: "\\p{P}$+<=>\\^`\\|\\~",
+  punct: "\\p{P}\\p{S}",
   cntrl: "\\p{Cc}",
   word,
   xdigit: "0-9A-Fa-f",
@@ -164,7 +164,7 @@ class Translator {
     if (text === undefined) throw this.#refused(`\\${kind}`);
     this.#at += text.length;
     const isNegative = (kind === "P") !== (not === "^");
-    const set = posix[name.toLowerCase()];
+    const set = name.toLowerCase() === "punct" ? "\\p{P}" : posix[name.toLowerCase()];
     if (set !== undefined) return `[${isNegative ? "^" : ""}${set}]`;
     for (const property of [name, `Script=${name}`]) {
       const escape = `\\${isNegative ? "P" : "p"}{${property}}`;

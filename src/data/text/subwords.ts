@@ -230,6 +230,9 @@ class Heap {
   }
 }
 
+/** Unigram's and WordPiece's time grows with the letters of a piece times these. */
+const lettersMax = 4096;
+
 // ---- Unigram --------------------------------------------------------------------------------------------------------
 
 function unigram(model: Step): Subwords {
@@ -238,6 +241,7 @@ function unigram(model: Step): Subwords {
   const unknown = model["unk_id"] as number | null | undefined;
   const lowest = pieces.reduce((least, [, score]) => Math.min(least, score), Infinity);
   const longest = pieces.reduce((most, [token]) => Math.max(most, token.length), 0);
+  if (longest > lettersMax) throw new UnsupportedError(`a token of ${longest} letters (the limit is ${lettersMax})`);
 
   const encode: EncodePiece = (text, ends) => {
     /** By place: the best score of what ends there, and where its last token begins. */
@@ -298,11 +302,13 @@ function wordPiece(model: Step): Subwords {
   const vocabulary = vocabularyOf(model);
   const unknown = unknownId(model, vocabulary);
   const prefix = String(model["continuing_subword_prefix"] ?? "##");
-  const lettersMax = (model["max_input_chars_per_word"] as number | undefined) ?? 100;
+  const wordMax = (model["max_input_chars_per_word"] as number | undefined) ?? 100;
+  if (wordMax > lettersMax)
+    throw new UnsupportedError(`max_input_chars_per_word ${wordMax} (the limit is ${lettersMax})`);
   const encode: EncodePiece = (piece, ends) => {
     const ids: number[] = [];
     const found: number[] = [];
-    for (let start = 0; start < piece.length && Array.from(piece).length <= lettersMax; start = found.at(-1)!) {
+    for (let start = 0; start < piece.length && Array.from(piece).length <= wordMax; start = found.at(-1)!) {
       let end = piece.length;
       let id: number | undefined;
       for (; end > start; end--)

@@ -11,6 +11,7 @@ import { join } from "node:path";
 import { ModelError } from "../../words/errors.ts";
 import { explainFileError } from "../../io/atomic.ts";
 import type { AddedToken } from "./added-tokens.ts";
+import { UnsupportedError } from "./pattern.ts";
 
 export type Json = Record<string, unknown>;
 
@@ -136,11 +137,12 @@ export function tokenFacts({ tokenizer, config, specialTokensMap, addedTokens, t
   } else for (const { id, content } of listed) ids.set(content, { id, file: "tokenizer.json" });
 
   const added = listed.map(tokenOf);
+  const listedAs = new Map(added.map((token) => [token.content, token]));
   const others = Array.from(byId)
     .sort(([a], [b]) => a - b)
     .map(([, token]) => token)
-    .filter((token) => !added.some((one) => Bun.deepEquals(one, token)));
-  const known = new Set([...added, ...others].map(({ content }) => content));
+    .filter((token) => !Bun.deepEquals(listedAs.get(token.content), token));
+  const known = new Set([...listedAs.keys(), ...others.map(({ content }) => content)]);
   for (const { content, token } of named.values()) {
     if (known.has(content)) continue;
     known.add(content);
@@ -181,8 +183,11 @@ function readNames(file: Json, named: Named, extra: AddedToken[]): void {
 function tokenOf(value: Json): AddedToken {
   const flag = (name: string, otherwise = false) => (value[name] as boolean | null | undefined) ?? otherwise;
   const special = flag("special");
+  const { content } = value;
+  if (typeof content !== "string")
+    throw new UnsupportedError("an added token without content, there or in a file beside it");
   return {
-    content: value["content"] as string,
+    content,
     single_word: flag("single_word"),
     lstrip: flag("lstrip"),
     rstrip: flag("rstrip"),

@@ -33,23 +33,28 @@ export class Tokenizer {
   /** Use `loadTokenizer`. */
   constructor(directory: string, files: TokenFiles) {
     this.directory = directory;
-    const facts = tokenFacts(files);
-    this.chatTemplates = facts.templates;
-    this.specialTokens = facts.special;
     const damaged = vocabularyProblem(files.tokenizer);
     if (damaged !== undefined) throw this.#unusable(damaged);
+    let facts: TokenFacts;
     try {
+      facts = tokenFacts(files);
       this.#encoder = new TextEncoder(files.tokenizer as Step);
       this.#decode = decoderOf(files.tokenizer["decoder"] as Step | null | undefined);
       this.#add(facts);
     } catch (error) {
       throw this.#explained(error);
     }
+    this.chatTemplates = facts.templates;
+    this.specialTokens = facts.special;
     for (const [text, id] of this.#encoder.vocabulary) this.#texts.set(id, text);
     for (const [id, token] of this.#encoder.added.tokens) {
       this.#texts.set(id, this.#encoder.shown(token));
       if (this.#encoder.added.isSpecial(token.content)) this.#special.add(id);
     }
+    const { before, after } = this.#encoder.around;
+    const unknown = [...before, ...after].find((id) => !this.#texts.has(id));
+    if (unknown !== undefined)
+      throw this.#unusable(`its post-processor adds ${formatValue(unknown)}, which is no token's id`);
     const idOf = (name: string) => this.#encoder.added.idOf(facts.special[name] ?? "");
     this.bosId = idOf("bos_token");
     this.eosId = idOf("eos_token");
@@ -167,7 +172,11 @@ export class Tokenizer {
       const text = this.#texts.get(id);
       if (text !== undefined && !(skipSpecial && this.#special.has(id))) tokens.push(text);
     }
-    return this.#decode(tokens).join("");
+    try {
+      return this.#decode(tokens).join("");
+    } catch (error) {
+      throw this.#explained(error);
+    }
   }
 
   [Bun.inspect.custom](): string {
