@@ -349,20 +349,34 @@ export class Run {
       bits: { ...this.#bits },
       config: configJson(this.config),
     };
-    // The lines that a checkpoint stands for are on the disk before it is there.
-    this.#log!.flush();
-    this.#tensorboard?.flush();
-    const { checkpoint } = this.#disk;
-    await checkDisk(this.config.output, checkpoint, `a checkpoint takes ${formatBytes(checkpoint)}`);
-    if (this.config.checkpoint.state) this.#savedAs = await saveCheckpoint(this.#trainer, this.checkpoints, contents);
-    else
-      this.#savedAs = await saveWeights(this.#trainer, this.checkpoints, {
-        ...this.config.export,
-        keep: this.config.checkpoint.keep,
-      });
+    this.#savedAs = await this.#withDescriptors(async () => {
+      // The lines that a checkpoint stands for are on the disk before it is there.
+      this.#log!.flush();
+      this.#tensorboard?.flush();
+      const { checkpoint } = this.#disk;
+      await checkDisk(this.config.output, checkpoint, `a checkpoint takes ${formatBytes(checkpoint)}`);
+      const { keep, state } = this.config.checkpoint;
+      return state
+        ? await saveCheckpoint(this.#trainer, this.checkpoints, contents)
+        : await saveWeights(this.#trainer, this.checkpoints, { ...this.config.export, keep });
+    });
     this.#saved = step;
     pruneCheckpoints(this.checkpoints, this.config.checkpoint.keep);
     await this.#callbacks.tell("onCheckpoint", { step, path: this.#savedAs });
+  }
+
+  /** What pages of the dashboard hold open gives way to what has to be written: anybody on this machine may open them. */
+  async #withDescriptors<T>(write: () => Promise<T>): Promise<T> {
+    try {
+      return await write();
+    } catch (error) {
+      if (!this.#dashboard || !/too many files are open|Too many open files/.test((error as Error).message))
+        throw error;
+      this.#status.print("no descriptor is left to save with: the dashboard and all its connections are closed");
+      await this.#dashboard.close();
+      this.#dashboard = undefined;
+      return await write();
+    }
   }
 
   /** The last checkpoint, if any is wanted; what keeps it from being written, once the model is exported, ends the run. */
