@@ -119,7 +119,7 @@ const configs: [wrong: unknown, message: string][] = [
     { ...minimal, schedule: { type: "step" } },
     'schedule.type must be "constant", "cosine", "linear" or "wsd" (was "step")',
   ],
-  [{ ...minimal, checkpoint: { every: 0 } }, "checkpoint.every must be a whole number >= 1 or null (was 0)"],
+  [{ ...minimal, checkpoint: { every: 0 } }, 'checkpoint.every must be a whole number >= 1, null or "never" (was 0)'],
   [
     { ...minimal, checkpoint: { resume: 3 } },
     'checkpoint.resume must be true, false, "auto" or the path of a checkpoint (was 3)',
