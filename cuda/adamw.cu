@@ -1,5 +1,5 @@
 // AdamW (Loshchilov & Hutter; torch.optim.AdamW) on a split master, for blocks that stay on the device. Bit for bit what the
-// CPU computes (`zig/kernels/adamw.zig`, `updateOne`): every product and sum is rounded where it is there, and fused where it
+// CPU computes (`zig/device/cpu/adamw.zig`, `updateOne`): every product and sum is rounded where it is there, and fused where it
 // is there, so where a block lives does not change a weight.
 //
 // Floor: 26 bytes per parameter with a bfloat16 gradient (hi, lo, m, v both ways, gradient once), 28 with float32: at 4 TB/s
@@ -12,7 +12,7 @@ namespace sluice {
 constexpr int threads = 256;
 constexpr int unrolled = 2; // vectors of four per thread
 
-/** The step's numbers, rounded once from float64 on the host (`zig/adamw_constants.zig`). */
+/** The step's numbers, rounded once from float64 on the host (`zig/device/adamw_constants.zig`). */
 struct AdamwConstants {
   f32 beta1_rest, beta2, beta2_rest, decay, step_size, root_scale, epsilon;
 };

@@ -1,5 +1,5 @@
 // What forward, backward and cached attention share: how a block finds its tile of rows among packed documents, how a finished
-// tile goes back to memory, and the forward pass of one tile (FlashAttention-2, Dao 2023). `zig/kernels/attention.zig` is the
+// tile goes back to memory, and the forward pass of one tile (FlashAttention-2, Dao 2023). `zig/device/cpu/attention.zig` is the
 // same algorithm for the CPU; `zig/device/gpu/attention.zig` launches these kernels and knows their shapes.
 
 #pragma once

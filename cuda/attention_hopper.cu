@@ -4,7 +4,7 @@
 // While a warpgroup's products of one tile of keys with the values run, it computes the softmax of the next; and the two
 // warpgroups take turns, so that one's products cover the other's softmax. Keys are walked from the diagonal back. A block
 // takes tile after tile (a persistent grid) or one tile (a grid of all); the result does not depend on it. Semantics:
-// `zig/kernels/attention.zig`; launched by `zig/device/gpu/attention_hopper.zig`. Read next: `attention_hopper_backward.cu`.
+// `zig/device/cpu/attention.zig`; launched by `zig/device/gpu/attention_hopper.zig`. Read next: `attention_hopper_backward.cu`.
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
 #include "hopper.cuh"

@@ -3,7 +3,7 @@
 //
 // Scores are computed twice, so there are seven products instead of five; in exchange nothing is accumulated in memory (dq in float32
 // would be 1 GiB at 65,536 tokens of 32 heads), no block waits for another, and the sums have one order. All query heads of
-// a group are walked by the block that holds their keys. Semantics: `zig/kernels/attention_backward.zig`.
+// a group are walked by the block that holds their keys. Semantics: `zig/device/cpu/attention_backward.zig`.
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
 #include "hopper.cuh"

@@ -1,5 +1,5 @@
 // The sum of squares of a gradient and its count of values that are not finite. Squares are added in float64, as on the CPU
-// (`zig/kernels/gradient.zig`): a float32 gradient of 1e30 must not overflow, and eight billion squares must not lose digits.
+// (`zig/device/cpu/gradient.zig`): a float32 gradient of 1e30 must not overflow, and eight billion squares must not lose digits.
 //
 // The number of blocks depends on the count only, never on the card, so that the order of the sum does not either.
 //

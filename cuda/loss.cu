@@ -1,5 +1,5 @@
 // Cross-entropy over rows of logits with the gradient in place (HF ForCausalLMLoss; label -100 is ignored). The CPU's
-// `zig/kernels/loss.zig` says the same in plain loops.
+// `zig/device/cpu/loss.zig` says the same in plain loops.
 //
 // A block takes a row at a time. The first pass finds the largest logit and the sum of exponentials together, each thread
 // rescaling its own sum when it meets a larger logit; the second pass writes the gradient. Between the passes a row stays on the chip as

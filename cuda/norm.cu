@@ -1,4 +1,4 @@
-// RMSNorm (HF LlamaRMSNorm), with and without the residual addition before it. The CPU's `zig/kernels/norm.zig` says the same
+// RMSNorm (HF LlamaRMSNorm), with and without the residual addition before it. The CPU's `zig/device/cpu/norm.zig` says the same
 // in plain loops.
 //
 // One block per row; each thread keeps two vectors of eight in registers, so that a row is read once. The kernels named after

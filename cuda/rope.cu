@@ -1,6 +1,6 @@
 // Per-head RMSNorm of q and k (HF Qwen3Attention) fused with rotary position embedding (HF apply_rotary_pos_emb: the first half
 // of a head is paired with the second). Forward goes from qkv to a compact qk; backward works in place on d_qkv. Between
-// norm and rotation nothing is rounded. The CPU's `zig/kernels/rope.zig` says the same in plain loops.
+// norm and rotation nothing is rounded. The CPU's `zig/device/cpu/rope.zig` says the same in plain loops.
 //
 // A thread holds eight values of a head's first half and their eight partners, so D/16 neighbouring lanes hold a head and
 // sum its squares with shuffles. Forward takes four heads of a token at a time: angles and weights are read once for all, and the heads'

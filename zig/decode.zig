@@ -8,7 +8,7 @@
 
 const std = @import("std");
 const abi = @import("abi.zig");
-const file_io = @import("file_io.zig");
+const files = @import("files.zig");
 const last_error = @import("last_error.zig");
 const lengths = @import("lengths.zig");
 const memory_module = @import("memory.zig");
@@ -36,7 +36,7 @@ pub const Command = struct {
     /// Bit i: range field i (in the op's order, scalars not counted) is in the GPU's memory.
     on_gpu: u32 = 0,
     /// The file of a disk command.
-    file: file_io.File = .{ .descriptor = -1, .offset = 0, .name = "" },
+    file: files.File = .{ .descriptor = -1, .offset = 0, .name = "" },
     arguments: [arguments_bytes_max]u8 align(16) = undefined,
 };
 
@@ -109,7 +109,8 @@ fn readCommand(memory: *const memory_module.Memory, reader: *Reader, id: u64, ar
                 } else @field(typed, field.name) = try readScalar(field.type, reader);
             }
             var text: [256]u8 = undefined;
-            if (lengths.problem(known, typed, if (memory.digests) memory_module.granule_bytes / @sizeOf(u64) else 1, &text)) |problem| return refuse("command {d}: {s}", .{ id, problem });
+            const granule = memory.device.granule();
+            if (lengths.problem(known, typed, granule.bytes / granule.stored, &text)) |problem| return refuse("command {d}: {s}", .{ id, problem });
         },
     }
 }
@@ -136,16 +137,16 @@ fn readRange(wanted: Wanted, memory: *const memory_module.Memory, reader: *Reade
         command.file = .{ .descriptor = buffer.file, .offset = offset, .name = buffer.label() };
         return .{ .address = null, .bytes = bytes };
     }
-    if (memory.gpu != null) {
+    if (memory.device.isApart()) {
         const on_gpu = buffer.tier == .device;
         const on_host_stream = command.stream == .host or command.stream == .disk;
         if (on_gpu and on_host_stream) return refuse("command {d}: {s} is {s}, in the GPU's memory, which the {s} stream does not reach", .{ id, what, buffer.label(), @tagName(command.stream) });
         if (!on_gpu and !on_host_stream and command.op != .copy) return refuse("command {d}: {s} is {s}, in host memory; on the {s} stream a GPU only copies that", .{ id, what, buffer.label(), @tagName(command.stream) });
         if (on_gpu) command.on_gpu |= bit;
     }
-    if (memory.digests and offset % memory_module.granule_bytes != 0) return refuse("command {d}: {s} starts at byte {d}, not a multiple of {d}", .{ id, what, offset, memory_module.granule_bytes });
-    const position = if (memory.digests) offset / memory_module.granule_bytes * 8 else offset;
-    return .{ .address = buffer.address.? + position, .bytes = bytes };
+    const granule = memory.device.granule();
+    if (offset % granule.bytes != 0) return refuse("command {d}: {s} starts at byte {d}, not a multiple of {d}", .{ id, what, offset, granule.bytes });
+    return .{ .address = buffer.address.? + offset / granule.bytes * granule.stored, .bytes = bytes };
 }
 
 fn readScalar(comptime T: type, reader: *Reader) !T {

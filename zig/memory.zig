@@ -1,19 +1,17 @@
-//! Buffers: named ranges of bytes in one place, made at start and freed explicitly. A step allocates nothing.
+//! Buffers: named ranges of bytes in one tier, made at start and freed explicitly. A step allocates nothing.
 //!
 //! Sizes are exact. Large buffers are whole 2 MiB pages where the kernel grants them. Bases are staggered, because arrays
 //! that are walked together at equal offsets modulo 4 KiB evict each other from the L1 cache and cost a factor of three.
-//! The device place has a hard limit: a buffer that would exceed it is refused and nothing changes.
-//! On the null device a buffer holds one digest per 64 bytes instead of the bytes. With a GPU the device place is the card's
-//! memory, pinned memory is registered with the driver, and large host buffers are touched by several threads when they are
+//! The device tier has a hard limit: a buffer that would exceed it is refused and nothing changes.
+//! Where the device's memory is its own (`device/device.zig`), large host buffers are touched by several threads when they are
 //! made: the pages are there before the first step, and the kernel clears them several times as fast.
 
 const std = @import("std");
 const builtin = @import("builtin");
 const abi = @import("abi.zig");
-const gpu = @import("device/gpu/gpu.zig");
+const Device = @import("device/device.zig").Device;
 const last_error = @import("last_error.zig");
 
-pub const granule_bytes = 64;
 const huge_page_bytes = 2 << 20;
 const slots_max = 1 << 16;
 /// Of one tier; also the last offset of a file that JavaScript can count to.
@@ -30,7 +28,7 @@ pub const Buffer = struct {
     /// First byte (null for files). On the null device: the first digest.
     address: ?[*]u8,
     mapping: []align(std.heap.page_size_min) u8,
-    /// Whole pages of it that the GPU's driver has pinned.
+    /// Whole pages of it that the device has pinned.
     pinned: []u8 = &.{},
     file: c_int = -1,
     generation: u16,
@@ -43,10 +41,9 @@ pub const Buffer = struct {
 pub const FileMode = enum(u32) { read, write };
 
 pub const Memory = struct {
-    digests: bool,
+    device: Device,
+    /// Of the device tier, where that is in host memory.
     device_bytes_max: u64,
-    /// Where the device place is, if not in host memory.
-    gpu: ?*gpu.Device = null,
     /// Threads that touch large host buffers.
     touch_threads: u32 = 1,
     bytes_held: [4]u64 = @splat(0),
@@ -64,15 +61,19 @@ pub const Memory = struct {
         }
         try memory.checkSize(tier, bytes, name);
         const held = memory.bytes_held[@intFromEnum(tier)];
-        if (memory.gpu) |device| {
-            _ = device.enter();
-            if (tier == .device) return memory.createOnDevice(device, bytes, name);
-        } else if (tier == .device and held + bytes > memory.device_bytes_max) {
+        const device = memory.device;
+        device.enter();
+        if (tier == .device) if (try device.alloc(bytes, name)) |address| {
+            errdefer device.free(address, bytes);
+            return memory.insert(.{ .tier = .device, .bytes = bytes, .address = @ptrFromInt(address), .mapping = &.{}, .generation = 0 }, name);
+        };
+        if (tier == .device and bytes > memory.device_bytes_max -| held) {
             last_error.set("device memory: buffer {s} needs {d} bytes, {d} of {d} are taken", .{ name, bytes, held, memory.device_bytes_max });
             return error.Refused;
         }
-        const stored = if (memory.digests) (bytes + granule_bytes - 1) / granule_bytes * 8 else bytes;
-        const stagger: usize = if (memory.digests) 0 else (memory.made % 61) * (3 * 4096 + 832) % 65536;
+        const granule = device.granule();
+        const stored = (bytes + granule.bytes - 1) / granule.bytes * granule.stored;
+        const stagger: usize = if (granule.bytes > 1) 0 else (memory.made % 61) * (3 * 4096 + 832) % 65536;
         const large = stored >= huge_page_bytes;
         const alignment: usize = if (large) huge_page_bytes else 0;
         const mapping = map(stored + stagger + alignment) catch {
@@ -83,44 +84,11 @@ pub const Memory = struct {
         if (large and builtin.os.tag == .linux) _ = std.c.madvise(@ptrFromInt(base), stored, std.c.MADV.HUGEPAGE);
         memory.made += 1;
         var buffer: Buffer = .{ .tier = tier, .bytes = bytes, .address = @ptrFromInt(base + stagger), .mapping = mapping, .generation = 0 };
-        if (memory.gpu) |device| {
-            if (bytes >= touch_bytes_min) touch(buffer.address.?[0..bytes], memory.touch_threads);
-            if (tier == .pinned) buffer.pinned = pin(device, buffer.address.?[0..bytes], name) catch |problem| {
-                _ = std.c.munmap(@ptrCast(mapping.ptr), mapping.len);
-                return problem;
-            };
-        }
+        errdefer _ = std.c.munmap(@ptrCast(mapping.ptr), mapping.len);
+        if (device.isApart() and bytes >= touch_bytes_min) touch(buffer.address.?[0..bytes], memory.touch_threads);
+        if (tier == .pinned) buffer.pinned = try device.pin(buffer.address.?[0..stored], name);
+        errdefer if (buffer.pinned.len > 0) device.unpin(buffer.pinned);
         return memory.insert(buffer, name);
-    }
-
-    fn createOnDevice(memory: *Memory, device: *gpu.Device, bytes: u64, name: []const u8) !u32 {
-        const address = device.allocate(bytes) orelse {
-            const held = device.buffer_bytes.load(.monotonic);
-            if (gpu.Device.rounded(bytes) > device.room())
-                last_error.set("device memory: buffer {s} needs {d} bytes; of {d}, buffers hold {d} and context, kernels and libraries {d}", .{ name, bytes, device.bytes_max, held, device.overhead_bytes })
-            else
-                last_error.set("device memory: buffer {s} needs {d} bytes, {s} has {d} left; reduce the run, or close what else uses the GPU", .{ name, bytes, device.name(), device.memoryNow().free });
-            return error.Refused;
-        };
-        errdefer device.release(address, bytes);
-        const code = device.zero(address, bytes);
-        if (code != 0) {
-            last_error.set("cannot clear buffer {s} of {d} bytes on the device: {s}", .{ name, bytes, device.table.describe(code).slice() });
-            return error.Refused;
-        }
-        return memory.insert(.{ .tier = .device, .bytes = bytes, .address = @ptrFromInt(address), .mapping = &.{}, .generation = 0 }, name);
-    }
-
-    /// Registers the whole pages that a buffer lies on, so that copies need no staging.
-    fn pin(device: *gpu.Device, bytes: []u8, name: []const u8) ![]u8 {
-        const page = std.heap.pageSize();
-        const start = std.mem.alignBackward(usize, @intFromPtr(bytes.ptr), page);
-        const end = std.mem.alignForward(usize, @intFromPtr(bytes.ptr) + bytes.len, page);
-        const pages = @as([*]u8, @ptrFromInt(start))[0 .. end - start];
-        const code = device.table.pin(pages);
-        if (code == 0) return pages;
-        last_error.set("out of memory: the driver cannot pin the {d} bytes of buffer {s}: {s}; reduce the run, or allow more locked memory (ulimit -l)", .{ bytes.len, name, device.table.describe(code).slice() });
-        return error.Refused;
     }
 
     /// Writes a zero to every page, split over threads; a thread that cannot start leaves its share to the first use.
@@ -202,12 +170,11 @@ pub const Memory = struct {
     fn release(memory: *Memory, index: usize, buffer: *Buffer) void {
         memory.bytes_held[@intFromEnum(buffer.tier)] -= buffer.bytes;
         if (buffer.file >= 0) _ = std.c.close(buffer.file);
-        if (memory.gpu) |device| {
-            _ = device.enter();
-            if (buffer.tier == .device) device.release(@intFromPtr(buffer.address), buffer.bytes);
-            if (buffer.pinned.len > 0) device.table.unpin(buffer.pinned);
-        }
-        if (buffer.mapping.len > 0) _ = std.c.munmap(@ptrCast(buffer.mapping.ptr), buffer.mapping.len);
+        memory.device.enter();
+        if (buffer.pinned.len > 0) memory.device.unpin(buffer.pinned);
+        if (buffer.mapping.len > 0) {
+            _ = std.c.munmap(@ptrCast(buffer.mapping.ptr), buffer.mapping.len);
+        } else if (buffer.tier == .device) memory.device.free(@intFromPtr(buffer.address), buffer.bytes);
         memory.buffers.items[index] = null;
         allocator.destroy(buffer);
     }

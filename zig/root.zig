@@ -2,9 +2,10 @@
 //! sentence in `last_error`. Nothing here panics across the boundary. TypeScript's side is `src/native/runtime.ts`.
 
 const std = @import("std");
-const builtin = @import("builtin");
 const abi = @import("abi.zig");
-const executor_module = @import("executor.zig");
+const cpu = @import("device/cpu/cpu.zig");
+const Device = @import("device/device.zig").Device;
+const executor_module = @import("player/executor.zig");
 const gpu = @import("device/gpu/gpu.zig");
 const generate = @import("generate.zig");
 const last_error = @import("last_error.zig");
@@ -24,7 +25,7 @@ pub const panic = std.debug.FullPanic(struct {
     }
 }.report);
 
-const Engine = struct { memory: memory_module.Memory, executor: *executor_module.Executor, gpu: ?*gpu.Device };
+const Engine = struct { memory: memory_module.Memory, executor: *executor_module.Executor };
 
 /// Engines by handle. JavaScript calls from one thread at a time, so no lock; workers of its own are other processes' matter.
 var engines: [256]?*Engine = @splat(null);
@@ -51,26 +52,6 @@ fn notifications() ?[2]c_int {
     return pipe_ends;
 }
 
-extern fn sluice_kernels_v3(op: abi.Op, arguments: *const anyopaque, pool: *const @import("workers.zig").Pool, message: *@import("workers.zig").Message) callconv(.c) i32;
-extern fn sluice_kernels_v4(op: abi.Op, arguments: *const anyopaque, pool: *const @import("workers.zig").Pool, message: *@import("workers.zig").Message) callconv(.c) i32;
-extern fn sluice_kernels_baseline(op: abi.Op, arguments: *const anyopaque, pool: *const @import("workers.zig").Pool, message: *@import("workers.zig").Message) callconv(.c) i32;
-
-const Level = enum(u32) { baseline, v3, v4 };
-
-fn kernelsOf(level: Level) executor_module.Kernels {
-    if (builtin.cpu.arch != .x86_64) return &sluice_kernels_baseline;
-    return if (level == .v4) &sluice_kernels_v4 else &sluice_kernels_v3;
-}
-
-extern "c" fn getenv(name: [*:0]const u8) ?[*:0]const u8;
-
-/// The best level this CPU has; SLUICE_CPU=v3 asks for less.
-fn levelOfMachine() Level {
-    if (builtin.cpu.arch != .x86_64) return .baseline;
-    if (getenv("SLUICE_CPU")) |wanted| if (std.mem.eql(u8, std.mem.span(wanted), "v3")) return .v3;
-    return if (@import("cpuid.zig").hasV4()) .v4 else .v3;
-}
-
 pub const exports = struct {
     pub fn sluice_abi_hash() callconv(.c) u64 {
         return comptime generate.hash();
@@ -82,9 +63,7 @@ pub const exports = struct {
 
     /// 0 baseline, 3 or 4 for x86_64_v3 or v4; 1 when this x86 CPU has not even v3.
     pub fn sluice_cpu_level() callconv(.c) u32 {
-        if (builtin.cpu.arch != .x86_64) return 0;
-        if (!@import("cpuid.zig").hasV3()) return 1;
-        return if (levelOfMachine() == .v4) 4 else 3;
+        return cpu.level();
     }
 
     /// Makes an engine: memory, an executor and its threads; `out` gets its handle. For a GPU: `kernel_files` has the paths
@@ -99,20 +78,16 @@ pub const exports = struct {
         } else return last_error.fail("{d} engines are open already", .{engines.len});
         const ends = notifications() orelse return last_error.fail("cannot make a pipe: {s}", .{last_error.systemText()});
         const device_kind: abi.DeviceKind = @enumFromInt(kind);
-        const device: ?*gpu.Device = switch (device_kind) {
-            .null, .cpu => null,
-            .cuda, .hip => gpu.Device.open(device_kind, .{
-                .kernel_files = if (kernel_files) |paths| std.mem.span(paths) else "",
-                .cache_directory = if (cache_directory) |path| if (path[0] == 0) null else std.mem.span(path) else null,
-                .tune = tune != 0,
-                .bytes_max = device_bytes_max,
-            }) catch return 1,
-        };
+        const device = Device.open(device_kind, .{
+            .kernel_files = if (kernel_files) |paths| std.mem.span(paths) else "",
+            .cache_directory = if (cache_directory) |path| if (path[0] == 0) null else std.mem.span(path) else null,
+            .tune = tune != 0,
+            .bytes_max = device_bytes_max,
+        }) catch return 1;
         const engine = allocator.create(Engine) catch return last_error.fail("out of memory for an engine", .{});
-        engine.gpu = device;
-        engine.memory = .{ .digests = device_kind == .null, .device_bytes_max = device_bytes_max, .gpu = device, .touch_threads = worker_count };
-        engine.executor = executor_module.Executor.create(device_kind, &engine.memory, kernelsOf(levelOfMachine()), worker_count, scratch_bytes, ends[1], device) catch |problem| {
-            if (device) |opened| opened.close();
+        engine.memory = .{ .device = device, .device_bytes_max = device_bytes_max, .touch_threads = worker_count };
+        engine.executor = executor_module.Executor.create(&engine.memory, worker_count, scratch_bytes, ends[1]) catch |problem| {
+            device.close();
             allocator.destroy(engine);
             return last_error.fail("cannot start the engine's threads: {s}", .{@errorName(problem)});
         };
@@ -123,10 +98,11 @@ pub const exports = struct {
 
     pub fn sluice_engine_destroy(handle: u32) callconv(.c) i32 {
         const engine = find(handle) orelse return 1;
-        if (engine.gpu) |device| _ = device.enter();
+        const device = engine.memory.device;
+        device.enter();
         engine.executor.destroy();
         engine.memory.deinit();
-        if (engine.gpu) |device| device.close();
+        device.close();
         allocator.destroy(engine);
         engines[handle - 1] = null;
         return 0;
@@ -137,7 +113,7 @@ pub const exports = struct {
     /// driver rounds them, compute capability times ten, multiprocessors, driver version, bytes that allocations are rounded to.
     pub fn sluice_device_info(handle: u32, name: ?[*]u8, out: ?*[8]u64) callconv(.c) i32 {
         const engine = find(handle) orelse return 1;
-        const device = engine.gpu orelse return last_error.fail("the engine has no GPU", .{});
+        const device = engine.memory.device.queues() orelse return last_error.fail("the engine has no GPU", .{});
         if (name == null or out == null) return last_error.fail("no place for the facts", .{});
         _ = device.enter();
         @memcpy(name.?[0..device.label.len], &device.label);
@@ -199,7 +175,7 @@ pub const exports = struct {
         return 0;
     }
 
-    /// `out` gets the bytes held per place (4 u64).
+    /// `out` gets the bytes held per tier (4 u64).
     pub fn sluice_memory_held(handle: u32, out: ?*[4]u64) callconv(.c) i32 {
         const engine = find(handle) orelse return 1;
         (out orelse return last_error.fail("no place for the figures", .{})).* = engine.memory.bytes_held;

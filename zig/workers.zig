@@ -24,7 +24,7 @@ pub const Pool = extern struct {
 pub const Task = *const fn (argument: *const anyopaque, index: u32, worker: u32) callconv(.c) void;
 pub const Message = extern struct { length: u32 = 0, text: [252]u8 = undefined };
 
-/// What every kernel can do with: the tiles of a matrix product and of attention. See `kernels/gemm.zig`.
+/// What every kernel can do with: the tiles of a matrix product and of attention. See `device/cpu/gemm.zig`.
 pub const scratch_bytes_needed: u64 = 2 << 20;
 
 /// A helper looks for work this many times before it sleeps, about 10 µs: the gap between two commands of a stream. Longer
@@ -61,7 +61,7 @@ pub const Workers = struct {
     pub fn create(count: u32, scratch_bytes: u64) error{ OutOfMemory, ThreadFailed }!*Workers {
         std.debug.assert(count >= 1);
         const allocator = std.heap.c_allocator;
-        const stride = std.mem.alignForward(u64, scratch_bytes, 4096) + 832; // staggered: see kernels/adamw.zig on aliasing
+        const stride = std.mem.alignForward(u64, scratch_bytes, 4096) + 832; // staggered: see device/cpu/adamw.zig on aliasing
         const self = try allocator.create(Workers);
         errdefer allocator.destroy(self);
         const scratch = try allocate(stride * count);

@@ -1,5 +1,5 @@
 // AdamW on a split master: bit for bit a scalar float32 reference that rounds after every step of the documented order
-// (zig/kernels/adamw.zig), and close to float64 AdamW over many steps. Updates of rows must be those of the whole matrix.
+// (zig/device/cpu/adamw.zig), and close to float64 AdamW over many steps. Updates of rows must be those of the whole matrix.
 
 import { expect } from "bun:test";
 import type { Adamw, Dtype } from "../../src/native/abi.gen.ts";

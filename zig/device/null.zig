@@ -7,7 +7,11 @@
 
 const std = @import("std");
 const abi = @import("../abi.zig");
-const granule_bytes = @import("../memory.zig").granule_bytes;
+const Granule = @import("device.zig").Granule;
+
+/// A digest of 8 bytes for 64.
+pub const granule: Granule = .{ .bytes = 64, .stored = 8 };
+const granule_bytes = granule.bytes;
 
 pub fn run(op: abi.Op, arguments: *const anyopaque) void {
     switch (op) {

@@ -1,5 +1,5 @@
 // What AdamW does to each parameter of a step, as commands: which ranges with which weight decay. It goes element by
-// element, so a block may be cut into chunks anywhere. `step/updates.ts` decides when; `zig/kernels/adamw.zig` does it.
+// element, so a block may be cut into chunks anywhere. `step/updates.ts` decides when; `zig/device/cpu/adamw.zig` does it.
 
 import type { ParameterBlock } from "../../models/parameters.ts";
 import type { Dtype } from "../../native/abi.gen.ts";

@@ -1,7 +1,7 @@
 //! Launches AdamW, `cuda/adamw.cu`, with the step's numbers rounded on the host as the CPU kernel rounds them.
 
 const abi = @import("../../abi.zig");
-const AdamwConstants = @import("../../adamw_constants.zig").AdamwConstants;
+const AdamwConstants = @import("../adamw_constants.zig").AdamwConstants;
 const shape = @import("shape.zig");
 const launcher_module = @import("launcher.zig");
 const Launcher = launcher_module.Launcher;

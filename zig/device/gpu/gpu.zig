@@ -2,7 +2,7 @@
 //!
 //! Everything a run will need beside its buffers is set up when the device opens, so that its cost on the card is known
 //! before the first buffer is made: `overhead_bytes` is what the driver says is taken, less what this process's buffers
-//! take. A device limit counts it. Read next: `executor_gpu.zig`, how commands get
+//! take. A device limit counts it. Read next: `player/gpu.zig`, how commands get
 //! onto the streams and when they are done.
 
 const std = @import("std");
@@ -210,6 +210,32 @@ pub const Device = struct {
         _ = device.buffer_bytes.fetchAdd(rounded(bytes), .monotonic);
         _ = process_bytes.fetchAdd(rounded(bytes), .monotonic);
         return address;
+    }
+
+    /// Zeroed memory for a buffer, or the sentence that says why there is none.
+    pub fn alloc(device: *Device, bytes: u64, buffer: []const u8) error{Refused}!driver.Address {
+        _ = device.enter();
+        const address = device.allocate(bytes) orelse {
+            const held = device.buffer_bytes.load(.monotonic);
+            if (rounded(bytes) > device.room())
+                return refuse("device memory: buffer {s} needs {d} bytes; of {d}, buffers hold {d} and context, kernels and libraries {d}", .{ buffer, bytes, device.bytes_max, held, device.overhead_bytes });
+            return refuse("device memory: buffer {s} needs {d} bytes, {s} has {d} left; reduce the run, or close what else uses the GPU", .{ buffer, bytes, device.name(), device.memoryNow().free });
+        };
+        errdefer device.release(address, bytes);
+        const code = device.zero(address, bytes);
+        if (code != 0) return refuse("cannot clear buffer {s} of {d} bytes on the device: {s}", .{ buffer, bytes, device.table.describe(code).slice() });
+        return address;
+    }
+
+    /// Registers the whole pages that host memory lies on.
+    pub fn pin(device: *Device, bytes: []u8, buffer: []const u8) error{Refused}![]u8 {
+        const page = std.heap.pageSize();
+        const start = std.mem.alignBackward(usize, @intFromPtr(bytes.ptr), page);
+        const end = std.mem.alignForward(usize, @intFromPtr(bytes.ptr) + bytes.len, page);
+        const pages = @as([*]u8, @ptrFromInt(start))[0 .. end - start];
+        const code = device.table.pin(pages);
+        if (code == 0) return pages;
+        return refuse("out of memory: the driver cannot pin the {d} bytes of buffer {s}: {s}; reduce the run, or allow more locked memory (ulimit -l)", .{ bytes.len, buffer, device.table.describe(code).slice() });
     }
 
     pub fn release(device: *Device, address: driver.Address, bytes: u64) void {

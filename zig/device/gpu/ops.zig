@@ -1,4 +1,4 @@
-//! Where each op is launched on a GPU: the table that `kernels.zig` has for the CPU. Copies and fills are the driver's own,
+//! Where each op is launched on a GPU: the table that `cpu/ops.zig` has for the CPU. Copies and fills are the driver's own,
 //! on any stream; everything else is launched on the compute stream by the function of its family.
 
 const std = @import("std");

@@ -1,5 +1,5 @@
-//! Plays plans on native threads: one each for compute, upload, download and disk, and one that hands the commands of the
-//! host stream to a pool of workers. With a GPU the first three only enqueue; see `executor_gpu.zig`.
+//! Plays plans on native threads: one each for compute, upload, download and disk (`in_order.zig`), and one that hands the
+//! commands of the host stream to a pool of workers (`host.zig`). With a GPU the first three only enqueue (`gpu.zig`).
 //!
 //! A command is its own event: it is done once, and any later command may wait for it, also one of a later plan, because
 //! ids count on from plan to plan. The in-order streams take their commands one after another; the host stream takes,
@@ -10,20 +10,18 @@
 //! cancellation is such a failure without a command. JavaScript is told through a descriptor it reads: a write after each
 //! command that asked for it, and after a failure has drained.
 //!
-//! Read next: `device/null.zig`, `kernels.zig` (what a command does), `adamw.zig`.
+//! Read next: `in_order.zig`, `device/device.zig` (what a command does).
 
 const std = @import("std");
-const builtin = @import("builtin");
-const abi = @import("abi.zig");
-const sync = @import("sync.zig");
-const decode = @import("decode.zig");
-const file_io = @import("file_io.zig");
-const last_error = @import("last_error.zig");
-const gpu = @import("device/gpu/gpu.zig");
-const gpu_half = @import("executor_gpu.zig");
-const null_device = @import("device/null.zig");
-const Memory = @import("memory.zig").Memory;
-const workers = @import("workers.zig");
+const abi = @import("../abi.zig");
+const sync = @import("../sync.zig");
+const decode = @import("../decode.zig");
+const last_error = @import("../last_error.zig");
+const gpu = @import("gpu.zig");
+const host = @import("host.zig");
+const in_order = @import("in_order.zig");
+const Memory = @import("../memory.zig").Memory;
+const workers = @import("../workers.zig");
 
 const plans_max = 4;
 const failure_waits = 2;
@@ -36,9 +34,6 @@ pub const State = enum(u8) { pending, done, skipped, enqueued };
 pub fn ended(state: State) bool {
     return state == .done or state == .skipped;
 }
-
-/// What kernels of one CPU level look like from here.
-pub const Kernels = *const fn (op: abi.Op, arguments: *const anyopaque, pool: *const workers.Pool, message: *workers.Message) callconv(.c) i32;
 
 /// Start and end of a command, nanoseconds on the monotonic clock.
 pub const Span = extern struct { start: u64, end: u64 };
@@ -75,9 +70,7 @@ pub const Plan = struct {
 pub const Failure = struct { command: u64, cancelled: bool, text: [512]u8, length: u32 };
 
 pub const Executor = struct {
-    kind: abi.DeviceKind,
     memory: *Memory,
-    kernels: Kernels,
     /// The CPU device computes with one pool and the host stream with another: both run at once, as they do with a GPU.
     compute_pool: *workers.Workers,
     host_pool: *workers.Workers,
@@ -96,7 +89,7 @@ pub const Executor = struct {
     failure: ?Failure = null,
     stopping: bool = false,
     threads: [stream_count]std.Thread = undefined,
-    gpu_streams: ?*gpu_half.Streams = null,
+    gpu_streams: ?*gpu.Streams = null,
     /// For tests: a command id that fails instead of running, and random pauses before commands.
     injected: std.atomic.Value(u64) = .init(0),
     jitter_us: u32 = 0,
@@ -104,7 +97,7 @@ pub const Executor = struct {
     /// Busy time per stream since the start, nanoseconds.
     busy_ns: [stream_count]std.atomic.Value(u64) = @splat(.init(0)),
 
-    pub fn create(kind: abi.DeviceKind, memory: *Memory, kernels: Kernels, worker_count: u32, scratch_bytes: u64, notify_descriptor: c_int, device: ?*gpu.Device) !*Executor {
+    pub fn create(memory: *Memory, worker_count: u32, scratch_bytes: u64, notify_descriptor: c_int) !*Executor {
         const executor = try allocator.create(Executor);
         errdefer allocator.destroy(executor);
         const compute_pool = try workers.Workers.create(worker_count, scratch_bytes);
@@ -113,19 +106,20 @@ pub const Executor = struct {
         errdefer host_pool.destroy();
         const single_pool = try workers.Workers.create(1, 4096);
         errdefer single_pool.destroy();
-        executor.* = .{ .kind = kind, .memory = memory, .kernels = kernels, .compute_pool = compute_pool, .host_pool = host_pool, .single_pool = single_pool, .notify_descriptor = notify_descriptor };
-        if (device) |present| {
-            executor.gpu_streams = try gpu_half.Streams.create(present);
-            executor.gpu_streams.?.tracker = try std.Thread.spawn(.{}, gpu_half.track, .{executor});
+        executor.* = .{ .memory = memory, .compute_pool = compute_pool, .host_pool = host_pool, .single_pool = single_pool, .notify_descriptor = notify_descriptor };
+        const queues = memory.device.queues();
+        if (queues) |present| {
+            executor.gpu_streams = try gpu.Streams.create(present);
+            executor.gpu_streams.?.tracker = try std.Thread.spawn(.{}, gpu.track, .{executor});
         }
         for (&executor.threads, 0..) |*thread, index| {
             const stream: abi.Stream = @enumFromInt(index);
             thread.* = try if (stream == .host)
-                std.Thread.spawn(.{}, playHost, .{executor})
-            else if (device != null and gpu_half.isGpuStream(stream))
-                std.Thread.spawn(.{}, gpu_half.playOnGpu, .{ executor, stream })
+                std.Thread.spawn(.{}, host.play, .{executor})
+            else if (queues != null and gpu.isGpuStream(stream))
+                std.Thread.spawn(.{}, gpu.play, .{ executor, stream })
             else
-                std.Thread.spawn(.{}, playInOrder, .{ executor, stream });
+                std.Thread.spawn(.{}, in_order.play, .{ executor, stream });
         }
         return executor;
     }
@@ -302,76 +296,6 @@ pub const Executor = struct {
 
     // ---- threads ----------------------------------------------------------------------------------------------------
 
-    fn playInOrder(executor: *Executor, stream: abi.Stream) void {
-        const pool = if (stream == .compute) &executor.compute_pool.pool else &executor.single_pool.pool;
-        var next_id: u64 = 0;
-        while (executor.nextPlan(next_id)) |plan| {
-            for (plan.order[@intFromEnum(stream)]) |index| {
-                for (plan.decoded.commands[index].waits) |id| executor.waitUntilDone(plan, id);
-                executor.play(plan, index, pool);
-            }
-            next_id = plan.base + plan.states.len;
-            executor.leave(plan);
-        }
-    }
-
-    fn playHost(executor: *Executor) void {
-        var next_id: u64 = 0;
-        var waiting: std.ArrayList(Waiting) = .empty;
-        defer waiting.deinit(allocator);
-        while (true) {
-            executor.mutex.lock();
-            _ = executor.sleepers.fetchAdd(1, .seq_cst); // before the look: what changes after it wakes this thread
-            const chosen = while (true) {
-                const known_below = next_id; // slots are reused, so plans do not lie in the order of their ids
-                for (executor.plans) |slot| if (slot) |plan| {
-                    if (plan.base < known_below) continue;
-                    next_id = @max(next_id, plan.base + plan.states.len);
-                    for (plan.order[@intFromEnum(abi.Stream.host)]) |index| {
-                        const deadline = plan.decoded.commands[index].deadline;
-                        waiting.append(allocator, .{ .plan = plan, .index = index, .id = plan.base + index, .deadline = deadline }) catch @panic("out of memory");
-                    }
-                };
-                if (executor.earliest(waiting.items)) |position| break position;
-                if (executor.stopping) break null;
-                executor.changed.wait(&executor.mutex);
-            };
-            _ = executor.sleepers.fetchSub(1, .seq_cst);
-            executor.mutex.unlock();
-            const position = chosen orelse return;
-            const entry = waiting.swapRemove(position);
-            _ = entry.plan.visitors.fetchAdd(1, .acq_rel);
-            executor.play(entry.plan, entry.index, &executor.host_pool.pool);
-            executor.leave(entry.plan);
-        }
-    }
-
-    const Waiting = struct {
-        plan: *Plan,
-        index: u32,
-        id: u64,
-        deadline: u32,
-        waits_done: u32 = 0,
-
-        fn sooner(a: Waiting, b: Waiting) bool {
-            return if (a.deadline != b.deadline) a.deadline < b.deadline else a.id < b.id;
-        }
-    };
-
-    /// Among the commands whose waits are done: the lowest deadline, then the lowest id. All are ready when a step fails.
-    fn earliest(executor: *Executor, waiting: []Waiting) ?usize {
-        const failing = executor.failing.load(.acquire);
-        var best: ?usize = null;
-        for (waiting, 0..) |*entry, position| {
-            // Thousands may wait: their commands are looked at last.
-            if (best) |other| if (!entry.sooner(waiting[other])) continue;
-            const waits = entry.plan.decoded.commands[entry.index].waits;
-            while (!failing and entry.waits_done < waits.len and ended(executor.stateOf(waits[entry.waits_done]))) entry.waits_done += 1;
-            if (failing or entry.waits_done == waits.len) best = position;
-        }
-        return best;
-    }
-
     /// The oldest plan that starts at or after `id`; waits for one. Null when the engine closes.
     pub fn nextPlan(executor: *Executor, id: u64) ?*Plan {
         executor.mutex.lock();
@@ -395,17 +319,8 @@ pub const Executor = struct {
         if (executor.failing.load(.acquire)) executor.announceFailure();
     }
 
-    fn waitUntilDone(executor: *Executor, plan: *Plan, id: u64) void {
-        // Most waits are for commands of the same plan that are done long since: no lock for those.
-        if (id >= plan.base and ended(plan.states[id - plan.base].load(.seq_cst))) return;
-        executor.mutex.lock();
-        defer executor.mutex.unlock();
-        _ = executor.sleepers.fetchAdd(1, .seq_cst);
-        defer _ = executor.sleepers.fetchSub(1, .seq_cst);
-        while (!executor.failing.load(.seq_cst) and !ended(executor.stateOf(id))) executor.changed.wait(&executor.mutex);
-    }
-
-    fn play(executor: *Executor, plan: *Plan, index: u32, pool: *const workers.Pool) void {
+    /// Runs a command on the calling thread.
+    pub fn play(executor: *Executor, plan: *Plan, index: u32, pool: *const workers.Pool) void {
         const command = &plan.decoded.commands[index];
         const id = plan.base + index;
         var state: State = .skipped;
@@ -448,27 +363,7 @@ pub const Executor = struct {
 
     fn execute(executor: *Executor, command: *const decode.Command, id: u64, pool: *const workers.Pool, text: []u8) ?[]const u8 {
         if (executor.injected.load(.monotonic) == id) return "injected failure";
-        const arguments: *const anyopaque = &command.arguments;
-        if (executor.kind == .null) {
-            null_device.run(command.op, arguments);
-            return null;
-        }
-        switch (command.op) {
-            .file_read => {
-                const typed: *const abi.ops.file_read = @ptrCast(@alignCast(arguments));
-                return file_io.transfer(.read, typed.to.as(u8)[0..typed.to.bytes], command.file, @ptrCast(typed.checksum.address.?), text);
-            },
-            .file_write => {
-                const typed: *const abi.ops.file_write = @ptrCast(@alignCast(arguments));
-                return file_io.transfer(.write, typed.from.as(u8)[0..typed.from.bytes], command.file, @ptrCast(typed.checksum.address.?), text);
-            },
-            .file_sync => return file_io.sync(command.file, text),
-            else => {},
-        }
-        var message: workers.Message = .{ .length = 0, .text = undefined };
-        if (executor.kernels(command.op, arguments, pool, &message) == 0) return null;
-        @memcpy(text[0..message.length], message.text[0..message.length]);
-        return text[0..message.length];
+        return executor.memory.device.run(command.op, &command.arguments, command.file, pool, text);
     }
 
     pub fn pauseForTest(executor: *Executor, id: u64) void {

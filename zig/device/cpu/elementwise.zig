@@ -1,6 +1,6 @@
 //! Ops that treat a range as one long row: copy, zero, cast, accumulate.
 
-const abi = @import("../abi.zig");
+const abi = @import("../../abi.zig");
 const vector = @import("vector.zig");
 const Run = @import("run.zig").Run;
 

@@ -5,7 +5,7 @@
 //! tokens, partials added in order.
 
 const std = @import("std");
-const abi = @import("../abi.zig");
+const abi = @import("../../abi.zig");
 const vector = @import("vector.zig");
 const norm = @import("norm.zig");
 const Run = @import("run.zig").Run;

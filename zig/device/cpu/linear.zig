@@ -1,7 +1,7 @@
 //! The linear layer and its two gradients (torch.nn.Linear), three calls of one matrix product.
 
 const std = @import("std");
-const abi = @import("../abi.zig");
+const abi = @import("../../abi.zig");
 const vector = @import("vector.zig");
 const gemm = @import("gemm.zig");
 const Run = @import("run.zig").Run;

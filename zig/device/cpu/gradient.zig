@@ -2,7 +2,7 @@
 //! (torch.nn.utils.clip_grad_norm_). All sums are float64: partial sums over fixed chunks, added in order.
 
 const std = @import("std");
-const abi = @import("../abi.zig");
+const abi = @import("../../abi.zig");
 const vector = @import("vector.zig");
 const lowerBound = @import("embedding.zig").lowerBound;
 const Run = @import("run.zig").Run;

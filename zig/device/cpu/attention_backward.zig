@@ -5,7 +5,7 @@
 //! one long document keeps all workers busy and the sums have one order.
 
 const std = @import("std");
-const abi = @import("../abi.zig");
+const abi = @import("../../abi.zig");
 const vector = @import("vector.zig");
 const tile = @import("tile.zig");
 const attention = @import("attention.zig");
@@ -31,7 +31,7 @@ const Scratch = extern struct {
     positions: [held]i32 align(64),
 };
 comptime {
-    std.debug.assert(@sizeOf(Scratch) <= @import("../workers.zig").scratch_bytes_needed);
+    std.debug.assert(@sizeOf(Scratch) <= @import("../../workers.zig").scratch_bytes_needed);
 }
 
 /// d_qkv (T, (H+2K)·D) = gradients of q, k and v.

@@ -1,7 +1,7 @@
 //! Rows by index: the embedding's gather and scatter on the host, and the rows whose labels count for the head.
 
 const std = @import("std");
-const abi = @import("../abi.zig");
+const abi = @import("../../abi.zig");
 const vector = @import("vector.zig");
 const split_master = @import("split_master.zig");
 const Run = @import("run.zig").Run;

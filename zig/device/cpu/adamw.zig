@@ -6,7 +6,7 @@
 //! (`memory.zig` staggers them): with equal offsets, loads wait for unrelated stores and the rate falls to a third.
 
 const std = @import("std");
-const abi = @import("../abi.zig");
+const abi = @import("../../abi.zig");
 const AdamwConstants = @import("../adamw_constants.zig").AdamwConstants;
 const vector = @import("vector.zig");
 const split_master = @import("split_master.zig");

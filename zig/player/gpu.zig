@@ -12,14 +12,14 @@
 //! say) shows when its event is asked; it breaks the context too, so the engine has to be closed and opened again.
 
 const std = @import("std");
-const abi = @import("abi.zig");
-const decode = @import("decode.zig");
-const driver = @import("device/gpu/driver.zig");
+const abi = @import("../abi.zig");
+const decode = @import("../decode.zig");
+const driver = @import("../device/gpu/driver.zig");
 const executor_module = @import("executor.zig");
-const gpu = @import("device/gpu/gpu.zig");
-const launcher_module = @import("device/gpu/launcher.zig");
-const ops = @import("device/gpu/ops.zig");
-const sync = @import("sync.zig");
+const gpu = @import("../device/gpu/gpu.zig");
+const launcher_module = @import("../device/gpu/launcher.zig");
+const ops = @import("../device/gpu/ops.zig");
+const sync = @import("../sync.zig");
 
 const Executor = executor_module.Executor;
 const Plan = executor_module.Plan;
@@ -141,7 +141,7 @@ pub const Streams = struct {
 
 // ---- a stream's thread ----------------------------------------------------------------------------------------------
 
-pub fn playOnGpu(executor: *Executor, stream: abi.Stream) void {
+pub fn play(executor: *Executor, stream: abi.Stream) void {
     const streams = executor.gpu_streams.?;
     const device = streams.device;
     _ = device.enter();

@@ -3,7 +3,7 @@
 //!
 //! A NaN is the one exception: rounding could carry it into another number, so it becomes a quiet NaN with `lo` zero.
 
-const abi = @import("../abi.zig");
+const abi = @import("../../abi.zig");
 const vector = @import("vector.zig");
 const Run = @import("run.zig").Run;
 const F = vector.F;

@@ -1,7 +1,7 @@
 //! SwiGLU (HF LlamaMLP): y = silu(gate) · up, gate and up side by side in each row.
 
 const std = @import("std");
-const abi = @import("../abi.zig");
+const abi = @import("../../abi.zig");
 const vector = @import("vector.zig");
 const Run = @import("run.zig").Run;
 const rowGrain = @import("run.zig").rowGrain;

@@ -2,7 +2,7 @@
 //! the losses. Rows are summed in float64 from short float32 runs.
 
 const std = @import("std");
-const abi = @import("../abi.zig");
+const abi = @import("../../abi.zig");
 const vector = @import("vector.zig");
 const Run = @import("run.zig").Run;
 const rowGrain = @import("run.zig").rowGrain;

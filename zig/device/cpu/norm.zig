@@ -4,7 +4,7 @@
 //! fixed chunks, each chunk has its own partial sum, and the partials are added in order.
 
 const std = @import("std");
-const abi = @import("../abi.zig");
+const abi = @import("../../abi.zig");
 const vector = @import("vector.zig");
 const Run = @import("run.zig").Run;
 const rowGrain = @import("run.zig").rowGrain;

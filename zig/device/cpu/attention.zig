@@ -9,7 +9,7 @@
 //! `attention_backward.zig`.
 
 const std = @import("std");
-const abi = @import("../abi.zig");
+const abi = @import("../../abi.zig");
 const vector = @import("vector.zig");
 const tile = @import("tile.zig");
 const Run = @import("run.zig").Run;
@@ -75,7 +75,7 @@ const Scratch = extern struct {
     positions: [held]i32 align(64),
 };
 comptime {
-    std.debug.assert(@sizeOf(Scratch) <= @import("../workers.zig").scratch_bytes_needed);
+    std.debug.assert(@sizeOf(Scratch) <= @import("../../workers.zig").scratch_bytes_needed);
 }
 
 /// out (T, H·D) and lse (H, T).

@@ -1,7 +1,7 @@
 //! What an op gets besides its arguments: the pool it splits its work over, and a place for an error's text.
 
 const std = @import("std");
-const workers = @import("../workers.zig");
+const workers = @import("../../workers.zig");
 
 pub const Failed = error{Failed};
 

@@ -31,7 +31,7 @@ const Scratch = extern struct {
     sums: [tile_rows_max * tile_columns_max]f32 align(64),
 };
 comptime {
-    std.debug.assert(@sizeOf(Scratch) <= @import("../workers.zig").scratch_bytes_needed);
+    std.debug.assert(@sizeOf(Scratch) <= @import("../../workers.zig").scratch_bytes_needed);
 }
 
 pub fn Product(comptime E: type, comptime Y: type) type {

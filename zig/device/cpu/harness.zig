@@ -1,10 +1,10 @@
 //! What the kernels' tests share: a pool, memory with guard values, seeded random numbers, and comparison with limits.
 
 const std = @import("std");
-const abi = @import("../abi.zig");
-const kernels = @import("../kernels.zig");
-const lengths = @import("../lengths.zig");
-const workers = @import("../workers.zig");
+const abi = @import("../../abi.zig");
+const ops = @import("ops.zig");
+const lengths = @import("../../lengths.zig");
+const workers = @import("../../workers.zig");
 const vector = @import("vector.zig");
 
 pub const Harness = struct {
@@ -38,7 +38,7 @@ pub const Harness = struct {
             std.debug.print("{s}\n", .{problem});
             return error.OtherLength;
         }
-        return kernels.run(op, &arguments, &h.pool.pool, &h.message);
+        return ops.run(op, &arguments, &h.pool.pool, &h.message);
     }
     pub fn text(h: *const Harness) []const u8 {
         return h.message.text[0..h.message.length];

@@ -6,7 +6,7 @@
 
 const std = @import("std");
 const builtin = @import("builtin");
-const abi = @import("../abi.zig");
+const abi = @import("../../abi.zig");
 
 pub const lanes = blk: {
     if (builtin.cpu.arch == .x86_64 and builtin.cpu.has(.x86, .avx512f)) break :blk 16;
