@@ -368,4 +368,57 @@ struct FileSync {
   Range file;
 };
 
+/** How kernels are launched, by family: zig/device/gpu/shapes.zig. */
+namespace shapes {
+namespace reduce {
+constexpr int partial_columns = 32;
+constexpr int partial_threads = 256;
+}
+namespace adamw {
+constexpr int threads = 256;
+constexpr int unrolled = 2;
+}
+namespace bias {
+constexpr int threads = 256;
+constexpr int across = 32;
+}
+namespace elementwise {
+constexpr int threads = 256;
+constexpr int unrolled = 4;
+}
+namespace gradient {
+constexpr int threads = 256;
+constexpr int unrolled = 4;
+constexpr int blocks_at_once = 8;
+}
+namespace linear {
+constexpr int threads = 256;
+}
+namespace loss {
+constexpr int threads_max = 1024;
+constexpr int kept = 5;
+}
+namespace norm {
+constexpr int threads_max = 512;
+constexpr int kept = 2;
+}
+namespace rope {
+constexpr int threads = 256;
+constexpr int fast_head_dim_max = 512;
+constexpr int forward_threads = 128;
+constexpr int forward_heads = 4;
+constexpr int forward_blocks = 5;
+constexpr int backward_threads = 256;
+constexpr int backward_heads = 1;
+constexpr int backward_blocks = 3;
+}
+namespace rows {
+constexpr int threads = 256;
+}
+namespace swiglu {
+constexpr int threads = 256;
+constexpr int vectors = 2;
+}
+}  // namespace shapes
+
 }  // namespace sluice

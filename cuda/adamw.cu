@@ -9,8 +9,7 @@
 
 namespace sluice {
 
-constexpr int threads = 256;
-constexpr int unrolled = 2; // vectors of four per thread
+using namespace shapes::adamw;
 
 /** The step's numbers, rounded once from float64 on the host (`zig/device/adamw_constants.zig`). */
 struct AdamwConstants {

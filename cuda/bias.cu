@@ -8,8 +8,7 @@
 
 namespace sluice {
 
-constexpr int threads = 256;
-constexpr int across = 32; // vectors of eight
+using namespace shapes::bias;
 constexpr int rows_at_once = threads / across;
 constexpr int columns = across * 8;
 

@@ -6,8 +6,7 @@
 
 namespace sluice {
 
-constexpr int threads = 256;
-constexpr int unrolled = 4; // vectors of four per thread; all are loaded before the first is stored
+using namespace shapes::elementwise;
 
 /** Where vector j of this thread starts, and how many of its four values there are. */
 INLINE u64 start_of(int j) { return ((u64)block_index() * unrolled + j) * threads * 4 + thread_index() * 4; }

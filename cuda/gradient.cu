@@ -10,9 +10,7 @@
 
 namespace sluice {
 
-constexpr int threads = 256;
-constexpr int unrolled = 4; // vectors of four that a thread loads before it uses the first
-constexpr int blocks_at_once = 8; // all blocks of the largest grid on 132 multiprocessors
+using namespace shapes::gradient;
 
 struct Sum {
   f64 squares, broken;

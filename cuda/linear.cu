@@ -6,7 +6,7 @@
 
 namespace sluice {
 
-constexpr int threads = 256;
+using namespace shapes::linear;
 
 INLINE u64 first_element() { return (u64)block_index() * threads + thread_index(); }
 INLINE u64 stride() { return (u64)block_count() * threads; }

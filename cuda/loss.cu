@@ -13,8 +13,7 @@
 
 namespace sluice {
 
-constexpr int threads_max = 1024;
-constexpr int kept = 5; // vectors per thread in registers
+using namespace shapes::loss;
 constexpr int batch = 4; // of the vectors that do not fit, those that are loaded before the first is used
 constexpr f32 lowest = -3.4028235e38f;
 constexpr f32 log2_e = 1.44269504f;

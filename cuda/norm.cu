@@ -12,8 +12,7 @@
 
 namespace sluice {
 
-constexpr int threads_max = 512;
-constexpr int kept = 2; // vectors per thread
+using namespace shapes::norm;
 
 INLINE f32 add_squares(f32 sum, const Eight& x) {
 #pragma unroll

@@ -41,8 +41,7 @@ INLINE f32 block_max(f32 value, f32 smallest, f32 (&shared)[warps_max]) {
   return warp_max(lane_index() < block_warps() ? shared[lane_index()] : smallest);
 }
 
-constexpr int partial_columns = 32;
-constexpr int partial_threads = 256;
+using namespace shapes::reduce;
 
 /** to (width) = (accumulate ? to : 0) + Σ over parts of partials (parts, width); a block of 256 sums 32 columns. */
 INLINE void add_partials(f32* to, const f32* partials, u32 parts, u32 width, bool accumulate) {

@@ -14,14 +14,7 @@
 
 namespace sluice {
 
-constexpr int threads = 256; // of the `_any` kernels
-constexpr int fast_head_dim_max = 512;
-constexpr int forward_threads = 128;
-constexpr int forward_heads = 4; // that a thread takes at a time
-constexpr int forward_blocks = 5;
-constexpr int backward_threads = 256;
-constexpr int backward_heads = 1;
-constexpr int backward_blocks = 3;
+using namespace shapes::rope;
 
 /** Eight cosines and eight sines of one position. */
 struct Angles {

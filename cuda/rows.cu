@@ -7,7 +7,7 @@
 
 namespace sluice {
 
-constexpr int threads = 256;
+using namespace shapes::rows;
 constexpr u32 warps = threads / warp_size;
 
 /** Row `to` = row `from`, or zeros when there is none. With `aligned` all rows are whole 16-byte words, else 2-byte ones. */

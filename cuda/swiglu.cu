@@ -7,8 +7,7 @@
 
 namespace sluice {
 
-constexpr int threads = 256;
-constexpr int vectors = 2; // per thread; all are loaded before the first is used
+using namespace shapes::swiglu;
 
 INLINE f32 sigmoid(f32 x) { return reciprocal_fast(1.0f + exp2_fast(x * -1.44269504f)); }
 

@@ -6,6 +6,7 @@ const std = @import("std");
 const abi = @import("abi.zig");
 const lengths = @import("lengths.zig");
 const root = @import("root.zig");
+const shapes = @import("device/gpu/shapes.zig");
 
 pub fn main(init: std.process.Init.Minimal) void {
     var arguments = init.args.iterate();
@@ -47,7 +48,13 @@ fn emitCuda() void {
         }
         emit("};\n");
     }
-    emit("\n}  // namespace sluice\n");
+    emit("\n/** How kernels are launched, by family: zig/device/gpu/shapes.zig. */\nnamespace shapes {\n");
+    inline for (@typeInfo(shapes).@"struct".decls) |family| {
+        emit("namespace " ++ family.name ++ " {\n");
+        inline for (@typeInfo(@field(shapes, family.name)).@"struct".decls) |constant| emit(std.fmt.comptimePrint("constexpr int {s} = {d};\n", .{ constant.name, @field(@field(shapes, family.name), constant.name) }));
+        emit("}\n");
+    }
+    emit("}  // namespace shapes\n\n}  // namespace sluice\n");
 }
 
 /// A page about all ops: what the comment in `abi.zig` says of each, and the lengths, needs and costs that it declares.

@@ -7,13 +7,11 @@ const launcher_module = @import("launcher.zig");
 const Launcher = launcher_module.Launcher;
 const Error = launcher_module.Error;
 
-// As in adamw.cu.
-const threads = 256;
-const values_per_thread = 8;
+const k = @import("shapes.zig").adamw;
 
 pub fn adamw(launcher: *Launcher, a: *const abi.ops.adamw) Error!void {
     if (a.count == 0) return;
     const whole = shape.aligned(8, .{ a.hi, a.lo }) and shape.aligned(16, .{ a.m, a.v, a.gradient });
-    const grid: [3]u32 = .{ try shape.blocks(launcher, a.count, threads * values_per_thread), 1, 1 };
-    return launcher.run("adamw", grid, threads, 0, a, .{ AdamwConstants.of(a), @as(u32, @intFromBool(whole)) });
+    const grid: [3]u32 = .{ try shape.blocks(launcher, a.count, k.threads * k.unrolled * 4), 1, 1 };
+    return launcher.run("adamw", grid, k.threads, 0, a, .{ AdamwConstants.of(a), @as(u32, @intFromBool(whole)) });
 }

@@ -424,7 +424,7 @@ fn requireBfloat16(launcher: *Launcher, dtype: abi.Dtype) launcher_module.Error!
     if (dtype != .bfloat16) return launcher.fail("a GPU computes in bfloat16 only (dtype was {s})", .{@tagName(dtype)});
 }
 
-const plain_block = 256;
+const plain_block = @import("shapes.zig").linear.threads;
 
 /// One thread per element of the result: for shapes that the library refuses.
 fn plain(launcher: *Launcher, comptime kernel: [:0]const u8, elements: u64, arguments: anytype) launcher_module.Error!void {

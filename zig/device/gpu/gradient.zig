@@ -6,13 +6,11 @@ const launcher_module = @import("launcher.zig");
 const Launcher = launcher_module.Launcher;
 const Error = launcher_module.Error;
 
-// As in gradient.cu.
-const threads = 256;
-const values_per_round = threads * 16;
+const k = @import("shapes.zig").gradient;
 const blocks_max = 1024;
 
 pub fn squaredNorm(launcher: *Launcher, a: *const abi.ops.squared_norm) Error!void {
-    const blocks: u32 = @intCast(@max(1, @min(blocks_max, shape.divideUp(a.count, values_per_round))));
-    try launcher.run("squared_norm", .{ blocks, 1, 1 }, threads, 0, a, .{});
-    try launcher.run("squared_norm__finish", .{ 1, 1, 1 }, threads, 0, a, .{blocks});
+    const blocks: u32 = @intCast(@max(1, @min(blocks_max, shape.divideUp(a.count, k.threads * k.unrolled * 4))));
+    try launcher.run("squared_norm", .{ blocks, 1, 1 }, k.threads, 0, a, .{});
+    try launcher.run("squared_norm__finish", .{ 1, 1, 1 }, k.threads, 0, a, .{blocks});
 }

@@ -6,15 +6,14 @@ const launcher_module = @import("launcher.zig");
 const Launcher = launcher_module.Launcher;
 const Error = launcher_module.Error;
 
-// As in norm.cu.
-const threads_max = 512;
-const values_per_thread = 16;
+const k = @import("shapes.zig").norm;
+const reduce = @import("shapes.zig").reduce;
 
 pub fn rmsnormForward(launcher: *Launcher, a: *const abi.ops.rmsnorm_forward) Error!void {
     if (a.rows == 0) return;
     const block = blockFor(launcher, a.width);
     const whole = shape.wholeRows(a.width, .{ a.y, a.x, a.weight });
-    if (whole and a.width <= threads_max * values_per_thread) return launcher.run("rmsnorm_forward", .{ a.rows, 1, 1 }, block, 0, a, .{});
+    if (whole and a.width <= k.threads_max * k.kept * 8) return launcher.run("rmsnorm_forward", .{ a.rows, 1, 1 }, block, 0, a, .{});
     return launcher.run("rmsnorm_forward_any", .{ a.rows, 1, 1 }, block, 0, a, .{@as(u32, @intFromBool(whole))});
 }
 
@@ -22,7 +21,7 @@ pub fn addRmsnormForward(launcher: *Launcher, a: *const abi.ops.add_rmsnorm_forw
     if (a.rows == 0) return;
     const block = blockFor(launcher, a.width);
     const whole = shape.wholeRows(a.width, .{ a.sum, a.y, a.x, a.delta, a.weight });
-    if (whole and a.width <= threads_max * values_per_thread) return launcher.run("add_rmsnorm_forward", .{ a.rows, 1, 1 }, block, 0, a, .{});
+    if (whole and a.width <= k.threads_max * k.kept * 8) return launcher.run("add_rmsnorm_forward", .{ a.rows, 1, 1 }, block, 0, a, .{});
     return launcher.run("add_rmsnorm_forward_any", .{ a.rows, 1, 1 }, block, 0, a, .{@as(u32, @intFromBool(whole))});
 }
 
@@ -32,15 +31,15 @@ pub fn rmsnormBackward(launcher: *Launcher, a: *const abi.ops.rmsnorm_backward) 
     const parts: shape.Parts = .of(launcher, a.rows, launcher.properties.multiprocessors * @max(1, 1024 / block), a.width);
     if (parts.count > 0) {
         const whole = shape.wholeRows(a.width, .{ a.dx, a.dy, a.x, a.weight });
-        if (whole and a.width <= threads_max * values_per_thread) {
+        if (whole and a.width <= k.threads_max * k.kept * 8) {
             try launcher.run("rmsnorm_backward", .{ parts.count, 1, 1 }, block, 0, a, .{parts.each});
         } else {
             try launcher.run("rmsnorm_backward_any", .{ parts.count, 1, 1 }, block, 0, a, .{ parts.each, @as(u32, @intFromBool(whole)) });
         }
     }
-    try launcher.run("rmsnorm_backward__reduce", .{ try shape.blocks(launcher, a.width, 32), 1, 1 }, 256, 0, a, .{parts.count});
+    try launcher.run("rmsnorm_backward__reduce", .{ try shape.blocks(launcher, a.width, reduce.partial_columns), 1, 1 }, reduce.partial_threads, 0, a, .{parts.count});
 }
 
 fn blockFor(launcher: *const Launcher, width: u32) u32 {
-    return shape.block(launcher, shape.divideUp(width, values_per_thread), threads_max);
+    return shape.block(launcher, shape.divideUp(width, k.kept * 8), k.threads_max);
 }

@@ -7,33 +7,27 @@ const launcher_module = @import("launcher.zig");
 const Launcher = launcher_module.Launcher;
 const Error = launcher_module.Error;
 
-// As in rope.cu.
-const threads = 256; // of the `_any` kernels
-const forward_threads = 128;
-const forward_heads = 4; // that a thread takes at a time
-const backward_threads = 256;
-const backward_heads = 1;
-const backward_blocks = 3; // that fit on a multiprocessor
-const fast_head_dim_max = 512;
+const k = @import("shapes.zig").rope;
+const reduce = @import("shapes.zig").reduce;
 const head_dim_max = 1024;
 
 pub fn qkRopeForward(launcher: *Launcher, a: *const abi.ops.qk_rope_forward) Error!void {
     if (a.tokens == 0) return;
     const heads = try headsOf(launcher, a);
     if (isFast(a, .{ a.qk, a.qkv, a.q_weight, a.k_weight, a.table })) {
-        const units = a.tokens * (shape.divideUp(a.heads, forward_heads) + shape.divideUp(a.kv_heads, forward_heads));
-        return launcher.run("qk_rope_forward", .{ try shape.blocks(launcher, units, headsAtOnce(a, forward_threads)), 1, 1 }, forward_threads, 0, a, .{});
+        const units = a.tokens * (shape.divideUp(a.heads, k.forward_heads) + shape.divideUp(a.kv_heads, k.forward_heads));
+        return launcher.run("qk_rope_forward", .{ try shape.blocks(launcher, units, headsAtOnce(a, k.forward_threads)), 1, 1 }, k.forward_threads, 0, a, .{});
     }
-    return launcher.run("qk_rope_forward_any", .{ try shape.blocks(launcher, heads, threads / launcher.properties.warp), 1, 1 }, threads, 0, a, .{});
+    return launcher.run("qk_rope_forward_any", .{ try shape.blocks(launcher, heads, k.threads / launcher.properties.warp), 1, 1 }, k.threads, 0, a, .{});
 }
 
 /// Blocks are divided between q and k in proportion to their heads.
 pub fn qkRopeBackward(launcher: *Launcher, a: *const abi.ops.qk_rope_backward) Error!void {
-    const warps = threads / launcher.properties.warp;
+    const warps = k.threads / launcher.properties.warp;
     const fast = isFast(a, .{ a.d_qkv, a.qkv, a.q_weight, a.k_weight, a.table });
-    const at_once: u64 = if (fast) headsAtOnce(a, backward_threads) else warps;
-    const taken: u32 = if (fast) backward_heads else 1;
-    const wanted = launcher.properties.multiprocessors * @as(u32, if (fast) backward_blocks else 3);
+    const at_once: u64 = if (fast) headsAtOnce(a, k.backward_threads) else warps;
+    const taken: u32 = if (fast) k.backward_heads else 1;
+    const wanted = launcher.properties.multiprocessors * @as(u32, if (fast) k.backward_blocks else 3);
     const heads = a.heads + a.kv_heads;
     const q_blocks = blocksFor(a.tokens * shape.divideUp(a.heads, taken), at_once, wanted * a.heads / heads);
     const k_blocks = blocksFor(a.tokens * shape.divideUp(a.kv_heads, taken), at_once, wanted * a.kv_heads / heads);
@@ -41,14 +35,14 @@ pub fn qkRopeBackward(launcher: *Launcher, a: *const abi.ops.qk_rope_backward) E
         _ = try headsOf(launcher, a);
         const grid: [3]u32 = .{ q_blocks + k_blocks, 1, 1 };
         if (fast) {
-            try launcher.run("qk_rope_backward", grid, backward_threads, 0, a, .{q_blocks});
+            try launcher.run("qk_rope_backward", grid, k.backward_threads, 0, a, .{q_blocks});
         } else {
-            try launcher.run("qk_rope_backward_any", grid, threads, warps * a.head_dim * @sizeOf(f32), a, .{q_blocks});
+            try launcher.run("qk_rope_backward_any", grid, k.threads, warps * a.head_dim * @sizeOf(f32), a, .{q_blocks});
         }
     }
     if (!a.q_weight.present()) return;
     const parts: [2]u32 = if (a.tokens > 0) .{ q_blocks, k_blocks } else .{ 0, 0 };
-    try launcher.run("qk_rope_backward__reduce", .{ try shape.blocks(launcher, a.head_dim, 32), 2, 1 }, 256, 0, a, .{ parts[0], parts[1] });
+    try launcher.run("qk_rope_backward__reduce", .{ try shape.blocks(launcher, a.head_dim, reduce.partial_columns), 2, 1 }, reduce.partial_threads, 0, a, .{ parts[0], parts[1] });
 }
 
 fn blocksFor(groups: u64, at_once: u64, wanted: u32) u32 {
@@ -69,5 +63,5 @@ fn headsOf(launcher: *Launcher, a: anytype) Error!u64 {
 
 /// Whether lanes of a warp can share heads in vectors.
 fn isFast(a: anytype, ranges: anytype) bool {
-    return a.head_dim >= 16 and a.head_dim <= fast_head_dim_max and std.math.isPowerOfTwo(a.head_dim) and shape.aligned(16, ranges);
+    return a.head_dim >= 16 and a.head_dim <= k.fast_head_dim_max and std.math.isPowerOfTwo(a.head_dim) and shape.aligned(16, ranges);
 }

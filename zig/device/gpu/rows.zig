@@ -6,7 +6,7 @@ const launcher_module = @import("launcher.zig");
 const Launcher = launcher_module.Launcher;
 const Error = launcher_module.Error;
 
-const threads = 256;
+const k = @import("shapes.zig").rows;
 
 pub fn gatherRows(launcher: *Launcher, a: *const abi.ops.gather_rows) Error!void {
     return move(launcher, "gather_rows", a, a.rows);
@@ -19,6 +19,6 @@ pub fn scatterRows(launcher: *Launcher, a: *const abi.ops.scatter_rows) Error!vo
 fn move(launcher: *Launcher, comptime kernel: [:0]const u8, a: anytype, rows: u32) Error!void {
     if (rows == 0) return;
     const whole = a.width * a.dtype.bytes() % 16 == 0 and shape.aligned(16, .{ a.y, a.x });
-    const grid: [3]u32 = .{ try shape.blocks(launcher, rows, threads / launcher.properties.warp), 1, 1 };
-    return launcher.run(kernel, grid, threads, 0, a, .{@as(u32, @intFromBool(whole))});
+    const grid: [3]u32 = .{ try shape.blocks(launcher, rows, k.threads / launcher.properties.warp), 1, 1 };
+    return launcher.run(kernel, grid, k.threads, 0, a, .{@as(u32, @intFromBool(whole))});
 }
