@@ -5,6 +5,8 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { patiently } from "../support/time.ts";
 import { join } from "node:path";
+import { deviceKinds, tiers } from "../../src/native/abi.gen.ts";
+import { native } from "../../src/native/library.ts";
 import { CancelledError, NativeError, StepError } from "../../src/words/errors.ts";
 import { Engine, type NativeBuffer } from "../../src/native/runtime.ts";
 import { Plan, Range, type Event, type RecordOptions } from "../../src/plan/plan.ts";
@@ -263,6 +265,34 @@ describe("failure", () => {
     await engine.idle();
     buffers[1]!.free();
   });
+});
+
+test("sizes that would wrap are refused, and nothing is counted", () => {
+  const library = native();
+  const out = new BigUint64Array(4);
+  const check = (status: number): string => (status === 0 ? "" : `${library.sluice_last_error()}`);
+  const name = new TextEncoder().encode("large\0");
+  expect(check(library.sluice_engine_create(deviceKinds.cpu, 1, 2 ** 40, null, null, 0, out))).toBe("");
+  const handle = Number(out[0]! & 0xffffffffn);
+  try {
+    for (const bytes of [2n ** 64n - 1n, 2n ** 64n - 4096n, 2n ** 63n, 2n ** 53n + 1n])
+      for (const tier of ["device", "pinned", "host"] as const)
+        expect(check(library.sluice_buffer_create(handle, tiers[tier], bytes, name, 5, out))).toBe(
+          `buffer large needs ${bytes} bytes of ${tier}, the limit is ${2n ** 53n} for all of them`,
+        );
+    const path = new TextEncoder().encode("/dev/zero\0");
+    expect(check(library.sluice_file_open(handle, path, 0, 2n ** 52n + 1n, out))).toBe("");
+    expect(check(library.sluice_file_open(handle, path, 0, 2n ** 52n, out))).toMatch(
+      /^buffer \/dev\/zero needs \d+ bytes of file/,
+    );
+    expect(check(library.sluice_buffer_create(handle, tiers.host, 64, name, 2 ** 32 - 1, out))).toMatch(
+      /at most 4096 bytes$/,
+    );
+    library.sluice_memory_held(handle, out);
+    expect([...out]).toEqual([0n, 0n, 0n, 2n ** 52n + 1n]);
+  } finally {
+    library.sluice_engine_destroy(handle);
+  }
 });
 
 describe("a plan is refused as a whole", () => {
