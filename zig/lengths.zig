@@ -80,7 +80,8 @@ pub fn problem(comptime op: abi.Op, arguments: *const abi.Arguments(op), shrink:
 fn overlap(op: *const Declaration, bytes: *const Values, addresses: *const Values, shrink: u64, text: []u8) ?[]const u8 {
     for (op.lengths, 0..) |*a, index| {
         for (op.lengths[0..index]) |*b| {
-            if (!a.written and !b.written or addresses[a.field] == 0 or addresses[b.field] == 0) continue;
+            if (!a.written and !b.written) continue;
+            if (bytes[a.field] == 0 or bytes[b.field] == 0 or addresses[a.field] == 0 or addresses[b.field] == 0) continue;
             const first, const second = if (addresses[a.field] < addresses[b.field]) .{ a, b } else .{ b, a };
             const distance = addresses[second.field] - addresses[first.field];
             if (distance >= (bytes[first.field] + shrink - 1) / shrink) continue;
