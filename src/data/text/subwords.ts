@@ -38,8 +38,13 @@ function guessedType(model: Step): string | undefined {
   return model["continuing_subword_prefix"] === undefined ? "WordLevel" : "WordPiece";
 }
 
-const vocabularyOf = (model: Step): Map<string, number> =>
-  new Map(Object.entries(model["vocab"] as Record<string, number>));
+/** A quarter of a million tokens: without a list of pairs it takes half the time. */
+function vocabularyOf(model: Step): Map<string, number> {
+  const vocabulary = new Map<string, number>();
+  const vocab = model["vocab"] as Record<string, number>;
+  for (const token of Object.keys(vocab)) vocabulary.set(token, vocab[token]!);
+  return vocabulary;
+}
 
 const utf8 = new TextEncoder();
 
@@ -141,7 +146,9 @@ function mergesOf(model: Step, vocabulary: ReadonlyMap<string, number>, prefix: 
     const [left, right] = pair;
     if (pair.length !== 2 || left === undefined || right === undefined)
       throw new UnsupportedError(`a merge ${JSON.stringify(entry)}`);
-    const [a, b, both] = [left, right, left + right.slice(prefix.length)].map((token) => vocabulary.get(token));
+    const a = vocabulary.get(left);
+    const b = vocabulary.get(right);
+    const both = vocabulary.get(left + (prefix === "" ? right : right.slice(prefix.length)));
     if (a === undefined || b === undefined || both === undefined)
       throw new UnsupportedError(`a merge ${JSON.stringify(entry)} of tokens that its vocabulary lacks`);
     merges.ranks.set(pairOf(a, b), rank);

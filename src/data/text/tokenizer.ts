@@ -243,8 +243,10 @@ function vocabularyProblem({ model, added_tokens: added = [] }: Json): string | 
     if (bad !== undefined) return `its vocabulary holds ${formatValue(bad)}, which is no token with a score`;
   } else if (vocab === null || typeof vocab !== "object") return "its model has no vocabulary";
   else
-    for (const [token, id] of Object.entries(vocab))
+    for (const token of Object.keys(vocab)) {
+      const id = (vocab as Json)[token];
       if (!isId(id)) return `the id of ${formatValue(token)} is ${formatValue(id)}, not a whole number below ${idsMax}`;
+    }
   if (!Array.isArray(added)) return "added_tokens is no list";
   const badToken = (added as (Json | null)[]).find(
     (token) => typeof token?.["content"] !== "string" || token["content"] === "" || !isId(token["id"]),
