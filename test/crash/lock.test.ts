@@ -56,7 +56,7 @@ test("kill -9 leaves a lock that the next run takes over", async () => {
   const config = endless("killed");
   await killWhen(startTraining(config), hasTrained(config.output));
   expect(existsSync(lockOf(config.output))).toBe(true);
-  const { code, errors } = await trainToEnd({ ...config, steps: 2, checkpoint: {} });
+  const { code, errors } = await trainToEnd({ ...config, steps: 2, checkpoint: {}, overwrite: true });
   expect({ code, errors }).toEqual({ code: 0, errors: "" });
   expect(existsSync(lockOf(config.output))).toBe(false);
 });
