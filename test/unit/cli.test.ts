@@ -206,7 +206,7 @@ describe("Ctrl-C", () => {
     }
     const errors = await run.stderr.text();
     expect(await run.exited).toBe(130);
-    expect(output).toContain("finishing the step in hand and saving; Ctrl-C again stops at once\n");
+    expect(output).toContain("finishing the step in hand and saving; Ctrl-C again within two seconds stops at once\n");
     const [checkpoint] = listCheckpoints(join(config.output, "checkpoints"));
     const step = Number(checkpoint!.slice(-6));
     expect(step).toBeWithin(3, 80);
