@@ -56,6 +56,7 @@ struct EmbeddingGather {
   u32 width;
   u32 vocabulary;
   u32 dtype;
+  f32 scale;
 };
 struct EmbeddingScatter {
   Range gradient;
@@ -66,6 +67,7 @@ struct EmbeddingScatter {
   u32 width;
   u32 dtype;
   u32 accumulate;
+  f32 scale;
 };
 struct EmbeddingAddTied {
   Range gradient;
@@ -97,10 +99,12 @@ struct RmsnormForward {
   Range inverse;
   Range x;
   Range weight;
+  Range residual;
   u32 rows;
   u32 width;
   f32 epsilon;
   u32 dtype;
+  f32 offset;
 };
 struct AddRmsnormForward {
   Range sum;
@@ -126,6 +130,7 @@ struct RmsnormBackward {
   u32 accumulate_dx;
   u32 accumulate;
   u32 dtype;
+  f32 offset;
 };
 struct LinearForward {
   Range y;
@@ -173,6 +178,7 @@ struct QkRopeForward {
   u32 head_dim;
   f32 epsilon;
   u32 dtype;
+  f32 offset;
 };
 struct QkRopeBackward {
   Range d_qkv;
@@ -190,6 +196,7 @@ struct QkRopeBackward {
   u32 head_dim;
   u32 accumulate;
   u32 dtype;
+  f32 offset;
 };
 struct AttentionForward {
   Range out;
@@ -251,6 +258,20 @@ struct SwigluForward {
   u32 dtype;
 };
 struct SwigluBackward {
+  Range gate_up;
+  Range dy;
+  u32 tokens;
+  u32 width;
+  u32 dtype;
+};
+struct GegluForward {
+  Range y;
+  Range gate_up;
+  u32 tokens;
+  u32 width;
+  u32 dtype;
+};
+struct GegluBackward {
   Range gate_up;
   Range dy;
   u32 tokens;

@@ -1,4 +1,4 @@
-// RMSNorm (HF LlamaRMSNorm), with and without the residual addition before it. The CPU's `zig/device/cpu/norm.zig` says the same
+// RMSNorm (HF LlamaRMSNorm; with an offset of 1 Gemma3RMSNorm), with an addition before it, after it, or none. The CPU's `zig/device/cpu/norm.zig` says the same
 // in plain loops.
 //
 // One block per row; each thread keeps two vectors of eight in registers, so that a row is read once. The kernels named after
@@ -27,6 +27,13 @@ INLINE Eight scaled(const Eight& x, f32 inverse, const Eight& weight) {
   return pack8(y);
 }
 
+INLINE Eight scaled_and_added(const Eight& x, f32 inverse, const Eight& weight, f32 offset, const Eight& residual) {
+  f32 y[8];
+#pragma unroll
+  for (int i = 0; i < 8; i++) y[i] = x[i] * inverse * (weight[i] + offset) + residual[i];
+  return pack8(y);
+}
+
 INLINE Eight sum_of(const Eight& x, const Eight& delta) {
   f32 sum[8];
 #pragma unroll
@@ -49,7 +56,11 @@ template <typename Aligned> INLINE void rmsnorm_forward_row(const RmsnormForward
   const u64 row = block_index();
   const u16* x = a.x.as<u16>() + row * width;
   const u16* weight = a.weight.as<u16>();
+  const u16* residual = a.residual.present() ? a.residual.as<u16>() + row * width : nullptr;
   u16* y = a.y.as<u16>() + row * width;
+  const auto normed = [&](const Eight& value, f32 inverse, u32 at, u32 count) {
+    return scaled_and_added(value, inverse, load8(weight + at, count, aligned), a.offset, residual ? load8(residual + at, count, aligned) : zero8());
+  };
 
   Eight held[kept];
 #pragma unroll
@@ -66,11 +77,11 @@ template <typename Aligned> INLINE void rmsnorm_forward_row(const RmsnormForward
 #pragma unroll
   for (int k = 0; k < kept; k++) {
     const u32 at = column_of_vector(k), count = left(at, width);
-    store8(y + at, scaled(held[k], inverse, load8(weight + at, count, aligned)), count, aligned);
+    store8(y + at, normed(held[k], inverse, at, count), count, aligned);
   }
   for (u32 at = beyond<Aligned>(width); at < width; at += block_threads() * 8) {
     const u32 count = left(at, width);
-    store8(y + at, scaled(load8(x + at, count, aligned), inverse, load8(weight + at, count, aligned)), count, aligned);
+    store8(y + at, normed(load8(x + at, count, aligned), inverse, at, count), count, aligned);
   }
 }
 
@@ -126,22 +137,22 @@ template <typename Aligned> INLINE void add_rmsnorm_forward_row(const AddRmsnorm
 KERNEL(threads_max, 2) add_rmsnorm_forward(const AddRmsnormForward a, void*) { add_rmsnorm_forward_row(a, Whole{}); }
 KERNEL(threads_max, 1) add_rmsnorm_forward_any(const AddRmsnormForward a, void*, u32 aligned) { add_rmsnorm_forward_row(a, aligned != 0); }
 
-/** Σ dy · weight · normed of one vector, and dy · normed added to the weight's gradient. */
-INLINE f32 add_products(f32 sum, const Eight& dy, const Eight& x, const Eight& weight, f32 inverse, f32* d_weight) {
+/** Σ dy · weight · normed of one vector, and dy · normed added to the weight's gradient. Weights count from `offset`. */
+INLINE f32 add_products(f32 sum, const Eight& dy, const Eight& x, const Eight& weight, f32 offset, f32 inverse, f32* d_weight) {
 #pragma unroll
   for (int i = 0; i < 8; i++) {
     const f32 normed = x[i] * inverse;
-    sum += dy[i] * weight[i] * normed;
+    sum += dy[i] * (weight[i] + offset) * normed;
     d_weight[i] += dy[i] * normed;
   }
   return sum;
 }
 
 /** inverse · (dy · weight − normed · mean) + before. */
-INLINE Eight input_gradient(const Eight& dy, const Eight& x, const Eight& weight, f32 inverse, f32 mean, const Eight& before) {
+INLINE Eight input_gradient(const Eight& dy, const Eight& x, const Eight& weight, f32 offset, f32 inverse, f32 mean, const Eight& before) {
   f32 dx[8];
 #pragma unroll
-  for (int i = 0; i < 8; i++) dx[i] = inverse * (dy[i] * weight[i] - x[i] * inverse * mean) + before[i];
+  for (int i = 0; i < 8; i++) dx[i] = inverse * (dy[i] * (weight[i] + offset) - x[i] * inverse * mean) + before[i];
   return pack8(dx);
 }
 
@@ -182,11 +193,11 @@ template <typename Aligned> INLINE void rmsnorm_backward_rows(const RmsnormBackw
     }
     f32 products = 0;
 #pragma unroll
-    for (int k = 0; k < kept; k++) products = add_products(products, held_dy[k], held_x[k], weights[k], inverse, d_weight[k]);
+    for (int k = 0; k < kept; k++) products = add_products(products, held_dy[k], held_x[k], weights[k], a.offset, inverse, d_weight[k]);
     for (u32 at = beyond<Aligned>(width); at < width; at += block_threads() * 8) {
       const u32 count = left(at, width);
       f32 share[8] = {};
-      products = add_products(products, load8(dy + at, count, aligned), load8(x + at, count, aligned), load8(weight + at, count, aligned), inverse, share);
+      products = add_products(products, load8(dy + at, count, aligned), load8(x + at, count, aligned), load8(weight + at, count, aligned), a.offset, inverse, share);
       for (u32 i = 0; i < 8 && i < count; i++) partial[at + i] += share[i];
     }
 
@@ -198,12 +209,12 @@ template <typename Aligned> INLINE void rmsnorm_backward_rows(const RmsnormBackw
       forget(held_x[k]);
       forget(weights[k]);
       const u32 at = column_of_vector(k);
-      store8(dx + at, input_gradient(held_dy[k], held_x[k], weights[k], inverse, mean, before[k]), left(at, width), aligned);
+      store8(dx + at, input_gradient(held_dy[k], held_x[k], weights[k], a.offset, inverse, mean, before[k]), left(at, width), aligned);
     }
     for (u32 at = beyond<Aligned>(width); at < width; at += block_threads() * 8) {
       const u32 count = left(at, width);
       const Eight old = a.accumulate_dx ? load8(dx + at, count, aligned) : zero8();
-      store8(dx + at, input_gradient(load8(dy + at, count, aligned), load8(x + at, count, aligned), load8(weight + at, count, aligned), inverse, mean, old), count, aligned);
+      store8(dx + at, input_gradient(load8(dy + at, count, aligned), load8(x + at, count, aligned), load8(weight + at, count, aligned), a.offset, inverse, mean, old), count, aligned);
     }
   }
 

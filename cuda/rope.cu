@@ -1,4 +1,4 @@
-// Per-head RMSNorm of q and k (HF Qwen3Attention) fused with rotary position embedding (HF apply_rotary_pos_emb: the first half
+// Per-head RMSNorm of q and k (HF Qwen3Attention; with an offset of 1 Gemma3Attention) fused with rotary position embedding (HF apply_rotary_pos_emb: the first half
 // of a head is paired with the second). Forward goes from qkv to a compact qk; backward works in place on d_qkv. Between
 // norm and rotation nothing is rounded. The CPU's `zig/device/cpu/rope.zig` says the same in plain loops.
 //
@@ -113,8 +113,8 @@ KERNEL(forward_threads, forward_blocks) qk_rope_forward(const QkRopeForward a, v
       low[i] = x_low[k][i];
       high[i] = x_high[k][i];
       if (norm) {
-        low[i] *= inverse[k] * weight_low[i];
-        high[i] *= inverse[k] * weight_high[i];
+        low[i] *= inverse[k] * (weight_low[i] + a.offset);
+        high[i] *= inverse[k] * (weight_high[i] + a.offset);
       }
     }
     f32 y_low[8], y_high[8];
@@ -147,8 +147,8 @@ KERNEL(threads, 1) qk_rope_forward_any(const QkRopeForward a, void*) {
     if (lane_index() == 0) a.inverse.as<f32>()[(u64)token * heads + head] = inverse;
   }
   for (u32 i = lane_index(); i < half; i += warp_size) {
-    const f32 low = from_bfloat16(x[i]) * inverse * (norm ? from_bfloat16(weight[i]) : 1.0f);
-    const f32 high = from_bfloat16(x[half + i]) * inverse * (norm ? from_bfloat16(weight[half + i]) : 1.0f);
+    const f32 low = from_bfloat16(x[i]) * inverse * (norm ? from_bfloat16(weight[i]) + a.offset : 1.0f);
+    const f32 high = from_bfloat16(x[half + i]) * inverse * (norm ? from_bfloat16(weight[half + i]) + a.offset : 1.0f);
     y[i] = to_bfloat16(low * cos[i] - high * cos[half + i]);
     y[half + i] = to_bfloat16(high * cos[i] + low * cos[half + i]);
   }
@@ -257,7 +257,7 @@ KERNEL(backward_threads, backward_blocks) qk_rope_backward(const QkRopeBackward 
 #pragma unroll
         for (int i = 0; i < 8; i++) {
           const f32 normed_low = heads.x_low[k][i] * inverse, normed_high = heads.x_high[k][i] * inverse;
-          products += low[i] * weight_low[i] * normed_low + high[i] * weight_high[i] * normed_high;
+          products += low[i] * (weight_low[i] + a.offset) * normed_low + high[i] * (weight_high[i] + a.offset) * normed_high;
           sum_low[i] += low[i] * normed_low;
           sum_high[i] += high[i] * normed_high;
         }
@@ -268,8 +268,8 @@ KERNEL(backward_threads, backward_blocks) qk_rope_backward(const QkRopeBackward 
         forget(weight_high);
 #pragma unroll
         for (int i = 0; i < 8; i++) {
-          low[i] = inverse * (low[i] * weight_low[i] - heads.x_low[k][i] * inverse * mean);
-          high[i] = inverse * (high[i] * weight_high[i] - heads.x_high[k][i] * inverse * mean);
+          low[i] = inverse * (low[i] * (weight_low[i] + a.offset) - heads.x_low[k][i] * inverse * mean);
+          high[i] = inverse * (high[i] * (weight_high[i] + a.offset) - heads.x_high[k][i] * inverse * mean);
         }
       }
       if (k >= present) continue; // the next head's shuffles find all lanes again
@@ -332,7 +332,7 @@ KERNEL(threads, 1) qk_rope_backward_any(const QkRopeBackward a, void* workspace,
         const f32 d_low = from_bfloat16(d[i]), d_high = from_bfloat16(d[half + i]);
         const f32 low = d_low * cos[i] + d_high * sin[i], high = d_high * cos[i] - d_low * sin[i];
         const f32 normed_low = from_bfloat16(x[i]) * inverse, normed_high = from_bfloat16(x[half + i]) * inverse;
-        products += low * from_bfloat16(weight[i]) * normed_low + high * from_bfloat16(weight[half + i]) * normed_high;
+        products += low * (from_bfloat16(weight[i]) + a.offset) * normed_low + high * (from_bfloat16(weight[half + i]) + a.offset) * normed_high;
         sums[i] += low * normed_low;
         sums[half + i] += high * normed_high;
       }
@@ -342,8 +342,8 @@ KERNEL(threads, 1) qk_rope_backward_any(const QkRopeBackward a, void* workspace,
       const f32 d_low = from_bfloat16(d[i]), d_high = from_bfloat16(d[half + i]);
       f32 low = d_low * cos[i] + d_high * sin[i], high = d_high * cos[i] - d_low * sin[i];
       if (norm) {
-        low = inverse * (low * from_bfloat16(weight[i]) - from_bfloat16(x[i]) * inverse * mean);
-        high = inverse * (high * from_bfloat16(weight[half + i]) - from_bfloat16(x[half + i]) * inverse * mean);
+        low = inverse * (low * (from_bfloat16(weight[i]) + a.offset) - from_bfloat16(x[i]) * inverse * mean);
+        high = inverse * (high * (from_bfloat16(weight[half + i]) + a.offset) - from_bfloat16(x[half + i]) * inverse * mean);
       }
       d[i] = to_bfloat16(low);
       d[half + i] = to_bfloat16(high);

@@ -38,9 +38,9 @@ const limits = {
     training: 2e-3,
     trainingNorm: 2e-4,
   },
-  // Twelve steps carry rounding along. In float32 their norms end 6e-6 off, in bf16 3e-2, as much as single tensors' norms may be;
+  // Twelve steps carry rounding along. In float32 their norms end 6e-6 off, in bf16 3e-2, of gemma3-tiny 6.5e-2;
   // PyTorch in bf16 with float32 masters ends at a training loss 1.8e-3 off, Sluice at 2.3e-3.
-  bfloat16: { loss: 0.01, cosine: 1 - 0.998, norm: 0.06, training: 0.01, trainingNorm: 0.06 },
+  bfloat16: { loss: 0.01, cosine: 1 - 0.998, norm: 0.06, training: 0.01, trainingNorm: 0.08 },
 } as const;
 
 interface Reference {

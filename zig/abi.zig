@@ -73,6 +73,7 @@ fn Range(comptime what: Declared) type {
         bytes: u64,
 
         pub const declared = what;
+        pub const absent: @This() = .{ .address = null, .bytes = 0 };
         pub const may_be_absent = what.optional or std.mem.indexOf(u8, what.count, " if ") != null;
         const Self = @This();
 
@@ -165,7 +166,7 @@ pub const ops = struct {
 
     // ---- embedding (host) ---------------------------------------------------------------------------------------
 
-    /// rows (T, C) of `dtype` = the embedding's rows of `tokens` (T i32). `lo` is read for float32 only.
+    /// rows (T, C) of `dtype` = the embedding's rows of `tokens` (T i32), times `scale`. `lo` is read for float32 only.
     pub const embedding_gather = extern struct {
         rows: Out("token_count * width", .dtype),
         hi: In("vocabulary * width", .u16),
@@ -175,12 +176,14 @@ pub const ops = struct {
         width: u32,
         vocabulary: u32,
         dtype: Dtype,
+        scale: f32 = 1,
 
         pub const bytes = "2 * token_count * width * dtype";
     };
 
     /// Sums the gradient rows of equal tokens, in order of position: gradient (U, C) float32 gets, for each distinct
-    /// token u, the sum over `order[starts[u]..starts[u+1]]` of d_rows (T, C). With `accumulate` it adds to what is there.
+    /// token u, the sum over `order[starts[u]..starts[u+1]]` of d_rows (T, C) times `scale`. With `accumulate` it adds to what
+    /// is there.
     /// starts is (U+1) i32, order is (T) i32.
     pub const embedding_scatter = extern struct {
         gradient: Sum("distinct * width", .f32, .accumulate),
@@ -191,6 +194,7 @@ pub const ops = struct {
         width: u32,
         dtype: Dtype,
         accumulate: u32,
+        scale: f32 = 1,
 
         pub const bytes = "order * width * dtype + 8 * gradient";
     };
@@ -230,18 +234,21 @@ pub const ops = struct {
         dtype: Dtype,
     };
 
-    // ---- RMSNorm (HF LlamaRMSNorm) ------------------------------------------------------------------------------
+    // ---- RMSNorm (HF LlamaRMSNorm, Gemma3RMSNorm) ---------------------------------------------------------------
 
-    /// y = x / sqrt(mean(x²) + epsilon) * weight, by rows of C; inverse (R float32) keeps 1/sqrt(…) for backward.
+    /// y = x / sqrt(mean(x²) + epsilon) * (weight + offset) (+ residual), by rows of C; inverse (R float32) keeps 1/sqrt(…)
+    /// for backward.
     pub const rmsnorm_forward = extern struct {
         y: Out("rows * width", .dtype),
         inverse: Out("rows", .f32),
         x: In("rows * width", .dtype),
         weight: In("width", .dtype),
+        residual: MaybeIn("rows * width", .dtype) = .absent,
         rows: u32,
         width: u32,
         epsilon: f32,
         dtype: Dtype,
+        offset: f32 = 0,
     };
 
     /// sum = x + delta, then RMSNorm of the (stored, rounded) sum.
@@ -259,7 +266,7 @@ pub const ops = struct {
     };
 
     /// dx = (accumulate_dx ? dx : 0) + gradient of RMSNorm; d_weight (C float32) = (accumulate ? d_weight : 0) + its gradient,
-    /// summed in an order that does not depend on the number of workers.
+    /// summed in an order that does not depend on the number of workers. dx may take the place of x.
     pub const rmsnorm_backward = extern struct {
         dx: Sum("rows * width", .dtype, .accumulate_dx),
         d_weight: Sum("width", .f32, .accumulate),
@@ -272,6 +279,9 @@ pub const ops = struct {
         accumulate_dx: u32,
         accumulate: u32,
         dtype: Dtype,
+        offset: f32 = 0,
+
+        pub const may_share = .{ "dx", "x" };
     };
 
     // ---- linear -------------------------------------------------------------------------------------------------
@@ -326,7 +336,8 @@ pub const ops = struct {
     // ---- q/k norm + RoPE (HF apply_rotary_pos_emb, Qwen3Attention) -------------------------------------------------
 
     /// From qkv (T, (H+2K)·D), laid q | k | v in a row: qk (T, (H+K)·D) = rope(norm(q | k)). With q_weight and k_weight
-    /// (D each) every head is RMS-normed first and inverse (T, H+K float32) kept, else inverse is left alone.
+    /// (D each) every head is RMS-normed first, weights counting from `offset`, and inverse (T, H+K float32) kept, else inverse
+    /// is left alone.
     /// table (P, D) float32 holds per position D/2 cosines, then D/2 sines; positions (T i32) restart per document.
     pub const qk_rope_forward = extern struct {
         qk: Out("tokens * (heads + kv_heads) * head_dim", .dtype),
@@ -342,6 +353,7 @@ pub const ops = struct {
         head_dim: u32,
         epsilon: f32,
         dtype: Dtype,
+        offset: f32 = 0,
 
         pub const needs = .{"head_dim % 2 == 0"};
     };
@@ -363,6 +375,7 @@ pub const ops = struct {
         head_dim: u32,
         accumulate: u32,
         dtype: Dtype,
+        offset: f32 = 0,
 
         pub const needs = .{"head_dim % 2 == 0"};
     };
@@ -455,6 +468,26 @@ pub const ops = struct {
 
     /// In place: gate_up becomes its own gradient, given dy (T, F).
     pub const swiglu_backward = extern struct {
+        gate_up: InOut("tokens * 2 * width", .dtype),
+        dy: In("tokens * width", .dtype),
+        tokens: u32,
+        width: u32,
+        dtype: Dtype,
+    };
+
+    // ---- GeGLU --------------------------------------------------------------------------------------------------
+
+    /// y (T, F) = gelu(gate) * up with the tanh approximation, from gate_up (T, 2F) laid gate | up in a row.
+    pub const geglu_forward = extern struct {
+        y: Out("tokens * width", .dtype),
+        gate_up: In("tokens * 2 * width", .dtype),
+        tokens: u32,
+        width: u32,
+        dtype: Dtype,
+    };
+
+    /// In place: gate_up becomes its own gradient, given dy (T, F).
+    pub const geglu_backward = extern struct {
         gate_up: InOut("tokens * 2 * width", .dtype),
         dy: In("tokens * width", .dtype),
         tokens: u32,

@@ -221,11 +221,24 @@ fn fieldsOf(comptime name: []const u8) []const std.builtin.Type.StructField {
     return @typeInfo(@field(abi.ops, name)).@"struct".fields;
 }
 
+/// Whether TypeScript may leave the field out: it then has the value that `abi.zig` gives it.
+fn isImplied(comptime field: std.builtin.Type.StructField) bool {
+    return field.default_value_ptr != null and field.type != abi.Dtype;
+}
+
+/// The field's argument in TypeScript.
+fn argumentOf(comptime field: std.builtin.Type.StructField) []const u8 {
+    const argument = "a." ++ camel(field.name);
+    if (!isImplied(field)) return argument;
+    const value = if (abi.isRange(field.type)) "null" else std.fmt.comptimePrint("{d}", .{field.defaultValue().?});
+    return "(" ++ argument ++ " ?? " ++ value ++ ")";
+}
+
 fn opType(comptime name: []const u8) []const u8 {
     comptime var text: []const u8 = "export type " ++ pascal(name) ++ "<R = Range> = {";
     inline for (fieldsOf(name)) |field| {
         const kind = if (abi.isRange(field.type)) (if (field.type.may_be_absent) "R | null" else "R") else if (field.type == abi.Dtype) "Dtype" else "number";
-        text = text ++ " " ++ camel(field.name) ++ ": " ++ kind ++ ";";
+        text = text ++ " " ++ camel(field.name) ++ (if (isImplied(field)) "?: " ++ kind ++ " | undefined;" else ": " ++ kind ++ ";");
     }
     return text ++ " };\n\n";
 }
@@ -238,7 +251,7 @@ fn opEntry(comptime name: []const u8, comptime code: usize) []const u8 {
     comptime var costs: []const u8 = "";
     const op = @field(abi.Op, name);
     inline for (fieldsOf(name)) |field| {
-        const argument = "a." ++ camel(field.name);
+        const argument = argumentOf(field);
         if (comptime abi.isRange(field.type)) {
             ranges = ranges ++ " " ++ camel(field.name) ++ ": \"" ++ @tagName(field.type.declared.access) ++ "\",";
             if (field.type.declared.accumulate) |governing| accumulators = accumulators ++ " " ++ camel(field.name) ++ ": \"" ++ camel(governing) ++ "\",";
@@ -307,7 +320,7 @@ fn script(comptime op: abi.Op, comptime steps: []const lengths.Step, comptime fr
 
 fn valueOf(comptime op: abi.Op, comptime index: usize) []const u8 {
     const field = fieldsOf(@tagName(op))[index];
-    const value = "a." ++ camel(field.name);
+    const value = argumentOf(field);
     if (field.type == abi.Dtype) return "dtypeBytes[" ++ value ++ "]";
     if (!abi.isRange(field.type)) return value;
     for (lengths.declarations[@intFromEnum(op)].lengths) |length| {

@@ -170,9 +170,9 @@ function cachePlaces(shape: StepShape, sequences: number, capacity: number) {
     const places: Record<string, { offset: number; bytes: number }> = {};
     for (const { part } of chain.links)
       for (const [name, elements] of Object.entries(part.cache?.(capacity) ?? {})) {
-        const bytes = alignBytes(sequences * elements * bytesOf(shape.dtype));
+        const bytes = sequences * elements * bytesOf(shape.dtype);
         places[name] = { offset: totals[name] ?? 0, bytes };
-        totals[name] = places[name].offset + bytes;
+        totals[name] = places[name].offset + alignBytes(bytes);
       }
     return places;
   });

@@ -24,9 +24,17 @@ export interface DecoderConfig extends DecoderSizes {
   layers: number;
   normEpsilon: number;
   rope: RopeConfig;
+  /** That of layers with a sliding window, where it is another one. */
+  slidingRope?: RopeConfig;
   maxPositions: number;
   /** Per layer, how many tokens attention sees, itself included; 0 means all. */
   slidingWindows: number[];
+  /** Scores are multiplied by this; by 1 / sqrt(headDim) when it is not said. */
+  attentionScale?: number;
+  /** Rows of the embedding are multiplied by this as they enter the first layer. */
+  embeddingScale?: number;
+  /** Weights of norms count from here: 1 where a weight of 0 changes nothing. */
+  normOffset?: number;
   /** The LM head is the embedding matrix. */
   tied: boolean;
   bosId: number | null;
@@ -51,9 +59,17 @@ export interface Architecture {
     headDim: number | undefined;
     bosId: number | null;
     eosIds: number[];
+    padId?: number;
+    heads?: number;
+    vocabulary?: number;
+    tied?: boolean;
   };
   /** Switches that this architecture's modelling code knows and Sluice has only in one position: key and that value. */
-  only: Record<string, boolean | number>;
+  only: Record<string, boolean | number | null>;
+  /** The key of the MLP's activation, and its names; `hidden_act`, silu, when it is not said. */
+  activation?: { key: string; names: string[] };
+  /** What else this architecture reads of its config; from an empty one, what its class assumes. */
+  read?(fields: ConfigFields, sizes: DecoderSizes & { maxPositions: number }): Partial<DecoderConfig>;
   /** Sliding window of each layer's attention (0 = full), read from the config. */
   slidingWindows(fields: ConfigFields, layers: number): number[];
   /** The parts of a layer, in the order in which hidden states pass through them. */
@@ -105,7 +121,8 @@ export const everyLayerSlides = (fields: ConfigFields, layers: number): number[]
 
 type LayerKind = "full_attention" | "sliding_attention";
 
-function readLayerTypes(fields: ConfigFields, layers: number): LayerKind[] | undefined {
+/** Each layer's kind as `layer_types` says it; undefined when it does not. */
+export function readLayerTypes(fields: ConfigFields, layers: number): LayerKind[] | undefined {
   const kinds = fields.list("layer_types");
   if (!kinds) return undefined;
   if (kinds.length !== layers) fields.fail("layer_types", `has ${kinds.length} entries for ${layers} layers`);

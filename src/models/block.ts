@@ -103,9 +103,12 @@ function placesOf(
     }),
   );
   places.set("input", x);
+  const outputOf = (part: Part, key: Link["key"]): Range => working(key("out"), outputBytes(part, tokens, dtype));
   for (const { part, key, out } of chain.links)
-    if (out === "scratch") places.set(key("out"), working(key("out"), outputBytes(part, tokens, dtype)));
+    if (out === "scratch") places.set(key("out"), outputOf(part, key));
     else if (out === "output" && y) places.set(key("out"), y);
+    else if (out === "output" && part.scratch.some(({ name }) => name === "out"))
+      places.set(key("out"), outputOf(part, key));
   return ({ part, key }) => ({
     run: plan.on("compute"),
     tokens,

@@ -16,7 +16,7 @@ import { closest } from "../words/suggest.ts";
 import type { Architecture, DecoderConfig, DecoderSizes } from "./architecture.ts";
 import { ConfigFields } from "./fields.ts";
 import { architectureOf } from "./index.ts";
-import type { RopeConfig } from "./parts/rope.ts";
+import { readRope } from "./rope.ts";
 
 export type { DecoderConfig } from "./architecture.ts";
 
@@ -43,26 +43,28 @@ export function parseDecoderConfig(source: unknown, path: string): DecoderConfig
   if (layers > 10_000) fields.fail("num_hidden_layers", `must be at most 10,000 (was ${layers})`);
   const maxPositions = fields.integer("max_position_embeddings", architecture.defaults.maxPositions);
   const sizes = readSizes(fields, architecture);
+  const more = architecture.read?.(fields, { ...sizes, maxPositions });
   const config: DecoderConfig = {
     modelType: architecture.modelType,
     ...sizes,
     layers,
     normEpsilon: fields.positive("rms_norm_eps", 1e-6),
-    rope: readRope(fields, maxPositions),
+    rope: more?.rope ?? readRope(fields, maxPositions),
     maxPositions,
     slidingWindows: architecture.slidingWindows(fields, layers),
-    tied: fields.boolean("tie_word_embeddings", false),
+    tied: fields.boolean("tie_word_embeddings", architecture.defaults.tied ?? false),
     bosId: fields.integerOrNull("bos_token_id", architecture.defaults.bosId, 0),
     eosIds: readEosIds(fields, architecture),
-    padId: readPadId(fields, sizes.vocabulary),
+    padId: readPadId(fields, sizes.vocabulary, architecture.defaults.padId ?? null),
     source,
+    ...more,
   };
   refuseUnreadKeys(fields);
   return config;
 }
 
 function readSizes(fields: ConfigFields, architecture: Architecture): DecoderSizes {
-  const heads = fields.integer("num_attention_heads");
+  const heads = fields.integer("num_attention_heads", architecture.defaults.heads);
   const hidden = fields.integer("hidden_size");
   // A missing key takes the class's default, an explicit null means one key/value head per head: Hugging Face's rule.
   const kvHeads = fields.integerOrNull("num_key_value_heads", architecture.defaults.kvHeads ?? heads) ?? heads;
@@ -77,69 +79,13 @@ function readSizes(fields: ConfigFields, architecture: Architecture): DecoderSiz
   const headDim = named ?? hidden / heads;
   if (headDim % 2 !== 0) fields.fail("head_dim", `must be even, because rotary positions turn pairs (was ${headDim})`);
   return {
-    vocabulary: fields.integer("vocab_size"),
+    vocabulary: fields.integer("vocab_size", architecture.defaults.vocabulary),
     hidden,
     intermediate: fields.integer("intermediate_size"),
     heads,
     kvHeads,
     headDim,
   };
-}
-
-/** `rope_parameters`, or `rope_theta` with `rope_scaling`, or all of them if they agree. */
-function readRope(fields: ConfigFields, maxPositions: number): RopeConfig {
-  const theta = fields.positive("rope_theta", 10_000);
-  const topLevelGiven = fields.value("rope_theta") !== undefined && fields.value("rope_theta") !== null;
-  // Phi-like configs put this outside the rope object; transformers then prefers it.
-  const original = fields.integerOrNull("original_max_position_embeddings", null);
-  const found: { key: string; rope: RopeConfig }[] = [];
-  for (const key of ["rope_parameters", "rope_scaling"]) {
-    const rope = fields.object(key);
-    if (rope) found.push({ key, rope: readRopeObject(rope, theta, original ?? maxPositions) });
-  }
-  const first = found[0];
-  if (!first) {
-    if (original !== null)
-      fields.fail("original_max_position_embeddings", "has no effect without a llama3 rope_type; remove it");
-    return { type: "default", theta };
-  }
-  const second = found[1];
-  if (second && JSON.stringify(first.rope) !== JSON.stringify(second.rope))
-    fields.fail("rope_scaling", "disagrees with rope_parameters; keep one of them");
-  if (topLevelGiven && first.rope.theta !== theta)
-    fields.fail(
-      "rope_theta",
-      `(${theta}) disagrees with ${first.key}.rope_theta (${first.rope.theta}); keep one of them`,
-    );
-  if (original !== null && original !== first.rope.originalMaxPositions)
-    fields.fail("original_max_position_embeddings", `(${original}) disagrees with ${first.key}; keep one of them`);
-  return first.rope;
-}
-
-function readRopeObject(rope: ConfigFields, theta: number, originalMaxPositions: number): RopeConfig {
-  const type = rope.string("rope_type", rope.string("type", "default"));
-  const older = rope.string("type", type);
-  if (older !== type) rope.fail("type", `("${older}") disagrees with rope_type ("${type}"); keep one of them`);
-  if (type !== "default" && type !== "llama3")
-    rope.fail("rope_type", `${JSON.stringify(type)} is not supported; supported: default, llama3`);
-  const config: RopeConfig = { type, theta: rope.positive("rope_theta", theta) };
-  const partial = rope.positive("partial_rotary_factor", 1);
-  if (partial !== 1) rope.fail("partial_rotary_factor", `must be 1 (was ${partial}): Sluice rotates whole heads`);
-  if (type === "llama3") {
-    config.factor = rope.positive("factor");
-    config.lowFrequencyFactor = rope.positive("low_freq_factor");
-    config.highFrequencyFactor = rope.positive("high_freq_factor");
-    config.originalMaxPositions = rope.integer("original_max_position_embeddings", originalMaxPositions);
-    if (config.factor < 1) rope.fail("factor", `must be at least 1 (was ${config.factor})`);
-    if (config.highFrequencyFactor <= config.lowFrequencyFactor)
-      rope.fail(
-        "high_freq_factor",
-        `must be above low_freq_factor, ${config.lowFrequencyFactor} (was ${config.highFrequencyFactor})`,
-      );
-  }
-  const [unknown] = rope.unread();
-  if (unknown !== undefined) rope.fail(unknown, `is not supported for rope_type "${type}"`);
-  return config;
 }
 
 function readEosIds(fields: ConfigFields, architecture: Architecture): number[] {
@@ -153,8 +99,8 @@ function readEosIds(fields: ConfigFields, architecture: Architecture): number[] 
 }
 
 /** The row that pads, counted from the end if negative: nn.Embedding's padding_idx, which transformers sets to it. */
-function readPadId(fields: ConfigFields, vocabulary: number): number | null {
-  const id = fields.integerOrNull("pad_token_id", null, -vocabulary);
+function readPadId(fields: ConfigFields, vocabulary: number, whenMissing: number | null): number | null {
+  const id = fields.integerOrNull("pad_token_id", whenMissing, -vocabulary);
   if (id !== null && id >= vocabulary)
     fields.fail("pad_token_id", `must be below vocab_size, ${vocabulary} (was ${id}); null means that nothing pads`);
   return id !== null && id < 0 ? vocabulary + id : id;
@@ -174,9 +120,10 @@ function refuseSwitches(fields: ConfigFields, architecture: Architecture): void 
         `is ${JSON.stringify(value)}; for model_type ${architecture.modelType} Sluice supports only ${allowed}`,
       );
   }
-  const activation = fields.string("hidden_act", "silu");
-  if (activation !== "silu" && activation !== "swish")
-    fields.fail("hidden_act", `${JSON.stringify(activation)} is not supported; supported: silu`);
+  const { key, names: activations } = architecture.activation ?? { key: "hidden_act", names: ["silu", "swish"] };
+  const activation = fields.string(key, activations[0]);
+  if (!activations.includes(activation))
+    fields.fail(key, `${JSON.stringify(activation)} is not supported; supported: ${activations[0]}`);
   const names = fields.list("architectures");
   const wanted = architecture.causalModel;
   if (
@@ -216,7 +163,7 @@ const offValues: Record<string, unknown[]> = {
 
 /** Keys that do not change what training computes: provenance, the run time of other programs, generation, labels. */
 const harmless = new Set(
-  `transformers_version dtype torch_dtype name_or_path initializer_range use_cache output_attentions
+  `transformers_version dtype torch_dtype cache_implementation name_or_path initializer_range use_cache output_attentions
    output_hidden_states output_scores return_dict return_dict_in_generate torchscript use_bfloat16 tf_legacy_loss
    tokenizer_class prefix task_specific_params finetuning_task problem_type id2label label2id num_labels
    chunk_size_feed_forward is_decoder cross_attention_hidden_size decoder_start_token_id sep_token_id unk_token_id

@@ -4,12 +4,13 @@
 import { ModelError } from "../words/errors.ts";
 import { closest } from "../words/suggest.ts";
 import type { Architecture } from "./architecture.ts";
+import { gemma3Text } from "./gemma3.ts";
 import { llama } from "./llama.ts";
 import { mistral } from "./mistral.ts";
 import { qwen2 } from "./qwen2.ts";
 import { qwen3 } from "./qwen3.ts";
 
-const architectures: Architecture[] = [llama, qwen2, qwen3, mistral];
+const architectures: Architecture[] = [llama, qwen2, qwen3, mistral, gemma3Text];
 
 export const modelTypes: string[] = architectures.map((architecture) => architecture.modelType);
 

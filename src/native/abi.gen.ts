@@ -1,7 +1,7 @@
 // Generated from zig/abi.zig and zig/root.zig by `bun run build`. Do not edit.
 
 /** The library must carry the same hash, else it was built from other declarations. */
-export const abiHash = 0x99d3026395cdffcdn;
+export const abiHash = 0x220e743b2c143036n;
 
 export const dtypes = { float32: 0, bfloat16: 1, float16: 2 } as const;
 export type Dtype = keyof typeof dtypes;
@@ -47,6 +47,7 @@ export type EmbeddingGather<R = Range> = {
   width: number;
   vocabulary: number;
   dtype: Dtype;
+  scale?: number | undefined;
 };
 
 export type EmbeddingScatter<R = Range> = {
@@ -58,6 +59,7 @@ export type EmbeddingScatter<R = Range> = {
   width: number;
   dtype: Dtype;
   accumulate: number;
+  scale?: number | undefined;
 };
 
 export type EmbeddingAddTied<R = Range> = {
@@ -86,10 +88,12 @@ export type RmsnormForward<R = Range> = {
   inverse: R;
   x: R;
   weight: R;
+  residual?: R | null | undefined;
   rows: number;
   width: number;
   epsilon: number;
   dtype: Dtype;
+  offset?: number | undefined;
 };
 
 export type AddRmsnormForward<R = Range> = {
@@ -117,6 +121,7 @@ export type RmsnormBackward<R = Range> = {
   accumulateDx: number;
   accumulate: number;
   dtype: Dtype;
+  offset?: number | undefined;
 };
 
 export type LinearForward<R = Range> = {
@@ -168,6 +173,7 @@ export type QkRopeForward<R = Range> = {
   headDim: number;
   epsilon: number;
   dtype: Dtype;
+  offset?: number | undefined;
 };
 
 export type QkRopeBackward<R = Range> = {
@@ -186,6 +192,7 @@ export type QkRopeBackward<R = Range> = {
   headDim: number;
   accumulate: number;
   dtype: Dtype;
+  offset?: number | undefined;
 };
 
 export type AttentionForward<R = Range> = {
@@ -246,6 +253,10 @@ export type AttentionCached<R = Range> = {
 export type SwigluForward<R = Range> = { y: R; gateUp: R; tokens: number; width: number; dtype: Dtype };
 
 export type SwigluBackward<R = Range> = { gateUp: R; dy: R; tokens: number; width: number; dtype: Dtype };
+
+export type GegluForward<R = Range> = { y: R; gateUp: R; tokens: number; width: number; dtype: Dtype };
+
+export type GegluBackward<R = Range> = { gateUp: R; dy: R; tokens: number; width: number; dtype: Dtype };
 
 export type CrossEntropy<R = Range> = {
   logits: R;
@@ -363,6 +374,8 @@ export type Ops<R = Range> = {
   attentionCached: AttentionCached<R>;
   swigluForward: SwigluForward<R>;
   swigluBackward: SwigluBackward<R>;
+  gegluForward: GegluForward<R>;
+  gegluBackward: GegluBackward<R>;
   crossEntropy: CrossEntropy<R>;
   lossSum: LossSum<R>;
   squaredNorm: SquaredNorm<R>;
@@ -503,6 +516,7 @@ export const ops: {
       w.word(a.width);
       w.word(a.vocabulary);
       w.word(dtypes[a.dtype]);
+      w.float(a.scale ?? 1);
     },
   },
   embeddingScatter: {
@@ -525,6 +539,7 @@ export const ops: {
       w.word(a.width);
       w.word(dtypes[a.dtype]);
       w.word(a.accumulate);
+      w.float(a.scale ?? 1);
     },
   },
   embeddingAddTied: {
@@ -585,23 +600,26 @@ export const ops: {
   },
   rmsnormForward: {
     code: 10,
-    ranges: { y: "write", inverse: "write", x: "read", weight: "read" },
+    ranges: { y: "write", inverse: "write", x: "read", weight: "read", residual: "read" },
     accumulators: {},
     lengths: {
       y: { bytes: (a) => a.rows * a.width * dtypeBytes[a.dtype], says: "rows * width of dtype" },
       inverse: { bytes: (a) => a.rows * 4, says: "rows of f32" },
       x: { bytes: (a) => a.rows * a.width * dtypeBytes[a.dtype], says: "rows * width of dtype" },
       weight: { bytes: (a) => a.width * dtypeBytes[a.dtype], says: "width of dtype" },
+      residual: { bytes: (a) => a.rows * a.width * dtypeBytes[a.dtype], says: "rows * width of dtype", optional: true },
     },
     encode(w, a) {
       w.range(a.y);
       w.range(a.inverse);
       w.range(a.x);
       w.range(a.weight);
+      w.range(a.residual ?? null);
       w.word(a.rows);
       w.word(a.width);
       w.float(a.epsilon);
       w.word(dtypes[a.dtype]);
+      w.float(a.offset ?? 0);
     },
   },
   addRmsnormForward: {
@@ -653,6 +671,7 @@ export const ops: {
       w.word(a.accumulateDx);
       w.word(a.accumulate);
       w.word(dtypes[a.dtype]);
+      w.float(a.offset ?? 0);
     },
   },
   linearForward: {
@@ -777,6 +796,7 @@ export const ops: {
       w.word(a.headDim);
       w.float(a.epsilon);
       w.word(dtypes[a.dtype]);
+      w.float(a.offset ?? 0);
     },
   },
   qkRopeBackward: {
@@ -838,6 +858,7 @@ export const ops: {
       w.word(a.headDim);
       w.word(a.accumulate);
       w.word(dtypes[a.dtype]);
+      w.float(a.offset ?? 0);
     },
   },
   attentionForward: {
@@ -1029,8 +1050,40 @@ export const ops: {
       w.word(dtypes[a.dtype]);
     },
   },
-  crossEntropy: {
+  gegluForward: {
     code: 23,
+    ranges: { y: "write", gateUp: "read" },
+    accumulators: {},
+    lengths: {
+      y: { bytes: (a) => a.tokens * a.width * dtypeBytes[a.dtype], says: "tokens * width of dtype" },
+      gateUp: { bytes: (a) => a.tokens * 2 * a.width * dtypeBytes[a.dtype], says: "tokens * 2 * width of dtype" },
+    },
+    encode(w, a) {
+      w.range(a.y);
+      w.range(a.gateUp);
+      w.word(a.tokens);
+      w.word(a.width);
+      w.word(dtypes[a.dtype]);
+    },
+  },
+  gegluBackward: {
+    code: 24,
+    ranges: { gateUp: "readwrite", dy: "read" },
+    accumulators: {},
+    lengths: {
+      gateUp: { bytes: (a) => a.tokens * 2 * a.width * dtypeBytes[a.dtype], says: "tokens * 2 * width of dtype" },
+      dy: { bytes: (a) => a.tokens * a.width * dtypeBytes[a.dtype], says: "tokens * width of dtype" },
+    },
+    encode(w, a) {
+      w.range(a.gateUp);
+      w.range(a.dy);
+      w.word(a.tokens);
+      w.word(a.width);
+      w.word(dtypes[a.dtype]);
+    },
+  },
+  crossEntropy: {
+    code: 25,
     ranges: { logits: "readwrite", loss: "write", targets: "read" },
     accumulators: {},
     lengths: {
@@ -1050,7 +1103,7 @@ export const ops: {
     },
   },
   lossSum: {
-    code: 24,
+    code: 26,
     ranges: { total: "write", losses: "read" },
     accumulators: {},
     lengths: {
@@ -1065,7 +1118,7 @@ export const ops: {
     },
   },
   squaredNorm: {
-    code: 25,
+    code: 27,
     ranges: { sum: "write", x: "read" },
     accumulators: {},
     lengths: {
@@ -1080,7 +1133,7 @@ export const ops: {
     },
   },
   squaredNormOtherRows: {
-    code: 26,
+    code: 28,
     ranges: { sum: "write", x: "read", tokens: "read" },
     accumulators: {},
     lengths: {
@@ -1100,7 +1153,7 @@ export const ops: {
     },
   },
   accumulate: {
-    code: 27,
+    code: 29,
     ranges: { to: "readwrite", from: "read" },
     accumulators: { to: "accumulate" },
     lengths: {
@@ -1116,7 +1169,7 @@ export const ops: {
     },
   },
   clipFactor: {
-    code: 28,
+    code: 30,
     ranges: { factor: "write", sums: "read" },
     accumulators: {},
     lengths: {
@@ -1131,7 +1184,7 @@ export const ops: {
     },
   },
   adamw: {
-    code: 29,
+    code: 31,
     ranges: { hi: "readwrite", lo: "readwrite", m: "readwrite", v: "readwrite", gradient: "read", factor: "read" },
     accumulators: {},
     lengths: {
@@ -1160,7 +1213,7 @@ export const ops: {
     },
   },
   adamwRows: {
-    code: 30,
+    code: 32,
     ranges: {
       hi: "readwrite",
       lo: "readwrite",
@@ -1201,7 +1254,7 @@ export const ops: {
     },
   },
   adamwOtherRows: {
-    code: 31,
+    code: 33,
     ranges: {
       hi: "readwrite",
       lo: "readwrite",
@@ -1250,7 +1303,7 @@ export const ops: {
     },
   },
   fileRead: {
-    code: 32,
+    code: 34,
     ranges: { to: "write", file: "read", checksum: "write" },
     accumulators: {},
     lengths: {
@@ -1265,7 +1318,7 @@ export const ops: {
     },
   },
   fileWrite: {
-    code: 33,
+    code: 35,
     ranges: { file: "write", from: "read", checksum: "write" },
     accumulators: {},
     lengths: {
@@ -1280,7 +1333,7 @@ export const ops: {
     },
   },
   fileSync: {
-    code: 34,
+    code: 36,
     ranges: { file: "readwrite" },
     accumulators: {},
     lengths: { file: { bytes: () => 1, says: "any of byte", any: true } },

@@ -8,6 +8,8 @@ import { Buffers } from "../plan/buffers.ts";
 import { type StepShape } from "../tiers/shape.ts";
 import type { DecoderSizes } from "../models/architecture.ts";
 import type { DecoderConfig } from "../models/config.ts";
+import { ConfigFields } from "../models/fields.ts";
+import { architectureOf } from "../models/index.ts";
 import { parameterBlocks } from "../models/parameters.ts";
 import type { BufferLike } from "../plan/plan.ts";
 import { formatDefault } from "../state/format.ts";
@@ -66,6 +68,10 @@ export function describeModel(sizes: ModelSizes): DecoderConfig {
     eosIds: [],
     padId: null,
     source: {},
+    ...architectureOf(sizes.modelType, "describeModel").read?.(new ConfigFields({}, "describeModel"), {
+      ...sizes,
+      maxPositions: 1 << 20,
+    }),
   };
 }
 

@@ -1,6 +1,7 @@
 // The gradient of the embedding, which stays on the host: of the rows that a step's tokens touch, in float32, summed by token
 // over all micro-batches. With a tied head its share is added, and rows that no token touched have only that.
 
+import { embeddingScale } from "../models/parts/embedding.ts";
 import { tracked, type Plan, type Range, type Resource, type Tracked } from "../plan/plan.ts";
 import type { TouchedRows } from "../state/optimizers/adamw.ts";
 import { line, type Buffers, type Kind } from "../plan/buffers.ts";
@@ -38,7 +39,15 @@ export class RowGradients {
     const { model, dtype } = this.shape;
     const { range: gradient, resource } = this.touched(distinct);
     const accumulate = pass > 0 ? 1 : 0;
-    const args = { ...rows, gradient, distinct, width: model.hidden, dtype, accumulate };
+    const args = {
+      ...rows,
+      gradient,
+      distinct,
+      width: model.hidden,
+      dtype,
+      accumulate,
+      scale: embeddingScale(model, dtype),
+    };
     plan.record("host", "embeddingScatter", args, { reads, writes: [resource] });
   }
 

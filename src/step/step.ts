@@ -12,6 +12,7 @@
 
 import type { MicroBatch, StepBatch } from "../data/batches.ts";
 import { backwardBlock, forwardBlock, recomputeBlock } from "../models/block.ts";
+import { embeddingScale } from "../models/parts/embedding.ts";
 import { headLoss, type HeadContext, type HeadGradients } from "../models/parts/head.ts";
 import type { Cache, DeviceBatch } from "../models/parts/part.ts";
 import { Plan, type Event, type Label, type Range, type Resource } from "../plan/plan.ts";
@@ -203,7 +204,9 @@ function gatherRows(
     reads: shape.training ? embedding.resources : [],
     writes: [boundaries.rows[microBatch]!.resource],
   };
-  plan.record("host", "embeddingGather", { rows, hi, lo, tokens, tokenCount, width, vocabulary, dtype }, order);
+  const scale = embeddingScale(shape.model, dtype);
+  const args = { rows, hi, lo, tokens, tokenCount, width, vocabulary, dtype, scale };
+  plan.record("host", "embeddingGather", args, order);
 }
 
 const upFrom = (layer: number, layers: number): number[] => Array.from({ length: layers - layer }, (_, i) => layer + i);

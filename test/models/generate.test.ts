@@ -27,6 +27,7 @@ const smallest: Record<string, number> = {
   "mistral-tiny": 2.6,
   "qwen2-tiny": 2.1,
   "qwen3-tiny": 4.7,
+  "gemma3-tiny": 3,
 };
 const answersOf = (model: string): string[] => models[model]!.map(({ answer }) => answer);
 

@@ -12,7 +12,7 @@ import { fixtures, temporaryDirectory } from "../support/models.ts";
 import { whyMissing } from "../support/ops.ts";
 
 setDefaultTimeout(patiently(30_000)); // other processes may want the cores too
-const models = ["llama-tiny", "mistral-tiny", "qwen2-tiny", "qwen3-tiny"];
+const models = ["llama-tiny", "mistral-tiny", "qwen2-tiny", "qwen3-tiny", "gemma3-tiny"];
 const verbose = process.env["SLUICE_TEST_VERBOSE"] === "1";
 
 /** Every check is within its limit, and none is missing. */
@@ -90,7 +90,7 @@ describe("command line", () => {
     await scaleTensor(join(copy.path, "reference.safetensors"), `grad.packed.${bias}`, 1.1);
     const path = join(copy.path, "reference.json");
     const reference = await Bun.file(path).json();
-    reference.training.grad_norms[6] *= 1.1;
+    reference.training.grad_norms[6] *= 1.15;
     await Bun.write(path, JSON.stringify(reference));
     const { output } = await parity(copy.path, "--dtype", "bfloat16");
     expect(output.match(/^FAIL.*/gm)).toEqual([

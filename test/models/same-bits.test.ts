@@ -39,7 +39,7 @@ interface Variant {
 }
 
 interface Case {
-  /** qwen3-tiny ties its head and norms queries and keys; llama-tiny does neither. */
+  /** qwen3-tiny ties its head and norms queries and keys; llama-tiny does neither; gemma3-tiny has other parts. */
   model: string;
   dtype: Dtype;
   maxGradNorm: TrainerConfig["maxGradNorm"];
@@ -139,6 +139,12 @@ describe.each(["qwen3-tiny", "llama-tiny"])("%s", (model) => {
           await expectSameBits({ model, dtype, maxGradNorm, passes });
         });
 });
+
+// Sliding and full layers in turn, two rotary tables, norms at both ends of a branch.
+test.each([
+  { dtype: dtypes[0]!, maxGradNorm: 1, passes: 1 },
+  { dtype: dtypes.at(-1)!, maxGradNorm: null, passes: 2 },
+])("gemma3-tiny %p", (of) => expectSameBits({ model: "gemma3-tiny", ...of }));
 
 async function expectSameBits(of: Case): Promise<void> {
   const clips = of.maxGradNorm === 1; // exactly

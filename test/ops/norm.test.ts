@@ -94,6 +94,26 @@ onDevices((machine) => {
         expectClose("addRmsnormForward inverse", found.inverse, expected.inverse, width);
       });
 
+      trial(`rmsnorm of ${rows} x ${width} with weights from 1 and a residual, ${dtype}`, async (draw) => {
+        const [x, residual] = [draw.normal(dtype, rows * width, 3), draw.normal(dtype, rows * width)];
+        const weight = draw.normal(dtype, width);
+        const outputs = { y: output(dtype, rows * width), inverse: output("float32", rows) };
+        const args = { ...outputs, x, weight, residual, epsilon, offset: 1, ...sizes };
+        const found = await machine.run("rmsnormForward", args);
+        const weights = weight.values().map((value) => value + 1);
+        const normed = rmsnorm(x.values(), weights, rows);
+        expectClose("rmsnormForward y", found.y, sum(normed.y, residual.values()), width);
+        // Backward, with the gradient in the place of x.
+        const dy = draw.normal(dtype, rows * width);
+        const dWeight = output("float32", width);
+        const inverse = tensor("float32", normed.inverse);
+        const back = { dx: x, dWeight, dy, x, inverse, weight, accumulateDx: 0, accumulate: 0, offset: 1, ...sizes };
+        const gradients = await machine.run("rmsnormBackward", back);
+        const expected = rmsnormGradients(dy.values(), x.values(), weights, inverse.values());
+        expectClose("rmsnormBackward dx", gradients.dx, expected.dx, width, rootMeanSquare(inverse.values()));
+        expectClose("rmsnormBackward dWeight", gradients.dWeight, expected.dWeight, rows);
+      });
+
       for (const [accumulateDx, accumulate] of [
         [0, 0],
         [1, 1],

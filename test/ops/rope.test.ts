@@ -114,11 +114,16 @@ const shapes = [
 onDevices((machine) => {
   for (const dtype of machine.dtypes)
     for (const [tokens, heads, kvHeads, headDim] of shapes)
-      for (const norm of [false, true]) {
+      for (const [norm, offset] of [
+        [false, 0],
+        [true, 0],
+        [true, 1],
+      ] as const) {
         const sizes = { tokens, heads, kvHeads, headDim };
         const all = heads + kvHeads;
-        const name = `of ${tokens} tokens, ${heads}+${kvHeads} heads of ${headDim}, ${norm ? "with" : "without"} norm, ${dtype}`;
+        const name = `of ${tokens} tokens, ${heads}+${kvHeads} heads of ${headDim}, ${norm ? "with" : "without"} norm${offset ? ` from ${offset}` : ""}, ${dtype}`;
 
+        const counted = (weight: Tensor): Float64Array => weight.values().map((value) => value + offset);
         const inputsOf = (draw: Draw) => ({
           qkv: draw.normal(dtype, tokens * (all + kvHeads) * headDim, 2),
           qWeight: norm ? draw.normal(dtype, headDim) : null,
@@ -128,7 +133,7 @@ onDevices((machine) => {
         });
         const doublesOf = ({ qkv, qWeight, kWeight, positions, table }: ReturnType<typeof inputsOf>): Inputs => ({
           qkv: qkv.values(),
-          weights: qWeight && kWeight ? { q: qWeight.values(), k: kWeight.values() } : undefined,
+          weights: qWeight && kWeight ? { q: counted(qWeight), k: counted(kWeight) } : undefined,
           positions: [...positions.values()],
           table: table.values(),
         });
@@ -137,7 +142,15 @@ onDevices((machine) => {
           const inputs = inputsOf(draw);
           const inverse = norm ? output("float32", tokens * all) : null;
           const qk = output(dtype, tokens * all * headDim);
-          const found = await machine.run("qkRopeForward", { qk, inverse, ...inputs, ...sizes, epsilon, dtype });
+          const found = await machine.run("qkRopeForward", {
+            qk,
+            inverse,
+            ...inputs,
+            ...sizes,
+            epsilon,
+            dtype,
+            offset,
+          });
           const expected = qkRope(doublesOf(inputs), sizes);
           expectClose("qkRopeForward qk", found.qk, expected.qk, norm ? headDim : 2);
           if (norm) expectClose("qkRopeForward inverse", found.inverse!, expected.inverse, headDim);
@@ -161,6 +174,7 @@ onDevices((machine) => {
               ...sizes,
               accumulate,
               dtype,
+              offset,
             });
             const scales = inverse?.values() ?? new Float64Array(tokens * all).fill(1);
             const expected = qkRopeGradients(dQkv.values(), doubles, scales, sizes);

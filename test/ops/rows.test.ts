@@ -4,7 +4,7 @@
 import { expect } from "bun:test";
 import { bucketsOf } from "../../src/step/inputs.ts";
 import { onDevices, onHost, trial } from "../support/ops.ts";
-import { output, tensor, type Tensor } from "../support/tensors.ts";
+import { output, tensor, Tensor } from "../support/tensors.ts";
 import { expectClose, expectEqualBits } from "../support/tolerance.ts";
 import { split } from "../support/split-master.ts";
 
@@ -43,6 +43,50 @@ onHost((machine) => {
         const bits = dtype === "float32" ? dtype : "uint16"; // bfloat16 rows are `hi` itself
         expectEqualBits("embeddingGather rows", found.rows, tensor(bits, rowsAt(embedding, width, tokens)));
       });
+
+  for (const dtype of ["float32", "bfloat16"] as const)
+    trial(`embedding gather and scatter with scaled rows, ${dtype}`, async (draw) => {
+      const [width, vocabulary, scale] = [65, 9, 55.5];
+      const tokens = draw.below(40, vocabulary);
+      const weights = draw.normal("float32", vocabulary * width);
+      const { hi, lo } = split(weights);
+      const found = await machine.run("embeddingGather", {
+        rows: output(dtype, 40 * width),
+        hi: tensor("uint16", hi),
+        lo: dtype === "float32" ? tensor("int16", lo) : null,
+        tokens: tensor("int32", tokens),
+        tokenCount: 40,
+        width,
+        vocabulary,
+        dtype,
+        scale,
+      });
+      const embedding = dtype === "float32" ? weights : new Tensor("bfloat16", new Uint8Array(hi.buffer));
+      const rows = rowsAt(embedding.values(), width, tokens).map((value) => value * scale);
+      expectEqualBits("embeddingGather rows", found.rows, tensor(dtype, rows));
+
+      const order = tokens
+        .map((token, position) => ({ token, position }))
+        .sort((a, b) => a.token - b.token || a.position - b.position);
+      const distinct = [...new Set(order.map(({ token }) => token))];
+      const starts = [...distinct.map((token) => order.findIndex((at) => at.token === token)), 40];
+      const dRows = draw.normal(dtype, 40 * width);
+      const lists = {
+        order: tensor(
+          "int32",
+          order.map(({ position }) => position),
+        ),
+        starts: tensor("int32", starts),
+      };
+      const gradient = output("float32", distinct.length * width);
+      const args = { gradient, dRows, ...lists, distinct: distinct.length, width, dtype, accumulate: 0, scale };
+      const scattered = await machine.run("embeddingScatter", args);
+      const expected = new Float64Array(distinct.length * width);
+      for (const [position, token] of tokens.entries())
+        for (let i = 0; i < width; i++)
+          expected[distinct.indexOf(token) * width + i]! += scale * dRows.values()[position * width + i]!;
+      expectClose("embeddingScatter gradient", scattered.gradient, expected, 40, scale);
+    });
 
   trial("a token outside the vocabulary is named", async () => {
     for (const token of [701, -1]) {

@@ -130,7 +130,7 @@ describe("wrong model directories", () => {
     [
       "unsupported model_type",
       config({ model_type: "gpt2" }),
-      'DIR/config.json: model_type "gpt2" is not supported; supported: llama, qwen2, qwen3, mistral',
+      'DIR/config.json: model_type "gpt2" is not supported; supported: llama, qwen2, qwen3, mistral, gemma3_text',
     ],
     [
       "a refused option",

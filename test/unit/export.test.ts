@@ -14,7 +14,7 @@ import { Draw } from "../support/tensors.ts";
 import { masterWeights, plainConfig, randomStep } from "../support/training.ts";
 
 setDefaultTimeout(patiently(30_000)); // other processes may want the cores too
-const models = ["qwen3-tiny", "llama-tiny"]; // the first ties its head
+const models = ["qwen3-tiny", "llama-tiny", "gemma3-tiny"]; // the second has a head of its own
 const rows = { sequenceLength: 40, passes: 1, microBatches: 2 };
 
 /** A fixture after two steps: its weights are no longer bfloat16 numbers. Two blocks are on the device if asked for. */

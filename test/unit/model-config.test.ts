@@ -21,7 +21,7 @@ function refusal(source: unknown): string {
 }
 
 describe("fixtures", () => {
-  for (const name of ["llama-tiny", "qwen2-tiny", "qwen3-tiny", "mistral-tiny"]) {
+  for (const name of ["llama-tiny", "qwen2-tiny", "qwen3-tiny", "mistral-tiny", "gemma3-tiny"]) {
     test(`${name}: both dialects mean the same`, () => {
       const config = readDecoderConfig(join(fixtures, name, "config.json"));
       const legacy = readDecoderConfig(join(fixtures, name, "config.legacy.json"));
@@ -267,6 +267,38 @@ const mistralNemo = {
   num_hidden_layers: 40,
 };
 
+const gemma3 = {
+  architectures: ["Gemma3ForCausalLM"],
+  attention_bias: false,
+  attention_dropout: 0.0,
+  attn_logit_softcapping: null,
+  bos_token_id: 2,
+  cache_implementation: "hybrid",
+  eos_token_id: [1, 106],
+  final_logit_softcapping: null,
+  head_dim: 256,
+  hidden_activation: "gelu_pytorch_tanh",
+  hidden_size: 1152,
+  initializer_range: 0.02,
+  intermediate_size: 6912,
+  max_position_embeddings: 32768,
+  model_type: "gemma3_text",
+  num_attention_heads: 4,
+  num_hidden_layers: 26,
+  num_key_value_heads: 1,
+  pad_token_id: 0,
+  query_pre_attn_scalar: 256,
+  rms_norm_eps: 1e-6,
+  rope_local_base_freq: 10000,
+  rope_scaling: null,
+  rope_theta: 1000000,
+  sliding_window: 512,
+  sliding_window_pattern: 6,
+  torch_dtype: "bfloat16",
+  use_cache: true,
+  vocab_size: 262144,
+};
+
 test("the row that pads is nn.Embedding's padding_idx: counted from the end if negative, inside the embedding", () => {
   const padId = (pad_token_id: unknown) => parseDecoderConfig({ ...llama1, pad_token_id }, "config.json").padId;
   expect([null, 0, 31999, -1, -32000].map(padId)).toEqual([null, 0, 31999, 31999, 0]);
@@ -285,6 +317,20 @@ describe("configs as the hub has them", () => {
     ["Qwen2.5 0.5B Instruct", qwen25, { headDim: 64, slidingWindows: Array(24).fill(0) }],
     ["DeepSeek-R1-Distill-Qwen", r1DistillQwen, { headDim: 128 }],
     ["Qwen3 0.6B", qwen3, { headDim: 128, tied: true }],
+    [
+      "Gemma 3 1B",
+      gemma3,
+      {
+        headDim: 256,
+        kvHeads: 1,
+        tied: true,
+        attentionScale: 1 / 16,
+        normOffset: 1,
+        rope: { type: "default", theta: 1e6 },
+        slidingRope: { type: "default", theta: 1e4 },
+        slidingWindows: Array.from({ length: 26 }, (_, layer) => (layer % 6 === 5 ? 0 : 512)),
+      },
+    ],
     [
       "Mistral 7B v0.1",
       mistral01,
@@ -412,6 +458,25 @@ describe("sliding windows", () => {
 
 // ---- refusals -------------------------------------------------------------------------------------------------------
 
+test("Gemma 3: what it does not have is refused, and rotary positions are read by kind of layer", () => {
+  expect(refusal({ ...gemma3, final_logit_softcapping: 30 })).toBe(
+    "final_logit_softcapping is 30; for model_type gemma3_text Sluice supports only null",
+  );
+  expect(refusal({ ...gemma3, hidden_activation: "gelu" })).toBe(
+    'hidden_activation "gelu" is not supported; supported: gelu_pytorch_tanh',
+  );
+  const { rope_theta: _, rope_local_base_freq: __, ...rest } = gemma3;
+  const full_attention = { rope_type: "linear", factor: 8, rope_theta: 1e6 };
+  const kinds = { sliding_attention: { rope_theta: 1e4 }, full_attention };
+  expect(parse({ ...rest, rope_parameters: kinds })).toMatchObject({
+    rope: { type: "linear", factor: 8, theta: 1e6 },
+    slidingRope: { type: "default", theta: 1e4 },
+  });
+  expect(refusal({ ...rest, rope_parameters: { ...kinds, chunked_attention: {} } })).toBe(
+    "rope_parameters.chunked_attention is no kind of layer; there are full_attention and sliding_attention",
+  );
+});
+
 describe("refused", () => {
   const llama3 = { rope_type: "llama3", factor: 8, low_freq_factor: 1, high_freq_factor: 4 };
   const only = (model: string) => `for model_type ${model} Sluice supports only`;
@@ -439,15 +504,12 @@ describe("refused", () => {
     ],
     [
       { rope_scaling: { type: "yarn", factor: 4 } },
-      'rope_scaling.rope_type "yarn" is not supported; supported: default, llama3',
+      'rope_scaling.rope_type "yarn" is not supported; supported: default, linear, llama3',
     ],
-    [
-      { rope_scaling: { type: "linear", factor: 4 } },
-      'rope_scaling.rope_type "linear" is not supported; supported: default, llama3',
-    ],
+    [{ rope_scaling: { type: "linear", factor: 0.5 } }, "rope_scaling.factor must be at least 1 (was 0.5)"],
     [
       { rope_parameters: { rope_type: "dynamic" } },
-      'rope_parameters.rope_type "dynamic" is not supported; supported: default, llama3',
+      'rope_parameters.rope_type "dynamic" is not supported; supported: default, linear, llama3',
     ],
     [
       { rope_scaling: { ...llama3, type: "yarn" } },
@@ -527,9 +589,12 @@ describe("refused", () => {
     [{ rope_scaling: "yarn" }, 'rope_scaling must be an object (was "yarn")'],
     [
       { model_type: "qwen" },
-      'model_type "qwen" is not supported (did you mean "qwen2"?); supported: llama, qwen2, qwen3, mistral',
+      'model_type "qwen" is not supported (did you mean "qwen2"?); supported: llama, qwen2, qwen3, mistral, gemma3_text',
     ],
-    [{ model_type: "gpt_neox" }, 'model_type "gpt_neox" is not supported; supported: llama, qwen2, qwen3, mistral'],
+    [
+      { model_type: "gpt_neox" },
+      'model_type "gpt_neox" is not supported; supported: llama, qwen2, qwen3, mistral, gemma3_text',
+    ],
     [{ model_type: undefined }, "model_type is missing"],
   ];
   for (const [change, message] of cases)

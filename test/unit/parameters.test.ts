@@ -180,7 +180,7 @@ describe("weight decay", () => {
 });
 
 describe("tensors of a model", () => {
-  for (const name of ["llama-tiny", "qwen2-tiny", "qwen3-tiny", "mistral-tiny"])
+  for (const name of ["llama-tiny", "qwen2-tiny", "qwen3-tiny", "mistral-tiny", "gemma3-tiny"])
     test(`${name} fits its config`, () => {
       const model = openModel(join(fixtures, name));
       expect(model.ignored).toEqual([]);

@@ -17,6 +17,7 @@ export interface AttentionOptions {
 
 export function attention(config: DecoderConfig, options: AttentionOptions): Part {
   const { hidden, heads, kvHeads, headDim, normEpsilon: epsilon } = config;
+  const { attentionScale: scale = 1 / Math.sqrt(headDim), normOffset: offset } = config;
   const { slidingWindow, rope = config.rope, bias = false, headNorm = false } = options;
   const rotary = { rope, headDim };
   const [queries, keys] = [heads * headDim, kvHeads * headDim];
@@ -39,6 +40,7 @@ export function attention(config: DecoderConfig, options: AttentionOptions): Par
     kWeight: at.optionalWeight("k_norm"),
     positions: at.batch.positions,
     table: at.rotaryTable(rotary),
+    offset,
   });
   const attended = (at: At) => ({
     ...shape(at),
@@ -47,7 +49,7 @@ export function attention(config: DecoderConfig, options: AttentionOptions): Par
     qkv: at.value("qkv"),
     starts: at.batch.starts,
     window: slidingWindow,
-    scale: 1 / Math.sqrt(headDim),
+    scale,
   });
 
   return {

@@ -64,7 +64,7 @@ export function headLoss(
   backward?: HeadGradients & { dHidden: Range; scale: number; accumulate: boolean },
 ): void {
   const { plan, model, dtype, tokensMax, chunk } = context;
-  const { hidden: C, vocabulary: V, normEpsilon: epsilon } = model;
+  const { hidden: C, vocabulary: V, normEpsilon: epsilon, normOffset: offset } = model;
   const e = bytesOf(dtype);
   const part = carve(context.workspace, headSizes(model, tokensMax, chunk, dtype));
   const run = plan.on("compute");
@@ -80,7 +80,7 @@ export function headLoss(
     const logits = part("logits", rows * V * e); // (rows, V)
     const linear = { tokens: rows, inputs: C, outputs: V, dtype };
     const norm = { rows, width: C, dtype };
-    run("rmsnormForward", { ...norm, y: normed, inverse, x: hidden, weight: context.norm, epsilon });
+    run("rmsnormForward", { ...norm, y: normed, inverse, x: hidden, weight: context.norm, epsilon, offset });
     run("linearForward", { ...linear, y: logits, x: normed, weight: context.matrix, bias: null, residual: null });
     run("crossEntropy", {
       logits,
@@ -113,6 +113,7 @@ export function headLoss(
       inverse,
       weight: context.norm,
       accumulateDx: 0,
+      offset,
       accumulate,
     });
   }
@@ -131,7 +132,7 @@ export function headLoss(
 /** Logits (R, V) of the rows in `batch.rowIndex`, for generation and parity. */
 export function headLogits(context: HeadContext, x: Range, logits: Range, batch: DeviceBatch): Event {
   const { plan, model, dtype, tokensMax, chunk } = context;
-  const { hidden: C, vocabulary: V, normEpsilon: epsilon } = model;
+  const { hidden: C, vocabulary: V, normEpsilon: epsilon, normOffset: offset } = model;
   const e = bytesOf(dtype);
   const part = carve(context.workspace, headSizes(model, tokensMax, chunk, dtype));
   const run = plan.on("compute");
@@ -150,6 +151,7 @@ export function headLogits(context: HeadContext, x: Range, logits: Range, batch:
       rows: count,
       width: C,
       epsilon,
+      offset,
       dtype,
     });
     event = run("linearForward", {

@@ -1,10 +1,23 @@
-// The gated MLP (SwiGLU): one product for gate and up, silu(gate) · up, one product down. It ends its branch: the last
-// product adds the stream.
+// The gated MLP: one product for gate and up, silu(gate) · up (SwiGLU) or gelu(gate) · up (GeGLU), one product down. Where it
+// ends its branch, the last product adds the stream.
 
 import type { DecoderConfig } from "../architecture.ts";
 import { backwardProduct, forwardProduct, type Part, type Product } from "./part.ts";
 
-export function mlp({ hidden, intermediate }: Pick<DecoderConfig, "hidden" | "intermediate">): Part {
+const silu = ["swigluForward", "swigluBackward"] as const;
+const gelu = ["gegluForward", "gegluBackward"] as const;
+
+export interface MlpOptions {
+  activation?: "silu" | "gelu";
+  /** A norm follows, and the addition after it. */
+  normFollows?: boolean;
+}
+
+export function mlp(
+  { hidden, intermediate }: Pick<DecoderConfig, "hidden" | "intermediate">,
+  { activation = "silu", normFollows = false }: MlpOptions = {},
+): Part {
+  const [forward, backward] = activation === "silu" ? silu : gelu;
   const gateUp: Product = { group: "gate_up", inputs: hidden, outputs: 2 * intermediate };
   const down: Product = { group: "down", inputs: intermediate, outputs: hidden };
   return {
@@ -21,7 +34,7 @@ export function mlp({ hidden, intermediate }: Pick<DecoderConfig, "hidden" | "in
     ],
     scratch: [],
     readsInput: true,
-    stream: "out",
+    ...(normFollows ? {} : { stream: "out" }),
     forward: [
       {
         makes: ["gateUp"],
@@ -32,20 +45,25 @@ export function mlp({ hidden, intermediate }: Pick<DecoderConfig, "hidden" | "in
         makes: ["gated"],
         reads: ["gateUp"],
         record({ run, tokens, dtype, value }) {
-          run("swigluForward", { y: value("gated"), gateUp: value("gateUp"), tokens, width: intermediate, dtype });
+          run(forward, { y: value("gated"), gateUp: value("gateUp"), tokens, width: intermediate, dtype });
         },
       },
       {
         makes: ["out"],
-        reads: ["gated", "stream"],
-        record: (at) => forwardProduct(at, down, { y: at.value("out"), x: at.value("gated"), residual: at.stream }),
+        reads: normFollows ? ["gated"] : ["gated", "stream"],
+        record: (at) =>
+          forwardProduct(at, down, {
+            y: at.value("out"),
+            x: at.value("gated"),
+            ...(normFollows ? {} : { residual: at.stream }),
+          }),
       },
     ],
     backward(at) {
       const { tokens, dtype } = at;
       const [gated, dGateUp] = [at.value("gated"), at.value("gateUp")];
       backwardProduct(at, down, { dx: gated, dy: at.dy, x: gated });
-      at.run("swigluBackward", { gateUp: dGateUp, dy: gated, tokens, width: intermediate, dtype });
+      at.run(backward, { gateUp: dGateUp, dy: gated, tokens, width: intermediate, dtype });
       backwardProduct(at, gateUp, { dx: at.dx, dy: dGateUp, x: at.x });
     },
   };

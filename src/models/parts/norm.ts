@@ -1,9 +1,11 @@
-// RMSNorm with a weight: at the head of a branch, alone or with the addition that ends the branch before.
+// RMSNorm with a weight: at the head of a branch, alone or with the addition that ends the branch before; or at the end of a
+// branch, before the addition.
 
 import type { DecoderConfig } from "../architecture.ts";
+import type { Range } from "../../plan/plan.ts";
 import type { At, BackwardAt, Part, Tensor } from "./part.ts";
 
-type Sizes = Pick<DecoderConfig, "hidden" | "normEpsilon">;
+type Sizes = Pick<DecoderConfig, "hidden" | "normEpsilon" | "normOffset">;
 
 const rows = ({ tokens, dtype }: At, { hidden }: Sizes) => ({ rows: tokens, width: hidden, dtype });
 
@@ -62,28 +64,53 @@ export function addNorm(config: Sizes, group: string, name: string): Part {
   };
 }
 
-function forwardNorm(at: At, x: BackwardAt["x"], config: Sizes, group: string): void {
+/** out = stream + norm(x): the end of a branch. */
+export function normAdd(config: Sizes, group: string, name: string): Part {
+  const { hidden } = config;
+  return {
+    ...norm(config, group, name),
+    scratch: [{ name: "out", width: hidden }], // when only `inverse` is wanted again
+    stream: "out",
+    forward: [
+      {
+        makes: ["out", "inverse"],
+        reads: ["x", "stream"],
+        record: (at) => forwardNorm(at, at.x, config, group, at.stream),
+      },
+    ],
+    backward: (at) => backwardNorm(at, at.x, config, group, { dx: at.dx, dy: at.dStream, accumulateDx: 0 }),
+  };
+}
+
+function forwardNorm(at: At, x: Range, config: Sizes, group: string, residual?: Range): void {
   at.run("rmsnormForward", {
     y: at.value("out"),
     inverse: at.value("inverse"),
     x,
     weight: at.weight(group),
+    residual,
     epsilon: config.normEpsilon,
+    offset: config.normOffset,
     ...rows(at, config),
   });
 }
 
-/** Adds to the stream's gradient. */
-function backwardNorm(at: BackwardAt, x: BackwardAt["x"], config: Sizes, group: string): void {
+/** At the head of a branch it adds to the stream's gradient. */
+function backwardNorm(
+  at: BackwardAt,
+  x: Range,
+  config: Sizes,
+  group: string,
+  ranges = { dx: at.dStream, dy: at.dy, accumulateDx: 1 },
+): void {
   at.run("rmsnormBackward", {
-    dx: at.dStream,
     dWeight: at.gradient(group),
-    dy: at.dy,
     x,
     inverse: at.value("inverse"),
     weight: at.weight(group),
-    accumulateDx: 1,
     accumulate: at.accumulate,
+    offset: config.normOffset,
+    ...ranges,
     ...rows(at, config),
   });
 }

@@ -6,10 +6,11 @@
 
 /** How positions turn queries and keys, as config.json says it. */
 export interface RopeConfig {
-  type: "default" | "llama3";
+  type: "default" | "linear" | "llama3";
   theta: number;
-  /** The rest is for llama3 only. */
+  /** Of linear and llama3. */
   factor?: number;
+  /** The rest is for llama3 only. */
   lowFrequencyFactor?: number;
   highFrequencyFactor?: number;
   originalMaxPositions?: number;
@@ -45,6 +46,7 @@ export function inverseFrequencies(rope: RopeConfig, headDim: number): Float32Ar
     const exponent = f32((2 * i) / headDim);
     return f32(1 / f32(f32(rope.theta) ** exponent));
   });
+  if (rope.type === "linear") return frequencies.map((frequency) => f32(frequency / f32(rope.factor ?? 1)));
   return rope.type === "llama3" ? frequencies.map((frequency) => llama3(frequency, rope)) : frequencies;
 }
 

@@ -7,7 +7,7 @@ const split_master = @import("split_master.zig");
 const Run = @import("run.zig").Run;
 const rowGrain = @import("run.zig").rowGrain;
 
-/// rows (T, C) = the embedding's rows of `tokens`; float32 rows are joined from `hi` and `lo`, bfloat16 rows are `hi`.
+/// rows (T, C) = the embedding's rows of `tokens`, scaled; float32 rows are joined from `hi` and `lo`, bfloat16 rows are `hi`.
 pub fn embeddingGather(comptime E: type, op: *const abi.ops.embedding_gather, run: Run) !void {
     for (op.tokens.as(i32)[0..op.token_count], 0..) |token, position| {
         if (token >= 0 and token < op.vocabulary) continue;
@@ -24,12 +24,21 @@ pub fn embeddingGather(comptime E: type, op: *const abi.ops.embedding_gather, ru
                 } else {
                     @memcpy(to[0..width], o.hi.as(u16)[from..][0..width]);
                 }
+                if (o.scale != 1) scaleRow(E, to, o.scale, width);
             }
         }
     }.range);
 }
 
-/// gradient (U, C) += for each distinct token the sum of d_rows over its positions, first to last.
+fn scaleRow(comptime E: type, row: [*]E, scale: f32, width: usize) void {
+    var i: usize = 0;
+    while (i < width) : (i += vector.lanes) {
+        const count = vector.left(i, width);
+        vector.storeSome(E, row + i, vector.loadSome(E, row + i, count) * vector.splat(scale), count);
+    }
+}
+
+/// gradient (U, C) += for each distinct token the scaled sum of d_rows over its positions, first to last.
 pub fn embeddingScatter(comptime E: type, op: *const abi.ops.embedding_scatter, run: Run) !void {
     const positions = op.order.bytes / 4;
     try run.checkRows("embedding_scatter.starts", op.starts.as(i32)[0 .. op.distinct + 1], positions + 1, .any);
@@ -53,7 +62,7 @@ fn sumRow(comptime E: type, op: *const abi.ops.embedding_scatter, row: usize) vo
         const count = vector.left(i, width);
         var sum = if (op.accumulate != 0) vector.loadSome(f32, to + i, count) else vector.splat(0);
         for (if (first == end) &.{} else op.order.as(i32)[first..end]) |position| {
-            sum += vector.loadSome(E, op.d_rows.as(E) + @as(usize, @intCast(position)) * width + i, count);
+            sum += vector.loadSome(E, op.d_rows.as(E) + @as(usize, @intCast(position)) * width + i, count) * vector.splat(op.scale);
         }
         vector.storeSome(f32, to + i, sum, count);
     }

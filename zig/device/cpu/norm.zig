@@ -1,4 +1,4 @@
-//! RMSNorm (HF LlamaRMSNorm), with and without the residual addition before it.
+//! RMSNorm (HF LlamaRMSNorm; with an offset of 1 Gemma3RMSNorm), with an addition before it, after it, or none.
 //!
 //! Row sums run in float32 lanes and are finished in float64. The weight's gradient is a sum over rows: rows are cut into
 //! fixed chunks, each chunk has its own partial sum, and the partials are added in order.
@@ -10,7 +10,7 @@ const Run = @import("run.zig").Run;
 const rowGrain = @import("run.zig").rowGrain;
 const F = vector.F;
 
-/// y = x / sqrt(mean(x²) + epsilon) * weight.
+/// y = x / sqrt(mean(x²) + epsilon) * (weight + offset) (+ residual).
 pub fn rmsnormForward(comptime E: type, op: *const abi.ops.rmsnorm_forward, run: Run) !void {
     run.forRanges(op.rows, rowGrain(op.width), op, struct {
         fn range(o: *const abi.ops.rmsnorm_forward, start: usize, end: usize) void {
@@ -19,7 +19,8 @@ pub fn rmsnormForward(comptime E: type, op: *const abi.ops.rmsnorm_forward, run:
                 const x = o.x.as(E) + row * width;
                 const inverse = inverseOfRow(E, x, width, o.epsilon);
                 o.inverse.as(f32)[row] = inverse;
-                scaleRow(E, o.y.as(E) + row * width, x, o.weight.as(E), inverse, width);
+                const residual: ?[*]const E = if (o.residual.present()) o.residual.as(E) + row * width else null;
+                scaleRow(E, o.y.as(E) + row * width, x, o.weight.as(E), o.offset, inverse, residual, width);
             }
         }
     }.range);
@@ -35,7 +36,7 @@ pub fn addRmsnormForward(comptime E: type, op: *const abi.ops.add_rmsnorm_forwar
                 addRow(E, sum, o.x.as(E) + row * width, o.delta.as(E) + row * width, width);
                 const inverse = inverseOfRow(E, sum, width, o.epsilon);
                 o.inverse.as(f32)[row] = inverse;
-                scaleRow(E, o.y.as(E) + row * width, sum, o.weight.as(E), inverse, width);
+                scaleRow(E, o.y.as(E) + row * width, sum, o.weight.as(E), 0, inverse, null, width);
             }
         }
     }.range);
@@ -61,12 +62,14 @@ pub fn inverseOfRow(comptime E: type, x: [*]const E, width: usize, epsilon: f32)
     return @floatCast(1 / @sqrt(mean + epsilon));
 }
 
-fn scaleRow(comptime E: type, y: [*]E, x: [*]const E, weight: [*]const E, inverse: f32, width: usize) void {
+fn scaleRow(comptime E: type, y: [*]E, x: [*]const E, weight: [*]const E, offset: f32, inverse: f32, residual: ?[*]const E, width: usize) void {
     var i: usize = 0;
     while (i < width) : (i += vector.lanes) {
         const count = vector.left(i, width);
         const normed = vector.loadSome(E, x + i, count) * vector.splat(inverse);
-        vector.storeSome(E, y + i, normed * vector.loadSome(E, weight + i, count), count);
+        var value = normed * (vector.loadSome(E, weight + i, count) + vector.splat(offset));
+        if (residual) |before| value += vector.loadSome(E, before + i, count);
+        vector.storeSome(E, y + i, value, count);
     }
 }
 
@@ -84,22 +87,22 @@ pub fn rmsnormBackward(comptime E: type, op: *const abi.ops.rmsnorm_backward, ru
             for (first..end) |row| {
                 const at = row * width;
                 const inverse = o.inverse.as(f32)[row];
-                backwardRow(E, o.dx.as(E) + at, d_weight, o.dy.as(E) + at, o.x.as(E) + at, o.weight.as(E), inverse, width, o.accumulate_dx != 0);
+                backwardRow(E, o.dx.as(E) + at, d_weight, o.dy.as(E) + at, o.x.as(E) + at, o.weight.as(E), o.offset, inverse, width, o.accumulate_dx != 0);
             }
         }
     }.chunk);
     partials.addTo(op.d_weight.as(f32)[0..op.width], op.accumulate != 0);
 }
 
-/// One row's gradient; adds the row's share to d_weight.
-fn backwardRow(comptime E: type, dx: [*]E, d_weight: [*]f32, dy: [*]const E, x: [*]const E, weight: [*]const E, inverse: f32, width: usize, add: bool) void {
+/// One row's gradient, which may take the place of x; adds the row's share to d_weight.
+fn backwardRow(comptime E: type, dx: [*]E, d_weight: [*]f32, dy: [*]const E, x: [*]const E, weight: [*]const E, offset: f32, inverse: f32, width: usize, add: bool) void {
     var products = vector.splat(0);
     var i: usize = 0;
     while (i < width) : (i += vector.lanes) {
         const count = vector.left(i, width);
         const normed = vector.loadSome(E, x + i, count) * vector.splat(inverse);
         const d = vector.loadSome(E, dy + i, count);
-        products = @mulAdd(F, d * vector.loadSome(E, weight + i, count), normed, products);
+        products = @mulAdd(F, d * (vector.loadSome(E, weight + i, count) + vector.splat(offset)), normed, products);
         vector.storeSome(f32, d_weight + i, @mulAdd(F, d, normed, vector.loadSome(f32, d_weight + i, count)), count);
     }
     const mean: f32 = @floatCast(vector.sum(vector.double(products)) / @as(f64, @floatFromInt(width)));
@@ -107,7 +110,7 @@ fn backwardRow(comptime E: type, dx: [*]E, d_weight: [*]f32, dy: [*]const E, x: 
     while (i < width) : (i += vector.lanes) {
         const count = vector.left(i, width);
         const normed = vector.loadSome(E, x + i, count) * vector.splat(inverse);
-        const weighted = vector.loadSome(E, dy + i, count) * vector.loadSome(E, weight + i, count);
+        const weighted = vector.loadSome(E, dy + i, count) * (vector.loadSome(E, weight + i, count) + vector.splat(offset));
         var gradient = vector.splat(inverse) * (weighted - normed * vector.splat(mean));
         if (add) gradient += vector.loadSome(E, dx + i, count);
         vector.storeSome(E, dx + i, gradient, count);

@@ -1,4 +1,4 @@
-//! Per-head RMSNorm of q and k (HF Qwen3Attention), then rotary position embedding (HF apply_rotary_pos_emb: the first half of
+//! Per-head RMSNorm of q and k (HF Qwen3Attention; with an offset of 1 Gemma3Attention), then rotary position embedding (HF apply_rotary_pos_emb: the first half of
 //! a head is paired with the second). Forward goes from qkv to a compact qk; backward works in place on d_qkv.
 //!
 //! Between norm and rotation nothing is rounded. The norm weights' gradients are sums over tokens and heads: fixed chunks of
@@ -34,7 +34,7 @@ pub fn qkRopeForward(comptime E: type, op: *const abi.ops.qk_rope_forward, run: 
                     const inverse = norm.inverseOfRow(E, x, D, o.epsilon);
                     o.inverse.as(f32)[token * heads + head] = inverse;
                     var normed: [head_dim_max]f32 = undefined;
-                    scale(E, &normed, x, if (head < o.heads) o.q_weight.as(E) else o.k_weight.as(E), inverse, D);
+                    scale(E, &normed, x, if (head < o.heads) o.q_weight.as(E) else o.k_weight.as(E), o.offset, inverse, D);
                     rotate(E, f32, to + head * D, &normed, angles, D, 1);
                 }
             }
@@ -78,7 +78,7 @@ fn backwardOfToken(comptime E: type, op: *const abi.ops.qk_rope_backward, token:
         const is_query = head < op.heads;
         const weight = if (is_query) op.q_weight.as(E) else op.k_weight.as(E);
         const inverse = op.inverse.as(f32)[token * heads + head];
-        normBackward(E, d, partials + if (is_query) 0 else D, &gradient, op.qkv.as(E) + row + head * D, weight, inverse, D);
+        normBackward(E, d, partials + if (is_query) 0 else D, &gradient, op.qkv.as(E) + row + head * D, weight, op.offset, inverse, D);
     }
 }
 
@@ -102,22 +102,22 @@ fn rotate(comptime To: type, comptime From: type, to: [*]To, from: [*]const From
     }
 }
 
-fn scale(comptime E: type, to: [*]f32, x: [*]const E, weight: [*]const E, inverse: f32, D: usize) void {
+fn scale(comptime E: type, to: [*]f32, x: [*]const E, weight: [*]const E, offset: f32, inverse: f32, D: usize) void {
     var i: usize = 0;
     while (i < D) : (i += vector.lanes) {
         const count = vector.left(i, D);
-        vector.storeSome(f32, to + i, vector.loadSome(E, x + i, count) * vector.splat(inverse) * vector.loadSome(E, weight + i, count), count);
+        vector.storeSome(f32, to + i, vector.loadSome(E, x + i, count) * vector.splat(inverse) * (vector.loadSome(E, weight + i, count) + vector.splat(offset)), count);
     }
 }
 
-fn normBackward(comptime E: type, dx: [*]E, d_weight: [*]f32, dy: [*]const f32, x: [*]const E, weight: [*]const E, inverse: f32, D: usize) void {
+fn normBackward(comptime E: type, dx: [*]E, d_weight: [*]f32, dy: [*]const f32, x: [*]const E, weight: [*]const E, offset: f32, inverse: f32, D: usize) void {
     var products = vector.splat(0);
     var i: usize = 0;
     while (i < D) : (i += vector.lanes) {
         const count = vector.left(i, D);
         const normed = vector.loadSome(E, x + i, count) * vector.splat(inverse);
         const d = vector.loadSome(f32, dy + i, count);
-        products = @mulAdd(F, d * vector.loadSome(E, weight + i, count), normed, products);
+        products = @mulAdd(F, d * (vector.loadSome(E, weight + i, count) + vector.splat(offset)), normed, products);
         vector.storeSome(f32, d_weight + i, @mulAdd(F, d, normed, vector.loadSome(f32, d_weight + i, count)), count);
     }
     const mean: f32 = @floatCast(vector.sum(vector.double(products)) / @as(f64, @floatFromInt(D)));
@@ -125,7 +125,7 @@ fn normBackward(comptime E: type, dx: [*]E, d_weight: [*]f32, dy: [*]const f32, 
     while (i < D) : (i += vector.lanes) {
         const count = vector.left(i, D);
         const normed = vector.loadSome(E, x + i, count) * vector.splat(inverse);
-        const weighted = vector.loadSome(f32, dy + i, count) * vector.loadSome(E, weight + i, count);
+        const weighted = vector.loadSome(f32, dy + i, count) * (vector.loadSome(E, weight + i, count) + vector.splat(offset));
         vector.storeSome(E, dx + i, vector.splat(inverse) * (weighted - normed * vector.splat(mean)), count);
     }
 }

@@ -12,7 +12,7 @@ const reduce = @import("shapes.zig").reduce;
 pub fn rmsnormForward(launcher: *Launcher, a: *const abi.ops.rmsnorm_forward) Error!void {
     if (a.rows == 0) return;
     const block = blockFor(launcher, a.width);
-    const whole = shape.wholeRows(a.width, .{ a.y, a.x, a.weight });
+    const whole = shape.wholeRows(a.width, .{ a.y, a.x, a.weight, a.residual });
     if (whole and a.width <= k.threads_max * k.kept * 8) return launcher.run("rmsnorm_forward", .{ a.rows, 1, 1 }, block, 0, a, .{});
     return launcher.run("rmsnorm_forward_any", .{ a.rows, 1, 1 }, block, 0, a, .{@as(u32, @intFromBool(whole))});
 }

@@ -1,4 +1,4 @@
-//! Launches SwiGLU, `cuda/swiglu.cu`: vectors of eight numbered through all rows, 512 per block.
+//! Launches SwiGLU and GeGLU, `cuda/swiglu.cu`: vectors of eight numbered through all rows, 512 per block.
 
 const abi = @import("../../abi.zig");
 const shape = @import("shape.zig");
@@ -9,19 +9,28 @@ const Error = launcher_module.Error;
 const k = @import("shapes.zig").swiglu;
 
 pub fn swigluForward(launcher: *Launcher, a: *const abi.ops.swiglu_forward) Error!void {
-    if (a.tokens == 0) return;
-    const grid: [3]u32 = .{ try blocksFor(launcher, a), 1, 1 };
-    if (shape.wholeRows(a.width, .{ a.y, a.gate_up })) return launcher.run("swiglu_forward", grid, k.threads, 0, a, .{});
-    return launcher.run("swiglu_forward_any", grid, k.threads, 0, a, .{});
+    return forward(launcher, "swiglu_forward", a);
 }
-
 pub fn swigluBackward(launcher: *Launcher, a: *const abi.ops.swiglu_backward) Error!void {
-    if (a.tokens == 0) return;
-    const grid: [3]u32 = .{ try blocksFor(launcher, a), 1, 1 };
-    if (shape.wholeRows(a.width, .{ a.gate_up, a.dy })) return launcher.run("swiglu_backward", grid, k.threads, 0, a, .{});
-    return launcher.run("swiglu_backward_any", grid, k.threads, 0, a, .{});
+    return backward(launcher, "swiglu_backward", a);
+}
+pub fn gegluForward(launcher: *Launcher, a: *const abi.ops.geglu_forward) Error!void {
+    return forward(launcher, "geglu_forward", a);
+}
+pub fn gegluBackward(launcher: *Launcher, a: *const abi.ops.geglu_backward) Error!void {
+    return backward(launcher, "geglu_backward", a);
 }
 
-fn blocksFor(launcher: *Launcher, a: anytype) Error!u32 {
-    return shape.blocks(launcher, a.tokens * shape.divideUp(a.width, 8), k.threads * k.vectors);
+fn forward(launcher: *Launcher, comptime name: [:0]const u8, a: anytype) Error!void {
+    return run(launcher, name, a, shape.wholeRows(a.width, .{ a.y, a.gate_up }));
+}
+fn backward(launcher: *Launcher, comptime name: [:0]const u8, a: anytype) Error!void {
+    return run(launcher, name, a, shape.wholeRows(a.width, .{ a.gate_up, a.dy }));
+}
+
+fn run(launcher: *Launcher, comptime name: [:0]const u8, a: anytype, whole: bool) Error!void {
+    if (a.tokens == 0) return;
+    const grid: [3]u32 = .{ try shape.blocks(launcher, a.tokens * shape.divideUp(a.width, 8), k.threads * k.vectors), 1, 1 };
+    if (whole) return launcher.run(name, grid, k.threads, 0, a, .{});
+    return launcher.run(name ++ "_any", grid, k.threads, 0, a, .{});
 }
