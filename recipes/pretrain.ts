@@ -17,7 +17,7 @@ await run(async () => {
   const { model } = await makeQuickstart("runs/made", { seed: 1 });
   const config = await trainConfig(args, {
     model,
-    data: "runs/pretrain/text.jsonl",
+    data: "runs/pretrain.jsonl",
     output: "runs/pretrain",
     sequenceLength: 256,
     batchSize: 4,

@@ -30,7 +30,7 @@ await run(async () => {
     const output = `${config.output}/${learningRate}`;
     let loss = Infinity;
     const finished = await train(
-      { ...config, output, optimizer: { ...config.optimizer, learningRate } },
+      { ...config, output, overwrite: true, optimizer: { ...config.optimizer, learningRate } },
       // A rate that is far too large is not worth its remaining steps.
       { onStep: (step) => (step.loss > 20 || Number.isNaN(step.loss) ? "stop" : undefined) },
     );
