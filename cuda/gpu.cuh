@@ -1,8 +1,11 @@
-// NVIDIA's dialect of the words that kernels are written in; `hip/gpu.cuh` says the same words for AMD. A kernel includes
-// <gpu.cuh> with angle brackets, so that the include path chooses: `-I cuda`, or `-I hip -I cuda`.
+// NVIDIA's dialect of the words that kernels are written in; `hip/gpu.cuh` says the same words for AMD, and
+// `test/gpu/emulation/gpu.cuh` for a CPU that tests them. A kernel includes <gpu.cuh> with angle brackets, so that the include
+// path chooses: `-I cuda`, or `-I hip -I cuda`.
 //
-// Nothing outside the two dialects (and the two `matrix.cuh`) may name a vendor's builtin, and nothing may assume a warp
-// of 32: use `warp_size`. Blocks are one-dimensional and whole warps, and whole warps take part in shuffles.
+// Nothing outside the dialects may name a vendor's builtin, and nothing may assume a warp of 32: use `warp_size`. Blocks are
+// one-dimensional and whole warps, and whole warps take part in shuffles. The exceptions are `attention_hopper.cu`,
+// `attention_hopper_backward.cu` and their `hopper.cuh`: plain CUDA in instructions that only sm_90a has, so they are neither
+// compiled for AMD nor emulated, and the portable attention computes the same.
 // Read next: `reduce.cuh`, then any family of kernels, `norm.cu` for instance.
 
 #pragma once
@@ -13,8 +16,9 @@
  * fit into a multiprocessor. */
 #define KERNEL(threads, blocks) extern "C" __global__ void __launch_bounds__(threads, blocks)
 #define SHARED __shared__
-/** The launch's own shared bytes, aligned for 16-byte accesses. */
-#define DYNAMIC_SHARED(name) extern __shared__ __align__(128) unsigned char name[]
+/** The launch's own shared bytes, aligned for 16-byte accesses, or for more. */
+#define DYNAMIC_SHARED(name) DYNAMIC_SHARED_ALIGNED(128, name)
+#define DYNAMIC_SHARED_ALIGNED(alignment, name) extern __shared__ __align__(alignment) unsigned char name[]
 
 namespace sluice {
 
@@ -48,6 +52,10 @@ INLINE u32 shared_address(const void* pointer) { return (u32)__cvta_generic_to_s
 /** 16 bytes to shared memory while the thread goes on; both addresses are multiples of 16. */
 INLINE void copy_async(void* to, const void* from) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(to)), "l"(from) : "memory");
+}
+/** The same, or zeros, and then `from` is not read. */
+INLINE void copy_async(u16* to, const u16* from, bool present) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from), "r"(present ? 16 : 0) : "memory");
 }
 /** A word to shared memory in the same way, or zero, and then `from` is not read. */
 INLINE void copy_word_async(void* to, const void* from, bool present) {
@@ -177,6 +185,29 @@ INLINE f32 from_float16(u16 bits) {
   f32 result;
   asm("cvt.f32.f16 %0, %1;" : "=f"(result) : "h"(bits));
   return result;
+}
+
+// ---- matrix unit --------------------------------------------------------------------------------------------------------
+// What `matrix.cuh` beside this file is made of: a warp's products and its loads of their operands.
+
+/** acc (16 × 8) += left (16 × 16) · (b0, b1) (16 × 8), as mma.sync m16n8k16 spreads them over the lanes. */
+INLINE void mma(f32* acc, const u32* left, u32 b0, u32 b1) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+      : "+f"(acc[0]), "+f"(acc[1]), "+f"(acc[2]), "+f"(acc[3])
+      : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "r"(b0), "r"(b1));
+}
+/** Four 8 × 8 matrices from shared memory; lane l points at row l % 8 of matrix l / 8. */
+INLINE void load_matrices(u32* x, u32 at) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3])
+               : "r"(at)
+               : "memory");
+}
+INLINE void load_matrices_transposed(u32* x, u32 at) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3])
+               : "r"(at)
+               : "memory");
 }
 
 } // namespace sluice

@@ -63,34 +63,6 @@ INLINE void clear(Accumulator& acc) {
   for (int i = 0; i < accumulator_elements; i++) acc.x[i] = 0;
 }
 
-// ---- instructions ---------------------------------------------------------------------------------------------------
-
-
-/** acc (16 × 8) += left · (b0, b1). */
-INLINE void mma(f32* acc, const u32* left, u32 b0, u32 b1) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-      : "+f"(acc[0]), "+f"(acc[1]), "+f"(acc[2]), "+f"(acc[3])
-      : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "r"(b0), "r"(b1));
-}
-/** Four 8 × 8 matrices; lane l points at row l % 8 of matrix l / 8. */
-INLINE void load_matrices(u32* x, u32 at) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-               : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3])
-               : "r"(at)
-               : "memory");
-}
-INLINE void load_matrices_transposed(u32* x, u32 at) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
-               : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3])
-               : "r"(at)
-               : "memory");
-}
-/** 16 bytes to shared memory, or zeros, and then `from` is not read. */
-INLINE void copy_async(u16* to, const u16* from, bool present) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from), "r"(present ? 16 : 0) : "memory");
-}
-
-
 // ---- sums in memory -----------------------------------------------------------------------------------------------------
 
 /** Float32 sums of rows that blocks add to in turn. A lane has four of 16 columns of a row: the two of each half that an accumulator
@@ -127,7 +99,7 @@ INLINE Left left_of(const Accumulator& acc) {
 
 /** The launch's shared bytes. Tiles must start at multiples of their row's bytes, see `LeftTile`. */
 INLINE u16* shared_tiles() {
-  extern __shared__ __align__(1024) unsigned char tiles[];
+  DYNAMIC_SHARED_ALIGNED(1024, tiles);
   return reinterpret_cast<u16*>(tiles);
 }
 
@@ -148,7 +120,7 @@ template <int D> struct LeftTile {
   INLINE LeftTile(const u16* tile, int row, int lane = lane_index()) {
     at = shared_address(tile + tile_offset<D>(row + lane % 16, lane / 16 * 8));
   }
-  INLINE void renew() { asm volatile("" : "+r"(at)); }
+  INLINE void renew() { forget(at); }
   /** Rows `row`… (16), k `k`… (16). */
   INLINE Left load(int row, int k) const {
     Left left;
@@ -162,7 +134,7 @@ template <int D> struct RightTile {
   INLINE RightTile(const u16* tile, int lane = lane_index()) {
     at = shared_address(tile + tile_offset<D>(lane / 16 * 8 + lane % 8, lane / 8 % 2 * 8));
   }
-  INLINE void renew() { asm volatile("" : "+r"(at)); }
+  INLINE void renew() { forget(at); }
   INLINE Right load(int column, int k) const {
     Right right;
     load_matrices(right.x, (at ^ k * 2) + column * D * 2);
@@ -175,7 +147,7 @@ template <int D> struct TransposedTile {
   INLINE TransposedTile(const u16* tile, int column, int lane = lane_index()) {
     at = shared_address(tile + tile_offset<D>(lane % 16, column + lane / 16 * 8));
   }
-  INLINE void renew() { asm volatile("" : "+r"(at)); }
+  INLINE void renew() { forget(at); }
   INLINE Right load(int k, int column) const {
     Right right;
     load_matrices_transposed(right.x, (at ^ column * 2) + k * D * 2);

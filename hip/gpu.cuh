@@ -110,6 +110,7 @@ INLINE f32 multiply_add(f32 a, f32 b, f32 c) { return __builtin_fmaf(a, b, c); }
 INLINE f64 multiply_add(f64 a, f64 b, f64 c) { return __builtin_fma(a, b, c); }
 
 INLINE void forget(u32& word) { asm volatile("" : "+v"(word)); }
+INLINE void forget(int& word) { asm volatile("" : "+v"(word)); }
 
 // ---- bfloat16 and float16 -----------------------------------------------------------------------------------------------
 
@@ -125,6 +126,42 @@ INLINE f32 second_of_pair(u32 pair) { return float_of(pair & 0xffff0000u); }
 
 INLINE u16 to_float16(f32 value) { return __builtin_bit_cast(u16, (_Float16)value); }
 INLINE f32 from_float16(u16 bits) { return (f32)__builtin_bit_cast(_Float16, bits); }
+
+// ---- matrix unit --------------------------------------------------------------------------------------------------------
+// What `matrix.cuh` beside this file is made of.
+
+#if defined(__gfx90a__) || defined(__gfx940__) || defined(__gfx941__) || defined(__gfx942__)
+#define SLUICE_MFMA
+#elif defined(__GFX12__)
+#define SLUICE_WMMA12
+#else
+#define SLUICE_WMMA11
+#endif
+
+/** What a lane holds of 16 × 16 sums, and of 16 × 16 operands. */
+#if defined(SLUICE_MFMA)
+constexpr int accumulator_elements = 4; // columns 4·part …
+constexpr int operand_elements = 4;     // k 4·part …
+#elif defined(SLUICE_WMMA12)
+constexpr int accumulator_elements = 8; // columns 8·part …
+constexpr int operand_elements = 8;     // k 8·part …
+#else
+constexpr int accumulator_elements = 8; // columns part, part + 2 …
+constexpr int operand_elements = 16;    // every k, in both lanes of a row
+#endif
+typedef f32 AccumulatorVector __attribute__((ext_vector_type(accumulator_elements)));
+typedef short OperandVector __attribute__((ext_vector_type(operand_elements)));
+
+/** acc += a · bᵀ, a column of `acc` per lane. */
+INLINE AccumulatorVector matrix_multiply(OperandVector a, OperandVector b, AccumulatorVector acc) {
+#if defined(SLUICE_MFMA)
+  return __builtin_amdgcn_mfma_f32_16x16x16bf16_1k(a, b, acc, 0, 0, 0);
+#elif defined(SLUICE_WMMA12)
+  return __builtin_amdgcn_wmma_f32_16x16x16_bf16_w32_gfx12(a, b, acc);
+#else
+  return __builtin_amdgcn_wmma_f32_16x16x16_bf16_w32(a, b, acc);
+#endif
+}
 
 } // namespace sluice
 

@@ -14,32 +14,11 @@ namespace sluice {
 constexpr int copy_stages = 1;
 #define SLUICE_WIDE 0
 
-#if defined(__gfx90a__) || defined(__gfx940__) || defined(__gfx941__) || defined(__gfx942__)
-#define SLUICE_MFMA
-#elif defined(__GFX12__)
-#define SLUICE_WMMA12
-#else
-#define SLUICE_WMMA11
-#endif
-
 // ---- fragments ------------------------------------------------------------------------------------------------------
 // Lane l holds row l % 16 of accumulators and operands. `part` numbers the lanes of a row.
 
-#if defined(SLUICE_MFMA)
-constexpr int accumulator_elements = 4; // columns 4·part …
-constexpr int operand_elements = 4;     // k 4·part …
-#elif defined(SLUICE_WMMA12)
-constexpr int accumulator_elements = 8; // columns 8·part …
-constexpr int operand_elements = 8;     // k 8·part …
-#else
-constexpr int accumulator_elements = 8; // columns part, part + 2 …
-constexpr int operand_elements = 16;    // every k, in both lanes of a row
-#endif
 constexpr int rows_per_lane = 1;
 constexpr int columns_per_lane = accumulator_elements;
-
-typedef f32 AccumulatorVector __attribute__((ext_vector_type(accumulator_elements)));
-typedef short OperandVector __attribute__((ext_vector_type(operand_elements)));
 
 struct Accumulator {
   AccumulatorVector x;
@@ -88,18 +67,6 @@ INLINE f32 row_sum(f32 value) {
 }
 
 INLINE void clear(Accumulator& acc) { acc.x = 0; }
-
-// ---- instructions ---------------------------------------------------------------------------------------------------
-
-INLINE AccumulatorVector matrix_multiply(OperandVector a, OperandVector b, AccumulatorVector acc) {
-#if defined(SLUICE_MFMA)
-  return __builtin_amdgcn_mfma_f32_16x16x16bf16_1k(a, b, acc, 0, 0, 0);
-#elif defined(SLUICE_WMMA12)
-  return __builtin_amdgcn_wmma_f32_16x16x16_bf16_w32_gfx12(a, b, acc);
-#else
-  return __builtin_amdgcn_wmma_f32_16x16x16_bf16_w32(a, b, acc);
-#endif
-}
 
 // ---- products -------------------------------------------------------------------------------------------------------
 
@@ -158,21 +125,21 @@ template <int D> struct LeftTile {
   const u16* tile;
   int first;
   INLINE LeftTile(const u16* tile, int row) : tile(tile), first(row + lane_index() % 16) {}
-  INLINE void renew() { asm volatile("" : "+v"(first)); }
+  INLINE void renew() { forget(first); }
   INLINE Left load(int row, int k) const { return {load_row<D>(tile, first + row, k)}; }
 };
 template <int D> struct RightTile {
   const u16* tile;
   int first;
   INLINE RightTile(const u16* tile) : tile(tile), first(lane_index() % 16) {}
-  INLINE void renew() { asm volatile("" : "+v"(first)); }
+  INLINE void renew() { forget(first); }
   INLINE Right load(int column, int k) const { return {load_row<D>(tile, first + column, k)}; }
 };
 template <int D> struct TransposedTile {
   const u16* tile;
   int first;
   INLINE TransposedTile(const u16* tile, int column) : tile(tile), first(column + lane_index() % 16) {}
-  INLINE void renew() { asm volatile("" : "+v"(first)); }
+  INLINE void renew() { forget(first); }
   INLINE Right load(int k, int column) const {
     Right right;
 #pragma unroll
