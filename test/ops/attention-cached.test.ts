@@ -56,6 +56,8 @@ const cases = [
   { cached: [200, 3], added: [1, 70], heads: 3, kvHeads: 1, headDim: 80, window: 0 },
   { cached: [127, 128], added: [2, 0], heads: 2, kvHeads: 2, headDim: 128, window: 0 },
   { cached: [100, 5], added: [3, 40], heads: 4, kvHeads: 2, headDim: 32, window: 17 },
+  { cached: [17, 0], added: [3, 40], heads: 4, kvHeads: 2, headDim: 256, window: 0 },
+  { cached: [70, 2], added: [5, 1], heads: 2, kvHeads: 1, headDim: 203, window: 30 },
   { cached: [90], added: [90], heads: 2, kvHeads: 1, headDim: 64, window: 64 },
 ];
 

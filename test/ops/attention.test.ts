@@ -142,6 +142,8 @@ const cases: Case[] = [
   { documents: [263], heads: 2, kvHeads: 1, headDim: 64, window: 0 },
   { documents: [40], heads: 2, kvHeads: 1, headDim: 256, window: 0 },
   { documents: [70, 3], heads: 4, kvHeads: 2, headDim: 32, window: 1 },
+  { documents: [19, 70], heads: 2, kvHeads: 1, headDim: 50, window: 0 },
+  { documents: [81], heads: 2, kvHeads: 1, headDim: 203, window: 30 },
   { documents: [33, 90], heads: 2, kvHeads: 1, headDim: 80, window: 7 },
   { documents: [200], heads: 2, kvHeads: 2, headDim: 32, window: 64 },
   { documents: [201, 64], heads: 3, kvHeads: 1, headDim: 64, window: 65 },

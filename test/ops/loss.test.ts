@@ -54,6 +54,7 @@ const shapes = [
   [67, 701],
   [3, 2048],
   [2, 32003],
+  [20, 24008],
 ] as const;
 
 onDevices((machine) => {
