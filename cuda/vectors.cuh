@@ -6,11 +6,16 @@
 
 namespace sluice {
 
+#if !defined(COPIES_CHECKED) // the CPU's dialect looks at addresses when vectors are copied; a GPU does so anyway
+#define COPIES_CHECKED
+#endif
 struct alignas(16) Words4 {
   u32 x[4];
+  COPIES_CHECKED
 };
 struct alignas(8) Words2 {
   u32 x[2];
+  COPIES_CHECKED
 };
 
 /** How values are stored; arithmetic is always float32. */

@@ -83,7 +83,7 @@ export async function buildLibrary(target: Target): Promise<void> {
   }
 }
 
-/** Builds the tests' stand-in for AMD's libraries; returns its path. */
+/** Builds the tests' stand-in for GPUs; returns its path. */
 export async function buildStandIn(): Promise<string> {
   const directory = join(buildDirectory, "stand-in");
   await zigBuild(["stand-in", "--prefix", directory]);

@@ -1,6 +1,7 @@
 // `bun run test:gpu [bun test's own options]`: everything that a GPU has to pass, on each kind that this machine has: the device,
 // runs that are interrupted, all ops against float64, parity with Hugging Face, and the same bits whatever the window does.
-// Without a GPU it says why and ends with 0. The same suites run in every `bun run test` on a stand-in for AMD's libraries (test/gpu/stand-in).
+// Without a GPU it says why and ends with 0. The same suites run in every `bun run test` on a stand-in for
+// the vendors' libraries (test/gpu/stand-in), and the ops on an emulation of the kernels (test/gpu/emulation).
 
 import { NativeError } from "../src/words/errors.ts";
 import { Engine } from "../src/native/runtime.ts";

@@ -4,7 +4,7 @@
 //!   zig build abi               prints src/native/abi.gen.ts, unformatted
 //!   zig build cuda-abi          prints cuda/abi.gen.cuh
 //!   zig build ops-page          prints docs/ops.md, unformatted
-//!   zig build stand-in          the tests' stand-in for AMD's libraries, libstand_in.so
+//!   zig build stand-in          the tests' stand-in for GPUs: the vendors' libraries, and the kernels of cuda/ for the CPU
 //!   zig build test              the tests in zig/, kernels compiled for the CPU it runs on
 
 const std = @import("std");
@@ -70,22 +70,75 @@ pub fn build(b: *std.Build) void {
         b.step(other[1], other[2]).dependOn(&run.step);
     }
 
-    const stand_in = b.addLibrary(.{
-        .name = "stand_in",
-        .linkage = .dynamic,
-        .root_module = b.createModule(.{
-            .root_source_file = .{ .cwd_relative = b.pathFromRoot("../test/gpu/stand-in/hip.zig") },
-            .target = b.graph.host,
-            .optimize = .ReleaseFast,
-            .link_libc = true,
-            .strip = true,
-        }),
-    });
-    stand_in.root_module.addImport("kernels", hostKernels(b));
-    b.step("stand-in", "build the tests' stand-in for AMD's libraries").dependOn(&b.addInstallArtifact(stand_in, .{}).step);
+    b.step("stand-in", "build the tests' stand-in for GPUs").dependOn(&b.addInstallArtifact(standIn(b), .{}).step);
 
     const tests = b.addTest(.{ .root_module = hostKernels(b) });
     b.step("test", "run the tests in zig/").dependOn(&b.addRunArtifact(tests).step);
+}
+
+/// The vendors' drivers and matrix libraries for tests, with the kernels of cuda/ compiled for the CPU at hand: once as NVIDIA's
+/// GPUs have them, once as AMD's.
+fn standIn(b: *std.Build) *std.Build.Step.Compile {
+    const tests = "../test/gpu/";
+    const module = b.createModule(.{
+        .root_source_file = .{ .cwd_relative = b.pathFromRoot(tests ++ "stand-in/driver.zig") },
+        .target = b.graph.host,
+        .optimize = .ReleaseFast,
+        .link_libc = true,
+        .strip = true,
+        .sanitize_c = .off, // but for what `checks` says
+    });
+    module.addImport("kernels", hostKernels(b));
+    const language = [_][]const u8{ "-std=c++20", "-O2", "-fno-exceptions", "-fno-rtti", "-ffp-contract=off", "-Wall", "-Wno-unused-function" };
+    const checks = [_][]const u8{ "-fsanitize=alignment,array-bounds,shift,integer-divide-by-zero", "-fsanitize-minimal-runtime", "-fno-sanitize-recover=all" };
+    // Loops unrolled as for a GPU take three times as long to compile.
+    const rolled = [_][]const u8{ "-mllvm", "-pragma-unroll-threshold=0", "-Wno-pass-failed" };
+    const emulation = b.pathFromRoot(tests ++ "emulation");
+    module.addCSourceFile(.{ .file = .{ .cwd_relative = b.pathFromRoot(tests ++ "emulation/fibers.cpp") }, .flags = &language });
+    const generated = b.addWriteFiles();
+    for (families(b)) |family| {
+        const file = generated.add(b.fmt("{s}.cpp", .{family.name}), family.source);
+        // Families use the same names for different things, so each gets its own namespace.
+        for ([_][2][]const u8{ .{ "32", "" }, .{ "64", "../hip" } }) |vendor| {
+            const own = [_][]const u8{
+                b.fmt("-DSLUICE_EMULATED_WARP={s}", .{vendor[0]}), b.fmt("-Dsluice=sluice_{s}_{s}", .{ family.name, vendor[0] }),
+                "-I",                                              emulation,
+                "-I",                                              b.pathFromRoot(if (vendor[1].len > 0) vendor[1] else "../cuda"),
+                "-I",                                              b.pathFromRoot("../cuda"),
+            };
+            module.addCSourceFile(.{ .file = file, .flags = b.dupeStrings(&(language ++ rolled ++ checks ++ own)) });
+        }
+    }
+    return b.addLibrary(.{ .name = "stand_in", .linkage = .dynamic, .root_module = module });
+}
+
+const Family = struct { name: []const u8, source: []const u8 };
+
+/// The sources of kernels but Hopper's own, each with a line per kernel that makes it known by its name.
+fn families(b: *std.Build) []const Family {
+    const io = b.graph.io;
+    var found: std.ArrayList(Family) = .empty;
+    for ([_][]const u8{ "../cuda", "../test/gpu/emulation" }) |path| {
+        var directory = b.build_root.handle.openDir(io, path, .{ .iterate = true }) catch |failure| std.debug.panic("{s}: {t}", .{ path, failure });
+        defer directory.close(io);
+        var entries = directory.iterate();
+        while (entries.next(io) catch |failure| std.debug.panic("{s}: {t}", .{ path, failure })) |entry| {
+            if (!std.mem.endsWith(u8, entry.name, ".cu") or std.mem.indexOf(u8, entry.name, "hopper") != null) continue;
+            const text = directory.readFileAlloc(io, entry.name, b.allocator, .limited(1 << 20)) catch |failure| std.debug.panic("{s}: {t}", .{ entry.name, failure });
+            var source: []const u8 = b.fmt("#include <{s}>\nusing namespace sluice;\n", .{entry.name});
+            var lines = std.mem.splitScalar(u8, text, '\n');
+            while (lines.next()) |line| {
+                if (std.mem.startsWith(u8, line, "#if ") or std.mem.startsWith(u8, line, "#endif")) source = b.fmt("{s}{s}\n", .{ source, line });
+                if (!std.mem.startsWith(u8, line, "KERNEL(")) continue;
+                const end = std.mem.indexOf(u8, line, "(const ").?;
+                const start = std.mem.lastIndexOfScalar(u8, line[0..end], ' ').? + 1;
+                const threads = line["KERNEL(".len..std.mem.lastIndexOfScalar(u8, line[0..start], ',').?];
+                source = b.fmt("{0s}static emulation::Kernel {1s}_by_name(\"{1s}\", warp_size, {2s}, {1s});\n", .{ source, line[start..end], threads });
+            }
+            found.append(b.allocator, .{ .name = b.dupe(entry.name[0 .. entry.name.len - ".cu".len]), .source = source }) catch @panic("out of memory");
+        }
+    }
+    return found.items;
 }
 
 /// The kernels for the CPU at hand, with all it has.

@@ -1,61 +1,25 @@
 // The host code of the GPU device, executed without a GPU: device "hip" on a stand-in for AMD's libraries that this test
-// builds (stand-in/hip.zig). Every call sequence runs: loading, memory, the op tests' launches, whole training steps that must
-// meet the same limits as on a GPU and give the same bits whatever the window does, and everything that can go wrong.
-//
-// The environment of a process says what the stand-in does, so each case is a process of its own.
+// builds (stand-in/driver.zig). Every call sequence runs: loading, memory, whole training steps that must meet the same limits as
+// on a GPU and give the same bits whatever the window does, and everything that can go wrong. Kernels are those of the CPU device
+// here; emulation.test.ts tests the GPU's own.
 
 import { beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { patiently } from "../support/time.ts";
-import { mkdirSync, readdirSync, writeFileSync } from "node:fs";
+import { readdirSync } from "node:fs";
 import { join } from "node:path";
-import { buildStandIn, root } from "../../scripts/native.ts";
 import { fixtures, temporaryDirectory } from "../support/models.ts";
+import { StandIn } from "../support/stand-in.ts";
+import { patiently } from "../support/time.ts";
 
-setDefaultTimeout(patiently(120_000)); // building takes about 20 s the first time
+setDefaultTimeout(patiently(120_000)); // building takes about 30 s the first time
 const files = temporaryDirectory();
-const kernels = join(files.path, "kernels");
-let library = "";
-
+let gpu: StandIn;
 beforeAll(async () => {
-  library = await buildStandIn();
-  mkdirSync(kernels);
-  for (const name of ["norm.gfx90a.hsaco", "norm.gfx942.hsaco"]) writeFileSync(join(kernels, name), "a kernel");
+  gpu = await StandIn.build("hip", files.path);
+  gpu.environment["STAND_IN_JITTER_US"] = "50";
 });
 
-interface Ended {
-  code: number;
-  output: string;
-  errors: string;
-}
-
-/** Runs Bun with the stand-in as AMD's libraries. */
-async function run(command: string[], environment: Record<string, string> = {}): Promise<Ended> {
-  const child = Bun.spawn([process.execPath, ...command], {
-    cwd: root,
-    env: {
-      ...process.env,
-      SLUICE_LIBHIP: library,
-      SLUICE_LIBHIPBLASLT: library,
-      SLUICE_KERNELS: kernels,
-      SLUICE_CACHE: join(files.path, "cache"),
-      SLUICE_TEST_DEVICE: "hip",
-      STAND_IN_JITTER_US: "50",
-      ...environment,
-    },
-    stdin: "ignore",
-    stdout: "pipe",
-    stderr: "pipe",
-  });
-  const [output, errors, code] = await Promise.all([child.stdout.text(), child.stderr.text(), child.exited]);
-  return { code, output, errors };
-}
-
-/** Test files, or the tests of them that `pattern` names, all of which must pass on the stand-in. */
-async function expectPass(paths: string[], pattern?: string): Promise<void> {
-  const { code, errors } = await run(["test", ...paths, ...(pattern === undefined ? [] : ["-t", pattern])]);
-  if (code !== 0) throw new Error(errors);
-  expect(Number(/(\d+) pass/.exec(errors)?.[1])).toBeGreaterThan(0);
-}
+const run: StandIn["run"] = (command, environment) => gpu.run(command, environment);
+const expectPass: StandIn["expectPass"] = (paths, pattern) => gpu.expectPass(paths, pattern);
 
 /** Runs a script that may use Engine, Plan and load; returns what it printed. */
 async function script(body: string, environment: Record<string, string> = {}): Promise<string> {
@@ -82,13 +46,6 @@ const failureToOpen = (environment: Record<string, string>, options = "device: '
 describe("suites that a GPU has to pass", () => {
   test("the device", () => expectPass(["test/gpu/device.test.ts"]));
   test("Ctrl-C at any time", () => expectPass(["test/gpu/interrupt.test.ts"]));
-  test("the ops", () =>
-    expectPass(
-      ["adamw", "copies", "norm", "rope", "rows", "swiglu", "gradient-norm"].map((name) => `test/ops/${name}.test.ts`),
-    ));
-  test("matrix products and losses", () =>
-    expectPass(["test/ops/linear.test.ts", "test/ops/loss.test.ts"], "hip .*(15|17|33|64|257) "));
-  test("attention", () => expectPass(["test/ops/attention.test.ts", "test/ops/attention-cached.test.ts"], "hip .*64"));
   test("parity with Hugging Face", () => expectPass(["test/models/parity.test.ts"], "qwen[23]-tiny on hip"));
   test("the same bits", () =>
     expectPass(["test/models/same-bits.test.ts"], "qwen3-tiny bfloat16, maxGradNorm 1, gradientAccumulation 2"));
