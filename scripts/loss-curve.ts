@@ -48,7 +48,9 @@ async function main(): Promise<void> {
   const output = own.output ?? join(root, "build/loss-curve");
   mkdirSync(output, { recursive: true });
 
-  const config = writeConfig(own.shape ?? "qwen3-0.6b", output);
+  const shape = join(output, "shape");
+  mkdirSync(shape, { recursive: true });
+  const config = writeConfig(own.shape ?? "qwen3-0.6b", shape);
   const tokens = textTokens(steps * rows * sequence, config.vocabulary);
   await Bun.write(join(output, "tokens.bin"), tokens);
   const rates = Array.from(
@@ -63,9 +65,9 @@ async function main(): Promise<void> {
   const ours: number[] = [];
   {
     using engine = new Engine({ device, workers });
-    using model = new Model(output, config, parameterBlocks(config), engine, dtype);
+    using model = new Model(shape, config, parameterBlocks(config), engine, dtype);
     await fillWeights(model);
-    await exportModel(model, join(output, "model"));
+    await exportModel(model, join(output, "model"), { dtype: "bfloat16" });
     using trainer = await Trainer.open(model, training);
     for (let step = 0; step < steps; step++) {
       const batch = stepBatch(tokens.subarray(step * rows * sequence, (step + 1) * rows * sequence), sequence);
