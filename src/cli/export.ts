@@ -12,7 +12,7 @@ taken.
 
   --dtype D            bfloat16, or float32 for the exact masters (what the run's model came in)
   --model MODEL        where the run's model is now, if not where its config says
-  --overwrite          move what is in DIR to DIR.before; without it DIR must be new, empty or an earlier export
+  --overwrite          move what is in DIR to DIR.before; else DIR must be new, empty or an export
   --json               one JSON object: { checkpoint, step, directory, dtype }`;
 
 async function run(args: string[]): Promise<void> {

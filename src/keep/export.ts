@@ -62,7 +62,7 @@ export async function exportModel(model: ModelWeights, directory: string, option
     // Answers would go on for ever: whoever was taught by the chat template ends them with a token that nothing names.
     if (learned !== undefined)
       writeJson(generation, changedExact(readObject(generation), { eos_token_id: [...named, learned] }));
-    markDirectory(temporary, "model", readdirSync(temporary));
+    markDirectory(temporary, "model", readdirSync(temporary).sort());
     if (foreign) moveAside(directory);
     await replaceDirectory(temporary, directory);
   } catch (cause) {

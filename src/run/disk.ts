@@ -6,7 +6,7 @@ import { statfs } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 import type { Config } from "./config.ts";
 import { stateBytes, type StateFormat } from "../state/format.ts";
-import { MemoryError } from "../words/errors.ts";
+import { CheckpointError } from "../words/errors.ts";
 import { formatBytes } from "../words/format.ts";
 
 /** Bytes on the disk of a run's output. */
@@ -56,12 +56,12 @@ export async function freeBytes(path: string): Promise<number | undefined> {
   return found && found.bavail * found.bsize;
 }
 
-/** Throws when `needed` more bytes do not fit beside what is in `output`. `what` begins the sentence. */
-export async function checkDisk(output: string, needed: number, what: string): Promise<void> {
+/** A CheckpointError when `needed` more bytes do not fit beside what is in `output`; `what` begins the sentence, `then` ends it. */
+export async function checkDisk(output: string, needed: number, what: string, then = ""): Promise<void> {
   const free = await freeBytes(output);
   if (free === undefined || needed <= free) return;
-  throw new MemoryError(
+  throw new CheckpointError(
     `${what}, and the disk of ${output} has ${formatBytes(free)} free; free space, choose another output, or take fewer ` +
-      `checkpoints (checkpoint.keep), smaller ones (checkpoint.state: false, weights alone) or none (checkpoint.every: "never")`,
+      `checkpoints (checkpoint.keep), smaller ones (checkpoint.state: false, weights alone) or none (checkpoint.every: "never")${then}`,
   );
 }

@@ -30,7 +30,7 @@ import { stepFlops } from "../predict/flops.ts";
 import type { Dashboard } from "../view/dashboard.ts";
 import { writeReport } from "../view/report.ts";
 import { TensorBoardLog } from "../view/tensorboard.ts";
-import { CheckpointError, MemoryError, type SluiceError } from "../words/errors.ts";
+import { CheckpointError, type SluiceError } from "../words/errors.ts";
 import { formatBytes } from "../words/format.ts";
 import { CallbackRunner, type Callbacks } from "./callbacks.ts";
 import { configJson, type Config } from "./config.ts";
@@ -354,7 +354,12 @@ export class Run {
       this.#log!.flush();
       this.#tensorboard?.flush();
       const { checkpoint } = this.#disk;
-      await checkDisk(this.config.output, checkpoint, `a checkpoint takes ${formatBytes(checkpoint)}`);
+      await checkDisk(
+        this.config.output,
+        checkpoint,
+        `cannot save after step ${step}: a checkpoint takes ${formatBytes(checkpoint)}`,
+        "; then resume: earlier checkpoints are untouched",
+      );
       const { keep, state } = this.config.checkpoint;
       return state
         ? await saveCheckpoint(this.#trainer, this.checkpoints, contents)
@@ -385,7 +390,7 @@ export class Run {
     try {
       await this.save();
     } catch (error) {
-      if (!(error instanceof CheckpointError || error instanceof MemoryError)) throw error;
+      if (!(error instanceof CheckpointError)) throw error;
       this.#status.print(`${error.message}\nthe model is exported all the same`);
       return error;
     }

@@ -95,7 +95,7 @@ test("handles print shapes and places on one line, never contents", async () => 
     "Trainer(qwen3 after step 1, 1 × 2 × 64 tokens a step, pinned SIZE, host SIZE, device SIZE)",
     "Session(training, 2 × 64 tokens, 2 slots, pinned SIZE, host SIZE, device SIZE)",
     expect.stringMatching(/^Buffers\(\d+: pinned SIZE, host SIZE, device SIZE\)$/),
-    "Buffer(slot 0, device, SIZE)",
+    "NativeBuffer(slot 0, device, SIZE)",
     "Range(slot 0[0..64], device)",
     expect.stringMatching(/^Plan\(step 1: N on upload, N on /),
     "Engine(cpu, 1 worker, holds device SIZE, pinned SIZE, host SIZE)",

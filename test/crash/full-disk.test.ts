@@ -7,18 +7,20 @@
 
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import { patiently } from "../support/time.ts";
-import { cpSync, mkdirSync, statSync, writeFileSync } from "node:fs";
+import { cpSync, mkdirSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { listCheckpoints } from "../../src/keep/checkpoint.ts";
 import type { TrainConfig } from "../../src/run/config.ts";
 import { replaceDirectory } from "../../src/io/atomic.ts";
 import {
+  ended,
   filesIn,
   interruptedRun,
   lines,
   makeRecipe,
   outcome,
   snapshot,
+  startTraining,
   trainToEnd,
   type Ended,
 } from "../support/crash.ts";
@@ -130,23 +132,54 @@ function mount(path: string, mebibytes: number): string | undefined {
   return success ? undefined : stderr.toString().trim();
 }
 
-test("a disk that is full in the third checkpoint", async () => {
+test("a disk that is too small is refused before step 1; one that others fill costs no checkpoint", async () => {
   const disk = join(directory.path, "disk");
   const config = { ...recipe, output: join(disk, "run") };
-  const reason = mount(disk, 7); // a checkpoint has 2.7 MB: two fit
+  const reason = mount(disk, 7); // a checkpoint has 2.5 MiB: three and the model do not fit
   if (reason !== undefined) return console.log(`skipped, no small file system can be mounted: ${reason}`);
+  const resize = (mebibytes: number): void =>
+    expect(Bun.spawnSync(["mount", "-o", `remount,size=${mebibytes}m`, disk]).success).toBe(true);
   try {
     expectError(
       await trainToEnd(config),
-      /^cannot save .*\/step-000006: step 6 save: fileWrite on disk failed: cannot write .* at byte \d+: No space left on device \(.*\); check the disk's free space, then resume: earlier checkpoints are untouched$/m,
+      /^the run needs 8\.0 MiB: 3 × 2\.5 MiB of checkpoints, .* of the exported model, and the disk of .*run has 7\.0 MiB free; free space, /m,
     );
+    resize(9);
     const checkpoints = join(config.output, "checkpoints");
-    expect(listCheckpoints(checkpoints).map((path) => basename(path))).toEqual(["step-000004", "step-000002"]);
+    const filler = join(disk, "filler");
+    const filling = startTraining(config);
+    while (!listCheckpoints(checkpoints).some((path) => basename(path) === "step-000004")) await Bun.sleep(1);
+    writeFileSync(filler, new Uint8Array(2.5 * 2 ** 20));
+    expectError(
+      await ended(filling),
+      /^cannot save after step \d+: a checkpoint takes 2\.5 MiB, and the disk of .* free; free space, .*; then resume: earlier checkpoints are untouched$|^cannot save .*: No space left on device/m,
+    );
     expect(filesIn(checkpoints).every((file) => file.startsWith("step-"))).toBe(true);
-    expect(Bun.spawnSync(["mount", "-o", "remount,size=32m", disk]).success).toBe(true);
+    const [newest] = listCheckpoints(checkpoints);
+    rmSync(filler);
+    resize(32);
     const { output } = await trainToEnd(config);
-    expect(output).toContain("resumed after step 4\n");
+    expect(output).toContain(`resumed after step ${Number(basename(newest!).slice(5))}\n`);
     expect(outcome(config.output)).toEqual(undisturbed);
+  } finally {
+    Bun.spawnSync(["umount", disk]);
+  }
+});
+
+test("the last checkpoint does not fit: the model is exported all the same, and the exit code says so", async () => {
+  const disk = join(directory.path, "last");
+  const config = { ...recipe, output: join(disk, "run"), checkpoint: { every: null, resume: false } };
+  const reason = mount(disk, 6);
+  if (reason !== undefined) return console.log(`skipped, no small file system can be mounted: ${reason}`);
+  try {
+    const run = startTraining(config);
+    while (lines(join(config.output, "metrics.jsonl")).length < 3) await Bun.sleep(1);
+    writeFileSync(join(disk, "filler"), new Uint8Array(4.2 * 2 ** 20));
+    const { code, errors } = await ended(run);
+    expect(code).toBe(1);
+    expect(errors).toMatch(/^cannot save after step 16: .*; the model is in .*run\/model\n$/);
+    const [exported, expected] = [outcome(config.output), undisturbed] as Record<string, unknown>[];
+    expect(exported!["model/model.safetensors"]).toEqual(expected!["model/model.safetensors"]);
   } finally {
     Bun.spawnSync(["umount", disk]);
   }

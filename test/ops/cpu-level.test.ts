@@ -16,7 +16,11 @@ test.skipIf(reason !== undefined)(
   async () => {
     const files = families.map((family) => join(import.meta.dir, `${family}.test.ts`));
     const env = { ...process.env, SLUICE_CPU: "v3" };
-    const child = Bun.spawn([process.execPath, "test", ...files], { env, stdout: "pipe", stderr: "pipe" });
+    const child = Bun.spawn([process.execPath, "test", `--timeout=${patiently(20_000)}`, ...files], {
+      env,
+      stdout: "pipe",
+      stderr: "pipe",
+    });
     const [code, output] = await Promise.all([child.exited, child.stderr.text()]);
     const failures = output.split("\n").filter((line) => /^(error|\(fail\))/.test(line));
     expect({ code, failures }).toEqual({ code: 0, failures: [] });

@@ -49,16 +49,17 @@ describe("which checkpoints", () => {
     expect(readdirSync(directory.path).sort()).toEqual(["notes", "step-000002", "step-000003"]);
   });
 
-  test("checkpoints past a step are moved aside, once; what was there before goes", () => {
+  test("checkpoints past a step are moved aside; what was there before stays", () => {
     using directory = withNames("checkpoints", "checkpoints.earlier");
     const checkpoints = join(directory.path, "checkpoints");
-    const aside = join(directory.path, "checkpoints.earlier");
-    mkdirSync(join(aside, "step-000001"));
+    const aside = join(directory.path, "checkpoints.earlier-2");
+    mkdirSync(join(directory.path, "checkpoints.earlier", "step-000001"));
     for (const name of ["step-000002", "step-000004", "step-000006"]) mkdirSync(join(checkpoints, name));
     expect(setAside(checkpoints, 2)).toBe(aside);
     expect([found(checkpoints), found(aside)]).toEqual([["step-000002"], ["step-000006", "step-000004"]]);
     expect(setAside(checkpoints, 2)).toBeUndefined();
     expect(found(aside)).toHaveLength(2);
+    expect(found(join(directory.path, "checkpoints.earlier"))).toEqual(["step-000001"]);
   });
 });
 

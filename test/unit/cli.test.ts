@@ -212,7 +212,7 @@ describe("Ctrl-C", () => {
     expect(step).toBeWithin(3, 80);
     const where = join(config.output, "checkpoints");
     expect(errors).toBe(
-      `interrupted after step ${step} of 80, which is saved in ${where}; go on with checkpoint.resume: true\n`,
+      `interrupted after step ${step} of 80, which is saved in ${where}; go on with checkpoint.resume: true (--resume)\n`,
     );
     expect(filesIn(config.output)).not.toContain("model/config.json");
 

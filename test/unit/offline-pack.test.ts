@@ -29,7 +29,7 @@ test("a pack benches, answers and tests on its own", async () => {
   mkdirSync(join(files.path, "home"));
   const bare = { PATH: "/usr/bin:/bin", HOME: join(files.path, "home") };
   const bench = await run(
-    ["moved/run", "bench", "--shape", "tiny", "--batch", "1", "--seq", "32", "--steps", "1"],
+    ["moved/run", "bench", "--shape", "tiny", "--batchSize", "1", "--sequenceLength", "32", "--steps", "1"],
     bare,
   );
   expect(bench).toMatchObject({ code: 0 });
