@@ -6,6 +6,7 @@ import { createHash } from "node:crypto";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { BuildError, buildLibrary, hostTarget, isLibraryFresh, root, zigVersion } from "./native.ts";
+import { SluiceError } from "../src/words/errors.ts";
 
 /** Installs dependencies unless node_modules was made from this very bun.lock. */
 export async function install(): Promise<void> {
@@ -30,12 +31,12 @@ export async function setup(): Promise<void> {
   await buildLibrary(hostTarget());
 }
 
-/** Runs a script's main function: a BuildError is printed without its stack and makes the exit code 1. */
+/** Runs a script's main function: an error for the user is printed without its stack and makes the exit code 1. */
 export async function main(body: () => Promise<void>): Promise<void> {
   try {
     await body();
   } catch (error) {
-    if (!(error instanceof BuildError)) throw error;
+    if (!(error instanceof SluiceError)) throw error;
     console.error(error.message.trim());
     process.exitCode = 1;
   }

@@ -1,7 +1,7 @@
 // How a program of ours ends: a recipe or the command line runs inside `run`, which turns errors into one clear message and
 // an exit code. Errors Sluice raises on purpose print alone; anything else is a bug and keeps its stack.
 
-import { readFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { CallbackError, CancelledError, SluiceError } from "../words/errors.ts";
 
@@ -10,9 +10,9 @@ function obeyedFolder(): string | undefined {
   if (process.execArgv.some((flag) => flag.startsWith("--config"))) return undefined;
   try {
     const text = readFileSync("bunfig.toml", "utf8");
-    if (!/^\s*preload\s*=/m.test(text) || text === readFileSync(join(import.meta.dir, "../../bunfig.toml"), "utf8"))
-      return undefined;
-    return resolve("bunfig.toml");
+    if (!/^\s*preload\s*=/m.test(text)) return undefined;
+    const own = join(import.meta.dir, "../../bunfig.toml"); // an installed copy has none
+    return existsSync(own) && text === readFileSync(own, "utf8") ? undefined : resolve("bunfig.toml");
   } catch {
     return undefined;
   }

@@ -6,9 +6,11 @@ import { existsSync, readdirSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { NativeError } from "../words/errors.ts";
 import { abiHash, symbols } from "./abi.gen.ts";
+import { cachedLibrary, installedPackage, isInstalled, root } from "./build.ts";
 
-const root = join(import.meta.dir, "../..");
 const fileName = process.platform === "darwin" ? "libsluice.dylib" : "libsluice.so";
+/** A package that holds the library, and maybe `kernels`, for those who do not want to build it. */
+const platformPackage = `sluice-${process.platform}-${process.arch}`;
 
 type Loaded = ReturnType<typeof dlopen<typeof symbols>>["symbols"];
 
@@ -17,65 +19,74 @@ export type Native = Loaded & { readonly path: string };
 
 let loaded: Native | undefined;
 
-/** The library, opened on first use. NativeError names every path that was tried. */
+/** The library, opened on first use; an installed copy may build it then (`build.ts`). NativeError says what to do. */
 export function native(): Native {
   return (loaded ??= open());
 }
 
+const remedy = isInstalled ? "delete it, and it is built anew" : 'run "bun run build"';
+
+/** In this order: what the environment names, the local build, the platform's package, an installed copy's own in the cache. */
 function open(): Native {
-  const tried: string[] = [];
-  for (const [origin, path] of candidates()) {
-    if (path === undefined || !existsSync(path)) {
-      tried.push(`${origin}: ${path ?? "not installed"}`);
-      continue;
-    }
-    const library = openOne(path);
-    const hash = library.sluice_abi_hash();
-    if (hash !== abiHash) {
-      const found = `${path} was built from other declarations (hash ${hash.toString(16)}, expected ${abiHash.toString(16)})`;
-      throw new NativeError(`${found}; run "bun run build"`);
-    }
-    if (library.sluice_cpu_level() === 1)
-      throw new NativeError("this x86 CPU has no AVX2; Sluice needs x86_64_v3 or better");
-    return Object.assign(library, { path });
-  }
-  throw new NativeError(`the native library was not found; run "bun run build". Tried ${tried.join("; ")}`);
-}
-
-/** Load order: what the environment names, the local build, the platform's package. */
-function* candidates(): Generator<[string, string | undefined]> {
   const override = process.env["SLUICE_LIBRARY"];
-  if (override !== undefined) {
-    yield ["SLUICE_LIBRARY", override];
-    return;
-  }
-  yield ["local build", join(root, "build", fileName)];
-  const name = `@sluice/native-${process.platform}-${process.arch}`;
+  if (override !== undefined) return openOne(override);
+  const local = join(root, "build", fileName);
+  if (existsSync(local)) return openOne(local);
+  const packaged = openPackaged();
+  if (packaged !== undefined) return packaged;
+  if (isInstalled) return openOne(cachedLibrary());
+  const tried = `local build: ${local}; ${platformPackage}: not installed`;
+  throw new NativeError(`the native library was not found; run "bun run build". Tried ${tried}`);
+}
+
+/** One that does not fit these sources is named and passed over: a copy can build its own. */
+function openPackaged(): Native | undefined {
+  const folder = installedPackage(platformPackage);
+  if (folder === undefined) return undefined;
   try {
-    yield [name, join(import.meta.resolve(`${name}/package.json`).replace("file://", ""), "..", fileName)];
-  } catch {
-    yield [name, undefined];
+    return openOne(join(folder, fileName));
+  } catch (cause) {
+    if (!isInstalled || !(cause instanceof NativeError)) throw cause;
+    process.stderr.write(`sluice: ${platformPackage} is not used: ${cause.message}\n`);
+    return undefined;
   }
 }
 
-function openOne(path: string): Loaded {
+function openOne(path: string): Native {
+  let library: Loaded;
   try {
-    return dlopen(path, symbols).symbols;
+    library = dlopen(path, symbols).symbols;
   } catch (cause) {
-    throw new NativeError(`cannot open ${path}: ${(cause as Error).message}; run "bun run build"`);
+    throw new NativeError(`cannot open ${path}: ${(cause as Error).message}; ${remedy}`);
   }
+  const hash = library.sluice_abi_hash();
+  if (hash !== abiHash) {
+    const found = `${path} was built from other declarations (hash ${hash.toString(16)}, expected ${abiHash.toString(16)})`;
+    throw new NativeError(`${found}; ${remedy}`);
+  }
+  if (library.sluice_cpu_level() === 1)
+    throw new NativeError("this x86 CPU has no AVX2; Sluice needs x86_64_v3 or better");
+  return Object.assign(library, { path });
 }
 
 /**
  * Paths of the compiled kernels for a vendor, in order of name: in the folder that SLUICE_KERNELS names, else in `kernels` beside
- * the library. AMD's come one per GPU kind, `norm.gfx942.hsaco`, and the engine takes those that its GPU accepts.
+ * the library, else those that were compiled in an installed copy's own build folder. AMD's come one per GPU kind,
+ * `norm.gfx942.hsaco`, and the engine takes those that its GPU accepts. NativeError in an installed copy that has none.
  */
 export function kernelFiles(device: "cuda" | "hip"): string[] {
-  const directory = process.env["SLUICE_KERNELS"] ?? join(dirname(native().path), "kernels");
-  if (!existsSync(directory)) return [];
+  const named = process.env["SLUICE_KERNELS"];
+  const folders = named ? [named] : [join(dirname(native().path), "kernels"), join(root, "build/kernels")];
   const ending = device === "cuda" ? ".fatbin" : ".hsaco";
-  const names = readdirSync(directory).filter((name) => name.endsWith(ending));
-  return names.sort().map((name) => join(directory, name));
+  for (const folder of folders) {
+    const names = existsSync(folder) ? readdirSync(folder).filter((name) => name.endsWith(ending)) : [];
+    if (names.length > 0) return names.sort().map((name) => join(folder, name));
+  }
+  if (!isInstalled || named) return []; // the engine says what a clone does
+  const compiler = device === "cuda" ? "nvcc 13" : "clang 19 and lld 19";
+  throw new NativeError(
+    `no compiled kernels for device "${device}" were found; with ${compiler}, "bun run --cwd ${root} kernels" compiles them; or name their folder in SLUICE_KERNELS`,
+  );
 }
 
 /** A window into native memory; it must not outlive the buffer. At most 4 GiB. */

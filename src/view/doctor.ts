@@ -13,6 +13,7 @@ import { formatBytes } from "../words/format.ts";
 import { hostMemory } from "../native/host-memory.ts";
 import type { DeviceKind } from "../native/abi.gen.ts";
 import { cacheDirectory, huggingFaceHome, writableCacheDirectory } from "../words/cache.ts";
+import { installedPackage, isInstalled, root as packageRoot } from "../native/build.ts";
 import { kernelFiles, native } from "../native/library.ts";
 import type { DeviceInfo } from "../native/runtime.ts";
 
@@ -31,8 +32,6 @@ export function examine({ root = "/" } = {}): Finding[] {
   return [...about, cores(root), memory(root), lockedMemory(root), ...disks()];
 }
 
-const packageRoot = join(import.meta.dir, "../..");
-
 function bun(): Finding {
   const { engines } = JSON.parse(readFileSync(join(packageRoot, "package.json"), "utf8")) as {
     engines: { bun: string };
@@ -46,15 +45,9 @@ function packages(): Finding {
   const path = join(packageRoot, "package.json");
   const { dependencies } = JSON.parse(readFileSync(path, "utf8")) as { dependencies: Record<string, string> };
   const names = Object.keys(dependencies);
-  const lacking = names.filter((name) => !isInstalled(name, packageRoot));
+  const lacking = names.filter((name) => installedPackage(name) === undefined);
   if (lacking.length === 0) return { what: "packages", value: `${names.length} installed`, state: "ok" };
   return { what: "packages", value: `not installed: ${lacking.join(", ")}`, state: "missing", remedy: "bun install" };
-}
-
-/** In a node_modules above; Bun alone would also find what its cache has from another project. */
-function isInstalled(name: string, from: string): boolean {
-  if (existsSync(join(from, "node_modules", name, "package.json"))) return true;
-  return dirname(from) !== from && isInstalled(name, dirname(from));
 }
 
 function library(): Finding {
@@ -66,7 +59,12 @@ function library(): Finding {
     return { what: "native library", value: `${loaded.path}, ${kernels}`, state: "ok" };
   } catch (error) {
     if (!(error instanceof SluiceError)) throw error;
-    return { what: "native library", value: error.message, state: "missing", remedy: "bun run build" };
+    return {
+      what: "native library",
+      value: error.message,
+      state: "missing",
+      ...(isInstalled ? {} : { remedy: "bun run build" }),
+    };
   }
 }
 
