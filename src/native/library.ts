@@ -76,7 +76,8 @@ function openOne(path: string): Native {
  */
 export function kernelFiles(device: "cuda" | "hip"): string[] {
   const named = process.env["SLUICE_KERNELS"];
-  const folders = named ? [named] : [join(dirname(native().path), "kernels"), join(root, "build/kernels")];
+  const own = isInstalled ? [join(root, "build/kernels")] : [];
+  const folders = named ? [named] : [join(dirname(native().path), "kernels"), ...own];
   const ending = device === "cuda" ? ".fatbin" : ".hsaco";
   for (const folder of folders) {
     const names = existsSync(folder) ? readdirSync(folder).filter((name) => name.endsWith(ending)) : [];
