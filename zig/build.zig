@@ -70,7 +70,10 @@ pub fn build(b: *std.Build) void {
         b.step(other[1], other[2]).dependOn(&run.step);
     }
 
-    b.step("stand-in", "build the tests' stand-in for GPUs").dependOn(&b.addInstallArtifact(standIn(b), .{}).step);
+    // A packed copy has no tests.
+    if (b.build_root.handle.access(b.graph.io, "../test/gpu", .{})) |_|
+        b.step("stand-in", "build the tests' stand-in for GPUs").dependOn(&b.addInstallArtifact(standIn(b), .{}).step)
+    else |_| {}
 
     const tests = b.addTest(.{ .root_module = hostKernels(b) });
     b.step("test", "run the tests in zig/").dependOn(&b.addRunArtifact(tests).step);

@@ -14,7 +14,7 @@ import {
 } from "node:fs";
 import { hostname } from "node:os";
 import { basename, join } from "node:path";
-import { hostTarget, libraryPath, root, zigVersion } from "../../scripts/native.ts";
+import { hostTarget, libraryPath, root, zigPath, zigVersion } from "../../scripts/native.ts";
 import { fixtures, readJson, testDirectory } from "../support/models.ts";
 import { conversations } from "../support/small-run.ts";
 import { patiently } from "../support/time.ts";
@@ -84,6 +84,23 @@ test("a packed copy trains in a project of its own, after building its library o
   expect(files).toEqual(
     expect.arrayContaining(["README.md", "LICENSE", "src/index.ts", "zig/build.zig", "cuda/norm.cu"]),
   );
+
+  // The other calls of Zig are played; whether its build file does without the tests only Zig can say.
+  const caches = [
+    "--cache-dir",
+    join(mine.path, "zig-cache"),
+    "--global-cache-dir",
+    join(root, "build/zig-cache/global"),
+  ];
+  const steps = await mine.start([
+    zigPath(),
+    "build",
+    "--build-file",
+    join(mine.copy, "zig/build.zig"),
+    ...caches,
+    "--list-steps",
+  ]);
+  expect(steps).toMatchObject({ code: 0, out: expect.stringContaining("install (default)") });
 
   copyExample(mine);
   const doctor = [process.execPath, join(mine.copy, "src/cli.ts"), "doctor"];
