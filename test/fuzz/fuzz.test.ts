@@ -3,7 +3,7 @@
 // damage, and `bun scripts/fuzz.ts TARGET --seconds 60` more of it.
 
 import { expect, setDefaultTimeout, test } from "bun:test";
-import { patiently } from "../support/time.ts";
+import { patience, patiently } from "../support/time.ts";
 import { fuzz, type Finding, type FuzzResult } from "./harness.ts";
 import { targets } from "./targets.ts";
 
@@ -29,7 +29,7 @@ function startAll(run: (name: string) => Promise<FuzzResult>): Map<string, Promi
 let running: Map<string, Promise<FuzzResult>> | undefined;
 for (const name of Object.keys(targets))
   test(`${name}, seed ${seed}`, async () => {
-    running ??= startAll((target) => fuzz(target, { seed, seconds }));
+    running ??= startAll((target) => fuzz(target, { seed, seconds: seconds * patience }));
     const { rounds, accepted, finding } = await running.get(name)!;
     console.log(`${name}: seed ${seed}, ${rounds} damaged inputs, ${accepted} still good`);
     if (finding)
