@@ -60,6 +60,9 @@ const shapes = [
   [129, 512],
   [1025, 40],
   [5, 4099],
+  // Several rows for each block of several warps, on the emulated GPU's four multiprocessors.
+  [70, 1096],
+  [41, 1100],
 ] as const;
 
 onDevices((machine) => {
