@@ -1,6 +1,6 @@
 // Per-head RMSNorm of q and k (HF Qwen3Attention; with an offset of 1 Gemma3Attention) fused with rotary position embedding (HF apply_rotary_pos_emb: the first half
 // of a head is paired with the second). Forward goes from qkv to a compact qk; backward works in place on d_qkv. Between
-// norm and rotation nothing is rounded. The CPU's `zig/device/cpu/rope.zig` says the same in plain loops.
+// norm and rotation nothing is rounded. Backward's fast kernel is for weights that count from 0: an offset would take one register too many. The CPU's `zig/device/cpu/rope.zig` says the same in plain loops.
 //
 // A thread holds eight values of a head's first half and their eight partners, so D/16 neighbouring lanes hold a head and
 // sum its squares with shuffles. Forward takes four heads of a token at a time: angles and weights are read once for all, and the heads'
@@ -257,7 +257,7 @@ KERNEL(backward_threads, backward_blocks) qk_rope_backward(const QkRopeBackward 
 #pragma unroll
         for (int i = 0; i < 8; i++) {
           const f32 normed_low = heads.x_low[k][i] * inverse, normed_high = heads.x_high[k][i] * inverse;
-          products += low[i] * (weight_low[i] + a.offset) * normed_low + high[i] * (weight_high[i] + a.offset) * normed_high;
+          products += low[i] * weight_low[i] * normed_low + high[i] * weight_high[i] * normed_high;
           sum_low[i] += low[i] * normed_low;
           sum_high[i] += high[i] * normed_high;
         }
@@ -268,8 +268,8 @@ KERNEL(backward_threads, backward_blocks) qk_rope_backward(const QkRopeBackward 
         forget(weight_high);
 #pragma unroll
         for (int i = 0; i < 8; i++) {
-          low[i] = inverse * (low[i] * (weight_low[i] + a.offset) - heads.x_low[k][i] * inverse * mean);
-          high[i] = inverse * (high[i] * (weight_high[i] + a.offset) - heads.x_high[k][i] * inverse * mean);
+          low[i] = inverse * (low[i] * weight_low[i] - heads.x_low[k][i] * inverse * mean);
+          high[i] = inverse * (high[i] * weight_high[i] - heads.x_high[k][i] * inverse * mean);
         }
       }
       if (k >= present) continue; // the next head's shuffles find all lanes again

@@ -24,7 +24,8 @@ pub fn qkRopeForward(launcher: *Launcher, a: *const abi.ops.qk_rope_forward) Err
 /// Blocks are divided between q and k in proportion to their heads.
 pub fn qkRopeBackward(launcher: *Launcher, a: *const abi.ops.qk_rope_backward) Error!void {
     const warps = k.threads / launcher.properties.warp;
-    const fast = isFast(a, .{ a.d_qkv, a.qkv, a.q_weight, a.k_weight, a.table });
+    // The fast kernel has no register left for an offset (Gemma's norms).
+    const fast = a.offset == 0 and isFast(a, .{ a.d_qkv, a.qkv, a.q_weight, a.k_weight, a.table });
     const at_once: u64 = if (fast) headsAtOnce(a, k.backward_threads) else warps;
     const taken: u32 = if (fast) k.backward_heads else 1;
     const wanted = launcher.properties.multiprocessors * @as(u32, if (fast) k.backward_blocks else 3);
