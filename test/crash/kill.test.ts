@@ -92,7 +92,7 @@ function duringPruning(nth: number): Moment {
 function duringExport(file: string): Moment {
   const written = temporary(
     (output) => output,
-    (name) => name.startsWith(".model."),
+    (name) => name.startsWith(".model@"),
   );
   return {
     name: `${file} of the export`,

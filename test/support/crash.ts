@@ -172,7 +172,7 @@ export function leftBehind(output: string, pid: number): string {
     if (inside.some((name) => own.test(name))) return "writing a manifest";
     return inside.includes("manifest.json") ? "publishing a checkpoint" : "writing a checkpoint's state";
   }
-  if (namesIn(output).some((name) => own.test(name) && name.startsWith(".model."))) return "exporting";
+  if (namesIn(output).some((name) => own.test(name) && name.startsWith(".model@"))) return "exporting";
   if (published.size > 2) return "about to prune";
   return existsSync(join(output, "model")) ? "after the export" : "between checkpoints";
 }
