@@ -102,11 +102,15 @@ export function checkClaim(directory: string, { kind, inputs, overwrite, name, e
   const found = existsSync(target) ? statSync(target) : undefined;
   if (found === undefined) return false;
   if (!found.isDirectory()) throw new ConfigError(`${said} is a file; choose a new directory`);
+  const marker = markerOf(target);
+  // A run goes on beside its own leftovers; an export replaces everything, so that everything counts.
+  const own = (entry: string): boolean =>
+    (entry === markerName && marker !== undefined) ||
+    (kind === "run" && (entry === "run.lock" || /^\..+\.\d+\.\d+\.tmp$/.test(entry)));
   const present = readdirSync(target)
-    .filter((entry) => entry !== markerName && !/^\..+\.tmp$/.test(entry) && entry !== "run.lock")
+    .filter((entry) => !own(entry))
     .sort();
   if (present.length === 0) return false;
-  const marker = markerOf(target);
   const foreign =
     marker?.kind !== kind ? present : kind === "model" ? present.filter((entry) => !marker.files?.includes(entry)) : [];
   if (foreign.length === 0) return false;

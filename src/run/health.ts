@@ -48,7 +48,7 @@ export function explainStepError(
   goodBefore: (step: number) => string | undefined,
 ): unknown {
   if (!(error instanceof StepError)) return error;
-  const [, step, what] = /step (\d+) .*the loss is -?(nan|inf)/i.exec(error.message) ?? [];
+  const [, step, what] = /step (\d+) .*(?:the loss|the gradient norm) is -?(nan|inf)/i.exec(error.message) ?? [];
   if (step === undefined) return error;
   const value = what!.toLowerCase() === "nan" ? "NaN" : "infinite";
   return broken(`the loss became ${value}`, Number(step), rateOf(Number(step)), goodBefore(Number(step)), error);

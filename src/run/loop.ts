@@ -157,10 +157,10 @@ export class Run {
         );
     }
     const { steps } = this.#trainer;
-    if (this.config.overwrite && !manifest) removeCheckpoints(this.checkpoints);
     const { checkpoint, total } = this.#disk;
     const there = Math.min(listCheckpoints(this.checkpoints).length, this.#disk.checkpoints) * checkpoint;
     await checkDisk(this.config.output, total - there, `the run needs ${describeDisk(this.#disk)}`);
+    if (this.config.overwrite && !manifest) removeCheckpoints(this.checkpoints);
     const aside = setAside(this.checkpoints, steps);
     if (aside) this.#status.print(`checkpoints past step ${steps} are of another course and were moved to ${aside}`);
     if (existsSync(this.checkpoints)) pruneCheckpoints(this.checkpoints, this.config.checkpoint.keep);

@@ -114,8 +114,11 @@ async function trainAlone(config: Config, callbacks: Callbacks): Promise<TrainSu
     const unsaved = await run.saveLast();
     run.checkCallbacks();
     if (run.stopping) {
+      if (unsaved) {
+        await exportModel(model, join(config.output, "model"), config.export);
+        throw new CheckpointError(`${unsaved.message}; the model is in ${join(config.output, "model")}`);
+      }
       await run.conclude(batches.report);
-      if (unsaved) throw unsaved;
       const kept =
         config.checkpoint.every === "never" || !config.checkpoint.state
           ? "whose state is not saved, as the config says"
